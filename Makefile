@@ -1,0 +1,38 @@
+# Needs: Rust 1.95 or later (https://rustup.rs), a C compiler for the linker, make. Nothing else.
+
+CARGO ?= cargo
+export CARGO
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test examples bench lint
+
+help: ## what there is to make
+	@echo 'raftz: Raft consensus as a library'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+
+demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=path loads your file
+	@$(CARGO) build --locked --release -p raftz-examples --bin demo
+	@target="$${CARGO_TARGET_DIR:-target}"; \
+		"$$target/release/demo" --data "$$target" $${INPUT:+--input "$$INPUT"}
+
+test: rust ## every test
+	$(CARGO) test --workspace --locked
+
+examples: rust ## the three examples, one after the other; each checks what it claims
+	@set -e; for name in simple client cluster; do \
+		echo "== $$name"; \
+		$(CARGO) run --quiet --locked -p raftz-examples --bin $$name; \
+	done
+
+bench: rust ## how fast it is on this machine
+	$(CARGO) bench --locked -p raftz-core --bench core --bench cluster
+
+lint: rust ## format and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: rust
+rust:
+	@command -v $(CARGO) >/dev/null || { \
+		echo 'raftz needs Rust: install it from https://rustup.rs, open a new shell, try again' >&2; exit 1; }

@@ -1,0 +1,26 @@
+//! The examples hold what they claim: each checks itself and says so by its exit status.
+#![allow(clippy::expect_used, reason = "a test says what it expects")]
+
+use std::process::Command;
+
+fn run(program: &str, last_line: &str) {
+    let output = Command::new(program).output().expect("the example starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(text.lines().last(), Some(last_line), "{text}");
+}
+
+#[test]
+fn simple_finds_everything_again_after_a_restart() {
+    run(env!("CARGO_BIN_EXE_simple"), "simple: all as claimed");
+}
+
+#[test]
+fn client_writes_on_all_nodes_at_once_and_the_stores_are_equal() {
+    run(env!("CARGO_BIN_EXE_client"), "client: all as claimed");
+}
+
+#[test]
+fn cluster_goes_on_without_its_leader_and_takes_it_back() {
+    run(env!("CARGO_BIN_EXE_cluster"), "cluster: all as claimed");
+}

@@ -1,0 +1,17 @@
+//! Writes the golden data directory of the current format: `cargo run --example golden_data DIR`.
+//!
+//! Run once per format version, by hand. It refuses a directory that exists: what an earlier
+//! version wrote is the proof that later ones read it, and is never written again.
+#![allow(clippy::disallowed_methods, reason = "a program around the library")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../tests/wal/golden_content.rs"]
+mod golden_content;
+
+fn main() {
+    // What the test of the directory compares with is of no use here.
+    let _ = (golden_content::entries, golden_content::hard_state, golden_content::commit);
+    let dir = std::env::args().nth(1).expect("usage: golden_data DIR");
+    golden_content::generate(dir.as_ref());
+    println!("{dir} written");
+}

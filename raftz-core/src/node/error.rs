@@ -1,0 +1,112 @@
+//! What a call on a node can fail with, apart from a proposal's [`Outcome`](crate::types::Outcome).
+
+use crate::machine::MachineError;
+use crate::storage::StorageError;
+use crate::types::Index;
+
+use super::config::ConfigError;
+
+/// Why a call on a node failed: what, where, and what to do about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The configuration is wrong or contradicts itself.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// The data directory cannot be used.
+    #[error("storage: {0}")]
+    Storage(#[from] StorageError),
+    /// The network cannot be used.
+    #[error("network: {0}")]
+    Network(String),
+    /// The state machine's factory failed.
+    #[error("the state machine was not created: {0}")]
+    Machine(#[from] MachineError),
+    /// The system gave no thread.
+    #[error("thread {name:?} was not started: {detail}; raise the limit on threads and retry")]
+    Thread {
+        /// The thread.
+        name: String,
+        /// What the system said.
+        detail: String,
+    },
+    /// No leader became known in time.
+    #[error("no leader within {waited_ms} ms: {detail}")]
+    NoLeader {
+        /// How long was waited.
+        waited_ms: u64,
+        /// Who cannot be reached and why.
+        detail: String,
+    },
+    /// The node did not apply far enough in time.
+    #[error("entry {wanted} was not applied within {waited_ms} ms: {applied} is; {detail}")]
+    NotApplied {
+        /// The entry waited for.
+        wanted: Index,
+        /// How far the machine has come.
+        applied: Index,
+        /// How long was waited.
+        waited_ms: u64,
+        /// Who leads, and who cannot be reached and why.
+        detail: String,
+    },
+    /// A query had no answer in time.
+    #[error("the query had no answer within {waited_ms} ms; the state machine may be busy")]
+    QueryTimeout {
+        /// How long was waited.
+        waited_ms: u64,
+    },
+    /// Too many calls are in flight.
+    #[error("busy: {what} is at its bound; retry after a short wait")]
+    Busy {
+        /// Which bound.
+        what: String,
+    },
+    /// A blocking call was made by a callback of the node itself.
+    #[error(
+        "a blocking call inside {inside} would wait for itself; use the form with a callback or a future, or another thread"
+    )]
+    InCallback {
+        /// Which callback.
+        inside: String,
+    },
+    /// The node was shut down before or during the call.
+    #[error("the node is shut down; start a new one")]
+    ShutDown,
+    /// The node has stopped because of a fault.
+    #[error("the node is faulted: {reason}")]
+    Faulted {
+        /// What happened.
+        reason: String,
+    },
+    /// Some threads did not end in time. They end by themselves once what they are in returns.
+    #[error(
+        "still running after {waited_ms} ms: {threads}; a callback of the state machine, the storage or the user does not return"
+    )]
+    StillRunning {
+        /// How long was waited.
+        waited_ms: u64,
+        /// Their names.
+        threads: String,
+    },
+}
+
+impl NodeError {
+    /// The stable number of this error, the same in every language.
+    pub const fn code(&self) -> i32 {
+        match self {
+            Self::Config(_) => -64,
+            Self::Storage(_) => -65,
+            Self::Network(_) => -66,
+            Self::Machine(_) => -67,
+            Self::Thread { .. } => -68,
+            Self::NoLeader { .. } => -69,
+            Self::NotApplied { .. } => -70,
+            Self::QueryTimeout { .. } => -71,
+            Self::Busy { .. } => -72,
+            Self::InCallback { .. } => -73,
+            Self::ShutDown => -74,
+            Self::Faulted { .. } => -75,
+            Self::StillRunning { .. } => -76,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One turn of the event loop, and its end.
+//!
+//! The loop sleeps in the transport's `poll` and nowhere else. When it wakes it takes everything
+//! that has come (lane answers, frames, proposals, deadlines), lets the replicas decide, and only
+//! then acts: writes to the log lane first, then one flush of the network, then answers to
+//! callers, then machines that run here. Nothing in a turn waits for anything.
+
+use std::time::Duration;
+
+use crate::replica::Input;
+use crate::transport::TransportEvent;
+use crate::types::{Event, FaultReason, GroupId, Outcome, Refusal, Unknown};
+
+use super::callbacks::Item;
+use super::clock;
+use super::host::{ApplyBudget, Host};
+use super::intake::Batch;
+use super::threads;
+
+/// Failed polls in a row after which the network is given up. One may be bad luck; the system
+/// answering like this again and again would make the loop spin.
+const POLL_FAILURES_MAX: u32 = 100;
+
+/// Runs a host until it is shut down or its loop fails.
+pub(super) fn run(mut host: Host) {
+    threads::mark_as_loop();
+    let mut turn = Turn::default();
+    // What is known to be committed is applied at once, also where no deadline would come.
+    host.step_all(clock::now(), &Input::Tick);
+    let fault = loop {
+        match threads::guarded(|| turn.take(&mut host)) {
+            Ok(Ok(())) if host.stopping => break None,
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => break Some(fault),
+            Err(panic) => {
+                break Some(FaultReason::Host(format!("the event loop panicked: {panic}")));
+            }
+        }
+    };
+    if let Some(reason) = &fault {
+        host.later.push(Item::Event(GroupId::FIRST, Event::Faulted(reason.clone())));
+        for member in host.members.values_mut() {
+            member.halted.get_or_insert_with(|| reason.clone());
+        }
+    }
+    end(&mut host, fault);
+}
+
+/// Buffers that live from turn to turn.
+#[derive(Default)]
+struct Turn {
+    batch: Batch,
+    events: Vec<TransportEvent>,
+    poll_failures: u32,
+    is_begun: bool,
+}
+
+impl Turn {
+    fn take(&mut self, host: &mut Host) -> Result<(), FaultReason> {
+        let timeout = if !self.is_begun {
+            // The first turn does not sleep: it performs what the start itself asks for.
+            self.is_begun = true;
+            Some(Duration::ZERO)
+        } else if !host.has_inline_work() && host.shared.intake.may_sleep() {
+            sleep_at_most(host)
+        } else {
+            Some(Duration::ZERO)
+        };
+        match host.transport.poll(timeout, &mut self.events) {
+            Ok(()) => self.poll_failures = 0,
+            Err(error) => {
+                self.poll_failures += 1;
+                if self.poll_failures >= POLL_FAILURES_MAX {
+                    return Err(FaultReason::Host(format!("waiting for the network: {error}")));
+                }
+            }
+        }
+        let now = clock::now();
+        host.shared.intake.drain(&mut self.batch);
+        for note in self.batch.notes.drain(..) {
+            host.take_note(now, note);
+        }
+        for event in self.events.drain(..) {
+            host.take_event(now, event);
+        }
+        host.take_calls(now, &mut self.batch.calls);
+        tick(host, now);
+        let mut budget = ApplyBudget::TURN;
+        loop {
+            host.perform();
+            host.log.write(&mut host.writes, now.boot_us);
+            if std::mem::take(&mut host.sent) {
+                host.transport.flush();
+            }
+            deliver(host);
+            let mut more = host.apply_inline(now, &mut budget);
+            for (group, input) in std::mem::take(&mut host.unsent) {
+                host.step(now, group, input);
+                more = true;
+            }
+            if !more {
+                break;
+            }
+        }
+        host.log.tick(now.boot_us);
+        host.publish();
+        Ok(())
+    }
+}
+
+/// How long the loop may sleep: until the nearest deadline of a replica or an inline lane.
+fn sleep_at_most(host: &mut Host) -> Option<Duration> {
+    let mut nearest = host.log.next_deadline_us();
+    for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
+        nearest = [nearest, member.replica.next_deadline()].into_iter().flatten().min();
+    }
+    nearest.map(clock::left_until)
+}
+
+fn tick(host: &mut Host, now: crate::types::Now) {
+    for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
+        if member.replica.next_deadline().is_some_and(|due| due <= now.boot_us) {
+            member.step(now, Input::Tick);
+        }
+    }
+}
+
+/// Answers callers: futures and blocked threads here, user functions on the callback thread.
+fn deliver(host: &mut Host) {
+    for (caller, outcome) in host.answers.drain(..) {
+        caller.answer(outcome, &mut host.later);
+    }
+    host.shared.callbacks.push_all(&mut host.later);
+}
+
+/// The end: everybody is answered, the lanes are told, the callback thread may finish.
+fn end(host: &mut Host, fault: Option<FaultReason>) {
+    let (refusal, unknown) = match fault {
+        None => (Refusal::ShuttingDown, Unknown::ShuttingDown),
+        Some(reason) => {
+            let reason = reason.to_string();
+            (Refusal::Faulted { reason: reason.clone() }, Unknown::Faulted { reason })
+        }
+    };
+    let left = host.shared.intake.end(refusal.clone());
+    for call in left.calls {
+        host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
+    }
+    drop(left.notes);
+    host.answers.extend(host.callers.drain().map(|c| (c, Outcome::Unknown(unknown.clone()))));
+    deliver(host);
+    let _ = threads::guarded(|| {
+        host.transport.flush();
+        host.log.write(&mut host.writes, clock::boot_us());
+    });
+    host.log.stop();
+    host.read.stop();
+    if let Some(lane) = &host.apply {
+        lane.stop();
+    }
+    host.publish_last();
+    host.shared.callbacks.close();
+}

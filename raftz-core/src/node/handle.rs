@@ -1,0 +1,372 @@
+//! The public handle: bytes in and out, no generics, every call bounded in time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::types::{GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Unknown};
+
+use super::callers::{CALL_OVERHEAD_BYTES, Caller, Collector, Sink};
+use super::clock;
+use super::error::NodeError;
+use super::host::Shared;
+use super::intake::{Note, QueryJob, QueuedCall};
+use super::pending::{Pending, Slot};
+use super::status::Status;
+use super::threads::{self, Threads};
+
+/// How long dropping a node waits for its threads. Who needs to know that they ended calls
+/// [`Node::shutdown`].
+const DROP_WAIT: Duration = Duration::from_secs(2);
+/// How long [`Node::status`] waits for the event loop.
+const STATUS_WAIT: Duration = Duration::from_millis(500);
+
+/// How a proposal is to be treated. The default is what the node's configuration says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProposeOptions {
+    /// Time after which it is answered; `propose_timeout_ms` of the configuration if `None`.
+    pub timeout: Option<Duration>,
+    /// Whether a follower may hand it to the leader, or hold it while there is none; `forward` of
+    /// the configuration if `None`.
+    pub forward: Option<bool>,
+    /// The mark of a client session, so that a retry is applied once.
+    pub session: Option<SessionTag>,
+}
+
+/// A running node: one member of one cluster, with its storage, its network and its machine.
+///
+/// May be shared between threads. Blocking calls are refused, with an error that says so, inside
+/// the node's own callbacks, where they would wait for themselves. Dropping it stops it, quietly
+/// and within two seconds; [`Node::shutdown`] says whether all of it has ended.
+pub struct Node {
+    pub(super) id: NodeId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) threads: Threads,
+    pub(super) defaults: Defaults,
+    pub(super) listen_address: Option<String>,
+}
+
+/// What a proposal without options of its own gets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Defaults {
+    pub(super) timeout: Duration,
+    pub(super) forward: bool,
+    pub(super) entry_bytes_max: u64,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .field("listen_address", &self.listen_address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// This node's id.
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens, `host:port`, with the port that it really got; `None` if it does not.
+    pub fn listen_address(&self) -> Option<String> {
+        self.listen_address.clone()
+    }
+
+    /// Proposes a command. Never blocks; the answer is a future, and can be waited for.
+    pub fn propose(&self, command: impl Into<Bytes>) -> Pending<Outcome> {
+        self.propose_opt(command, ProposeOptions::default())
+    }
+
+    /// Proposes a command with options. Never blocks.
+    pub fn propose_opt(
+        &self,
+        command: impl Into<Bytes>,
+        options: ProposeOptions,
+    ) -> Pending<Outcome> {
+        let slot = Slot::empty();
+        let deadline_us = self.deadline_us(options);
+        let sink = Sink::Slot(Arc::clone(&slot));
+        match self.submit(command.into(), options, deadline_us, sink) {
+            Ok(()) => Pending::new(slot, deadline_us, 1),
+            Err(refusal) => Pending::new(Slot::full(Outcome::Refused(refusal)), deadline_us, 1),
+        }
+    }
+
+    /// Proposes a command and has `done` called with its outcome, once, on the callback thread.
+    /// Never blocks and never calls `done` itself.
+    ///
+    /// # Errors
+    /// The command was not accepted, and `done` will not be called.
+    pub fn propose_with(
+        &self,
+        command: impl Into<Bytes>,
+        options: ProposeOptions,
+        done: impl FnOnce(Outcome) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let deadline_us = self.deadline_us(options);
+        let sink = Sink::Callback(Box::new(done), Arc::clone(&self.shared.callbacks));
+        self.submit(command.into(), options, deadline_us, sink)
+    }
+
+    /// Proposes commands that reach the log in this order, though other callers' may stand
+    /// between them; each has an outcome of its own. Never blocks.
+    pub fn propose_batch(
+        &self,
+        commands: Vec<Bytes>,
+        options: ProposeOptions,
+    ) -> Pending<Vec<Outcome>> {
+        let count = commands.len();
+        let deadline_us = self.deadline_us(options);
+        let refuse = |refusal: Refusal| {
+            let outcomes = vec![Outcome::Refused(refusal); count];
+            Pending::new(Slot::full(outcomes), deadline_us, count)
+        };
+        if commands.is_empty() {
+            return Pending::new(Slot::full(Vec::new()), deadline_us, 0);
+        }
+        let slot = Slot::empty();
+        let collector = Collector::new(count, Arc::clone(&slot));
+        let bytes: u64 = commands.iter().map(cost).sum();
+        let mut permit = match self.admit(count as u64, bytes) {
+            Ok(permit) => permit,
+            Err(refusal) => return refuse(refusal),
+        };
+        let mut calls = Vec::with_capacity(count);
+        for (at, command) in commands.into_iter().enumerate() {
+            let sink = Sink::Batch(Arc::clone(&collector), at);
+            let caller = Caller::new(sink, permit.split(cost(&command)));
+            match self.check_size(&command) {
+                Ok(()) => calls.push(self.queued(command, options, deadline_us, caller)),
+                // A batch waits on nothing but its collector, so nothing is put off.
+                Err(refusal) => caller.answer(Outcome::Refused(refusal), &mut Vec::new()),
+            }
+        }
+        match self.shared.intake.propose(calls) {
+            Ok(()) => Pending::new(slot, deadline_us, count),
+            Err(refusal) => refuse(refusal),
+        }
+    }
+
+    /// Proposes a command and waits for its outcome, at most `timeout`.
+    ///
+    /// Refused with [`Refusal::InCallback`] inside a callback of a node.
+    pub fn propose_blocking(&self, command: impl Into<Bytes>, timeout: Duration) -> Outcome {
+        if let Some(inside) = threads::inside() {
+            return Outcome::Refused(Refusal::InCallback { inside: inside.into() });
+        }
+        let options = ProposeOptions { timeout: Some(timeout), ..ProposeOptions::default() };
+        self.propose_opt(command, options).wait()
+    }
+
+    /// Asks the local machine, as it is now: no leader is asked, so the answer may be old.
+    ///
+    /// # Errors
+    /// No answer in time, a faulted machine, too many calls in flight, or a node that is shut
+    /// down; [`NodeError::InCallback`] inside a callback of a node.
+    pub fn query(&self, request: impl Into<Bytes>, timeout: Duration) -> Result<Reply, NodeError> {
+        self.may_block()?;
+        let request = request.into();
+        let permit =
+            self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
+        let slot = Slot::empty();
+        let job = QueryJob::new(request, Arc::clone(&slot), permit);
+        self.shared.intake.notify([Note::Query(GroupId::FIRST, job)]);
+        slot.take_until(clock::deadline_us(timeout))
+            .unwrap_or(Err(NodeError::QueryTimeout { waited_ms: ms(timeout) }))
+    }
+
+    /// How the node is. Waits for the event loop to say so, which is a matter of microseconds;
+    /// if the loop cannot, what it last said.
+    pub fn status(&self) -> Status {
+        if threads::on_loop() {
+            return self.shared.board.status();
+        }
+        let ask = || self.shared.intake.notify([Note::RefreshStatus]);
+        self.shared.board.fresh_status(ask, STATUS_WAIT)
+    }
+
+    /// Waits until this node knows a leader.
+    ///
+    /// # Errors
+    /// [`NodeError::NoLeader`] names who is out of reach and why.
+    pub fn wait_for_leader(&self, timeout: Duration) -> Result<NodeId, NodeError> {
+        self.may_block()?;
+        let deadline_us = clock::deadline_us(timeout);
+        match self.shared.board.wait(deadline_us, |pulse| pulse.leader.filter(|_| !pulse.stopped)) {
+            Ok(leader) => Ok(leader),
+            Err(pulse) => {
+                let status = self.status();
+                if pulse.stopped {
+                    return Err(stopped(&status));
+                }
+                Err(NodeError::NoLeader { waited_ms: ms(timeout), detail: status.obstacles() })
+            }
+        }
+    }
+
+    /// Waits until this node's machine has applied everything up to `index`.
+    ///
+    /// # Errors
+    /// [`NodeError::NotApplied`] says how far it is, who leads, and who is out of reach and why.
+    pub fn wait_for_applied(&self, index: Index, timeout: Duration) -> Result<(), NodeError> {
+        self.may_block()?;
+        let deadline_us = clock::deadline_us(timeout);
+        let there = |pulse: &super::status::Pulse| (pulse.applied >= index).then_some(());
+        match self.shared.board.wait(deadline_us, there) {
+            Ok(()) => Ok(()),
+            Err(pulse) => {
+                let status = self.status();
+                if pulse.stopped {
+                    return Err(stopped(&status));
+                }
+                let leader = match status.leader {
+                    Some(leader) => format!("node {leader} leads"),
+                    None => "no leader is known".to_owned(),
+                };
+                Err(NodeError::NotApplied {
+                    wanted: index,
+                    applied: pulse.applied,
+                    waited_ms: ms(timeout),
+                    detail: format!("{leader}; {}", status.obstacles()),
+                })
+            }
+        }
+    }
+
+    /// Makes this node stand for election now instead of waiting for its timeout. It wins only
+    /// if the others agree.
+    pub fn campaign(&self) {
+        self.shared.intake.notify([Note::Campaign(GroupId::FIRST)]);
+    }
+
+    /// Stops the node: refuses new calls, answers those in flight, seals and closes the log, and
+    /// waits until all its threads have ended. May be called again.
+    ///
+    /// # Errors
+    /// [`NodeError::StillRunning`] if something did not return within `timeout`. Every call has
+    /// been answered all the same, and what runs ends by itself once it returns.
+    /// [`NodeError::InCallback`] inside a callback of a node; nothing is stopped then.
+    pub fn shutdown(&self, timeout: Duration) -> Result<(), NodeError> {
+        self.may_block()?;
+        let deadline_us = clock::deadline_us(timeout);
+        self.request_stop();
+        self.threads.join_until(deadline_us).map_err(|left| NodeError::StillRunning {
+            waited_ms: ms(timeout),
+            threads: left.join(", "),
+        })
+    }
+
+    fn request_stop(&self) {
+        self.shared.intake.close(Refusal::ShuttingDown);
+        self.shared.intake.notify([Note::Shutdown]);
+    }
+
+    fn may_block(&self) -> Result<(), NodeError> {
+        match threads::inside() {
+            None => Ok(()),
+            Some(inside) => Err(NodeError::InCallback { inside: inside.into() }),
+        }
+    }
+
+    fn deadline_us(&self, options: ProposeOptions) -> u64 {
+        clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout))
+    }
+
+    fn check_size(&self, command: &Bytes) -> Result<(), Refusal> {
+        let (bytes, limit) = (command.len() as u64, self.defaults.entry_bytes_max);
+        if bytes > limit { Err(Refusal::TooLarge { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// Admits calls unless a bound is reached or the node takes none any more, which is the
+    /// better reason to give.
+    fn admit(&self, calls: u64, bytes: u64) -> Result<super::callers::Permit, Refusal> {
+        self.shared
+            .gauge
+            .admit(calls, bytes)
+            .map_err(|what| self.shared.intake.closed().unwrap_or(Refusal::Busy { what }))
+    }
+
+    fn queued(
+        &self,
+        command: Bytes,
+        options: ProposeOptions,
+        deadline_us: u64,
+        caller: Caller,
+    ) -> QueuedCall {
+        QueuedCall {
+            group: GroupId::FIRST,
+            caller,
+            payload: Payload::new(command),
+            session: options.session,
+            deadline_us,
+            forward: options.forward.unwrap_or(self.defaults.forward),
+        }
+    }
+
+    fn submit(
+        &self,
+        command: Bytes,
+        options: ProposeOptions,
+        deadline_us: u64,
+        sink: Sink,
+    ) -> Result<(), Refusal> {
+        self.check_size(&command)?;
+        let permit = self.admit(1, cost(&command))?;
+        let caller = Caller::new(sink, permit);
+        let call = self.queued(command, options, deadline_us, caller);
+        self.shared.intake.propose_one(call)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.request_stop();
+        // The last handle may go inside one of the node's own callbacks; waiting there would be
+        // waiting for itself.
+        if threads::inside().is_none() {
+            let _ = self.threads.join_until(clock::deadline_us(DROP_WAIT));
+        }
+    }
+}
+
+/// What a command takes from the bound on bytes in flight.
+fn cost(command: &Bytes) -> u64 {
+    command.len() as u64 + CALL_OVERHEAD_BYTES
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn stopped(status: &Status) -> NodeError {
+    match &status.fault {
+        Some(fault) => NodeError::Faulted { reason: fault.to_string() },
+        None => NodeError::ShutDown,
+    }
+}
+
+impl Outcome {
+    /// The stable number of this outcome, the same in every language: 0 for done.
+    pub const fn code(&self) -> i32 {
+        match self {
+            Self::Done(_) => 0,
+            Self::Refused(refusal) => refusal.code(),
+            Self::Unknown(unknown) => Unknown::code(unknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_may_be_shared_between_threads() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Node>();
+        shared::<Pending<Outcome>>();
+    }
+}

@@ -1,0 +1,542 @@
+//! The host: the replicas of this process and what they share (transport, lanes, callers), with
+//! the deeds for each action that a replica asks for. The order of a turn stands in `event_loop`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::replica::{Action, Call, Input, Replica};
+use crate::transport::codec::{self, Decoded};
+use crate::transport::handshake::Reject;
+use crate::transport::{InFrame, PeerSpec, SendError, Transport, TransportEvent};
+use crate::types::{
+    DiskId, Entry, Event, FaultReason, ForwardReply, GroupId, Index, Membership, Message, NodeId,
+    Now, Outcome, Refusal, Reply, Unknown, WriteOp,
+};
+
+use super::callbacks::{Callbacks, Item};
+use super::callers::{Caller, Callers, Gauge};
+use super::error::NodeError;
+use super::intake::{Intake, Note, QueryJob, QueuedCall, ReadPurpose};
+use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, rules};
+use super::status::{Board, Pulse};
+
+/// What the event loop and the handle share.
+pub(crate) struct Shared {
+    /// Into the loop.
+    pub(crate) intake: Arc<Intake>,
+    /// Out of the loop.
+    pub(crate) board: Board,
+    /// To the callback thread.
+    pub(crate) callbacks: Arc<Callbacks>,
+    /// Calls in flight.
+    pub(crate) gauge: Arc<Gauge>,
+}
+
+/// A range that an inline machine is to apply.
+pub(super) struct Range {
+    last: Index,
+    /// What is at hand of it; empty while the read lane fetches it.
+    entries: Vec<Entry>,
+    /// How many of those have been applied.
+    done: usize,
+}
+
+/// What inline machines may still apply in this turn. Beyond it the network has its turn first, so
+/// that a long log to catch up on costs no heartbeat.
+pub(super) struct ApplyBudget {
+    entries: usize,
+    bytes: u64,
+}
+
+impl ApplyBudget {
+    /// A whole turn's worth.
+    pub(super) const TURN: Self = Self { entries: 2048, bytes: 1 << 20 };
+
+    /// Takes what the budget allows from the front of `entries`: at least one, if anything is left.
+    fn take<'a>(&mut self, entries: &'a [Entry]) -> &'a [Entry] {
+        let mut count = 0;
+        for entry in entries {
+            if self.entries == 0 || self.bytes == 0 {
+                break;
+            }
+            self.entries -= 1;
+            self.bytes = self.bytes.saturating_sub(entry.cost_bytes());
+            count += 1;
+        }
+        &entries[..count]
+    }
+}
+
+/// Where a group's machine runs.
+pub(super) enum Machine {
+    /// On the event loop.
+    Inline {
+        /// The machine.
+        applier: Box<Applier>,
+        /// What it is to apply; its entries are on their way from the read lane when empty.
+        range: Option<Range>,
+    },
+    /// On the apply lane's thread.
+    Lane,
+}
+
+/// One group's member on this host.
+pub(super) struct Member {
+    pub(super) replica: Replica,
+    pub(super) machine: Machine,
+    pub(super) applied: Index,
+    pub(super) halted: Option<FaultReason>,
+    out: Vec<Action>,
+}
+
+impl Member {
+    pub(super) const fn new(replica: Replica, machine: Machine, applied: Index) -> Self {
+        Self { replica, machine, applied, halted: None, out: Vec::new() }
+    }
+
+    /// Feeds one input to the replica, unless it has stopped.
+    pub(super) fn step(&mut self, now: Now, input: Input) {
+        if self.halted.is_none() {
+            self.replica.step(now, input, &mut self.out);
+        }
+    }
+}
+
+/// All of it.
+pub(super) struct Host {
+    pub(super) id: NodeId,
+    pub(super) disk: DiskId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) transport: Box<dyn Transport>,
+    pub(super) members: BTreeMap<GroupId, Member>,
+    pub(super) memberships: BTreeMap<GroupId, Membership>,
+    pub(super) callers: Callers,
+    pub(super) log: LogLane,
+    pub(super) read: ReadLane,
+    pub(super) apply: Option<ApplyLane>,
+    pub(super) read_bytes_max: u64,
+    pub(super) stopping: bool,
+    pub(super) status_wanted: bool,
+    pub(super) writes: Vec<(GroupId, WriteOp)>,
+    pub(super) answers: Vec<(Caller, Outcome)>,
+    pub(super) later: Vec<Item>,
+    pub(super) unsent: Vec<(GroupId, Input)>,
+    /// Peers that refuse this node, and the code they gave: each is told once.
+    pub(super) refused_by: BTreeMap<NodeId, u16>,
+    /// Peers out of reach, and the reasons that were told since they were last linked.
+    pub(super) unreachable: BTreeMap<NodeId, BTreeSet<String>>,
+    pub(super) sent: bool,
+}
+
+impl Host {
+    // ---- in ----
+
+    /// Feeds one input to a group's replica, unless it has stopped.
+    pub(super) fn step(&mut self, now: Now, group: GroupId, input: Input) {
+        if let Some(member) = self.members.get_mut(&group) {
+            member.step(now, input);
+        }
+    }
+
+    /// Feeds the same input to every replica.
+    pub(super) fn step_all(&mut self, now: Now, input: &Input) {
+        for member in self.members.values_mut() {
+            member.step(now, input.clone());
+        }
+    }
+
+    /// Hands over everything that callers proposed: one batch for each group.
+    pub(super) fn take_calls(&mut self, now: Now, calls: &mut Vec<QueuedCall>) {
+        let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
+        for queued in calls.drain(..) {
+            let QueuedCall { group, caller, payload, session, deadline_us, forward } = queued;
+            let refusal = match self.members.get(&group).map(|member| &member.halted) {
+                Some(Some(reason)) => Some(Refusal::Faulted { reason: reason.to_string() }),
+                None | Some(None) if self.stopping => Some(Refusal::ShuttingDown),
+                Some(None) => None,
+                None => Some(Refusal::Faulted { reason: format!("no group {}", group.0) }),
+            };
+            if let Some(refusal) = refusal {
+                self.answers.push((caller, Outcome::Refused(refusal)));
+                continue;
+            }
+            let token = self.callers.enter(caller);
+            let call = Call { token, payload, session, deadline_us, forward };
+            batches.entry(group).or_default().push(call);
+        }
+        for (group, calls) in batches {
+            self.step(now, group, Input::Propose(calls));
+        }
+    }
+
+    /// Takes one note out of the inbox.
+    pub(super) fn take_note(&mut self, now: Now, note: Note) {
+        match note {
+            Note::Persisted(group, op) => self.step(now, group, Input::Persisted(op)),
+            Note::PersistFailed(group, reason) => {
+                self.step(now, group, Input::PersistFailed(reason));
+            }
+            Note::StorageFull(full) => self.step_all(now, &Input::StorageFull(full)),
+            Note::Applied { group, last, replies } => self.applied(now, group, last, replies),
+            Note::ApplyFailed { group, failure } => {
+                self.step(now, group, failed(failure));
+            }
+            Note::Read { group, purpose: ReadPurpose::Replica(request), result } => {
+                self.step(now, group, Input::EntriesRead { request, result });
+            }
+            Note::Read { group, purpose: ReadPurpose::Apply, result } => {
+                self.read_for_apply(now, group, result);
+            }
+            Note::Query(group, job) => self.query(group, job),
+            Note::RefreshStatus => self.status_wanted = true,
+            Note::Campaign(group) => self.step(now, group, Input::Campaign),
+            Note::Shutdown => {
+                self.stopping = true;
+                self.step_all(now, &Input::Shutdown);
+            }
+        }
+    }
+
+    /// Takes one event of the transport.
+    pub(super) fn take_event(&mut self, now: Now, event: TransportEvent) {
+        match event {
+            TransportEvent::Frame { from, frame } => self.receive(now, from, &frame),
+            TransportEvent::LinkUp(peer) => {
+                let (peer, disk, boot) = (peer.node, peer.disk, peer.boot);
+                self.refused_by.remove(&peer);
+                self.unreachable.remove(&peer);
+                self.step_all(now, &Input::LinkUp { peer, disk, boot });
+            }
+            TransportEvent::LinkDown { peer, reason } => {
+                self.step_all(now, &Input::LinkDown { peer, reason });
+            }
+            TransportEvent::Unreachable { peer, reason } => {
+                self.warn_unreachable(peer, &reason);
+                self.step_all(now, &Input::Unreachable { peer, reason });
+            }
+            TransportEvent::Refused { peer, disk, reason } => {
+                self.tell(GroupId::FIRST, Event::PeerRefused { peer, disk, reason });
+            }
+            TransportEvent::Trouble { detail } => {
+                self.tell(GroupId::FIRST, Event::NetworkTrouble { detail });
+            }
+            TransportEvent::RefusedBy { peer, code, reason, known_disk } => {
+                if self.refused_by.insert(peer, code) != Some(code) {
+                    self.later.push(Item::Warn(format!("node {peer} refuses us: {reason}")));
+                }
+                match known_disk.filter(|_| code == Reject::WRONG_DISK) {
+                    Some(known) if self.may_tell_disk(peer, known) => {
+                        self.step_all(now, &Input::WrongDisk { known });
+                    }
+                    Some(_) | None => {
+                        let reason = format!("it refuses this node: {reason}");
+                        self.step_all(now, &Input::Unreachable { peer, reason });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether to believe `peer` that the cluster knows this node by the directory `known`, which
+    /// ends this node: it must be a member, and say what can be true.
+    fn may_tell_disk(&self, peer: NodeId, known: DiskId) -> bool {
+        let is_member = self.memberships.values().any(|m| m.members.contains_key(&peer));
+        is_member && known != self.disk
+    }
+
+    /// Warns that a peer is out of reach: once for each reason while it stays so, and of few
+    /// reasons, for a name or an address is tried again for ever.
+    fn warn_unreachable(&mut self, peer: NodeId, reason: &str) {
+        const REASONS_MAX: usize = 8;
+        let told = self.unreachable.entry(peer).or_default();
+        if told.len() < REASONS_MAX && told.insert(reason.to_owned()) {
+            let text = format!("node {peer} is out of reach, trying on: {reason}");
+            self.later.push(Item::Warn(text));
+        }
+    }
+
+    fn receive(&mut self, now: Now, from: NodeId, frame: &InFrame) {
+        let what = match codec::decode(frame) {
+            Ok((group, Decoded::Message(message))) if self.members.contains_key(&group) => {
+                return self.step(now, group, Input::Receive { from, message });
+            }
+            Ok((group, Decoded::Message(_))) => format!("a message for unknown group {}", group.0),
+            // A later version may say things that this one need not understand.
+            Ok((_, Decoded::Unknown(_))) => return,
+            Err(error) => error.to_string(),
+        };
+        self.tell(GroupId::FIRST, Event::Nonsense { from, what });
+    }
+
+    fn query(&mut self, group: GroupId, job: QueryJob) {
+        match self.members.get(&group).map(|member| &member.machine) {
+            Some(Machine::Inline { applier, .. }) => applier.query(job),
+            Some(Machine::Lane) => match &self.apply {
+                Some(lane) => lane.query(group, job),
+                None => drop(job),
+            },
+            None => {
+                let reason = format!("no group {}", group.0);
+                job.answer(Err(NodeError::Faulted { reason }));
+            }
+        }
+    }
+
+    // ---- out ----
+
+    /// Does what the replicas asked for, in their order. Writes, answers and callbacks are only
+    /// gathered here, so that a turn pays once for each.
+    pub(super) fn perform(&mut self) {
+        let groups: Vec<GroupId> = self.members.keys().copied().collect();
+        for group in groups {
+            let Some(member) = self.members.get_mut(&group) else { continue };
+            let mut out = std::mem::take(&mut member.out);
+            for action in out.drain(..) {
+                self.perform_one(group, action);
+            }
+            if let Some(member) = self.members.get_mut(&group) {
+                member.out = out;
+            }
+        }
+    }
+
+    fn perform_one(&mut self, group: GroupId, action: Action) {
+        match action {
+            Action::Persist(op) => self.writes.push((group, op)),
+            Action::Send { to, message } => self.send(group, to, &message),
+            Action::ReadEntries { request, first, last, bytes_max } => {
+                let purpose = ReadPurpose::Replica(request);
+                self.read.read(ReadJob { group, purpose, first, last, bytes_max });
+            }
+            Action::Apply { first, last, entries } => self.apply(group, first, last, entries),
+            Action::Reply { token, outcome } => {
+                debug_assert!(!matches!(&outcome, Outcome::Unknown(Unknown::InCallback { .. })));
+                if let Some(caller) = self.callers.take(token) {
+                    self.answers.push((caller, outcome));
+                }
+            }
+            Action::Event(event) => self.tell(group, event),
+            Action::Halt(reason) => self.halt(group, reason),
+        }
+    }
+
+    fn send(&mut self, group: GroupId, to: NodeId, message: &Message) {
+        self.sent = true;
+        // A frame that finds no link or a full queue is dropped: Raft asks again. Forwarded calls
+        // are the exception, since they are handed over at most once.
+        let Err(error) = self.transport.send(to, codec::encode(group, message)) else { return };
+        match message {
+            Message::Forward(forward) => {
+                self.unsent.push((group, Input::ForwardUnsent { id: forward.id }));
+            }
+            Message::ForwardReply(reply) if error == SendError::TooLarge => {
+                self.send_in_parts(group, to, reply);
+            }
+            Message::ForwardReply(_) | Message::Raft(_) => {}
+        }
+    }
+
+    /// Sends answers that are too large for one frame in halves, so that nobody waits in vain for
+    /// what can never be sent; a single one is replaced by the reason.
+    fn send_in_parts(&mut self, group: GroupId, to: NodeId, reply: &ForwardReply) {
+        let part = |outcomes| Message::ForwardReply(ForwardReply { id: reply.id, outcomes });
+        match reply.outcomes.as_slice() {
+            [] | [(_, Outcome::Unknown(_))] => {}
+            [(position, _)] => {
+                let reason = "its answer is larger than any message that this node takes".into();
+                let outcome = Outcome::Unknown(Unknown::Faulted { reason });
+                self.send(group, to, &part(vec![(*position, outcome)]));
+            }
+            several => {
+                let (front, back) = several.split_at(several.len() / 2);
+                self.send(group, to, &part(front.to_vec()));
+                self.send(group, to, &part(back.to_vec()));
+            }
+        }
+    }
+
+    fn apply(&mut self, group: GroupId, first: Index, last: Index, entries: Vec<Entry>) {
+        let bytes_max = self.read_bytes_max;
+        match self.members.get_mut(&group).map(|member| &mut member.machine) {
+            Some(Machine::Inline { range, .. }) => {
+                if entries.is_empty() {
+                    let purpose = ReadPurpose::Apply;
+                    self.read.read(ReadJob { group, purpose, first, last, bytes_max });
+                }
+                *range = Some(Range { last, entries, done: 0 });
+            }
+            Some(Machine::Lane) => {
+                if let Some(lane) = &self.apply {
+                    lane.apply(group, first, last, entries);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Lets inline machines apply what is at hand, within the turn's budget; `true` if any replica
+    /// was stepped by it.
+    pub(super) fn apply_inline(&mut self, now: Now, budget: &mut ApplyBudget) -> bool {
+        let mut stepped = false;
+        let groups: Vec<GroupId> = self.members.keys().copied().collect();
+        for group in groups {
+            let Some(member) = self.members.get_mut(&group) else { continue };
+            let Machine::Inline { applier, range: wanted } = &mut member.machine else { continue };
+            let Some(range) = wanted else { continue };
+            let entries = budget.take(&range.entries[range.done..]);
+            let Some(upto) = entries.last().map(|entry| entry.index) else { continue };
+            let outcome = applier.apply(entries);
+            range.done += entries.len();
+            if range.done == range.entries.len() {
+                if upto < range.last {
+                    range.entries.clear();
+                    range.done = 0;
+                    let (first, last, bytes_max) = (upto.next(), range.last, self.read_bytes_max);
+                    let purpose = ReadPurpose::Apply;
+                    self.read.read(ReadJob { group, purpose, first, last, bytes_max });
+                } else {
+                    *wanted = None;
+                }
+            }
+            stepped = true;
+            match outcome {
+                Ok(replies) => self.applied(now, group, upto, replies),
+                Err(failure) => self.step(now, group, failed(failure)),
+            }
+        }
+        stepped
+    }
+
+    /// Whether an inline machine has something at hand that the last turn left over.
+    pub(super) fn has_inline_work(&self) -> bool {
+        self.members.values().any(|member| match &member.machine {
+            Machine::Inline { range: Some(range), .. } => range.done < range.entries.len(),
+            Machine::Inline { range: None, .. } | Machine::Lane => false,
+        })
+    }
+
+    /// A chunk that the read lane brought for an inline machine.
+    fn read_for_apply(&mut self, now: Now, group: GroupId, result: Result<Vec<Entry>, String>) {
+        let Some(member) = self.members.get_mut(&group) else { return };
+        let next = member.applied.next();
+        let Machine::Inline { range: wanted, .. } = &mut member.machine else { return };
+        let Some(range) = wanted else { return };
+        let checked = result
+            .and_then(|entries| rules::check_run(&entries, next, range.last).map(|_| entries));
+        match checked {
+            Ok(entries) => {
+                range.entries = entries;
+                range.done = 0;
+            }
+            Err(detail) => {
+                *wanted = None;
+                let reason = format!("reading entries to apply: {detail}");
+                self.step(now, group, Input::PersistFailed(reason));
+            }
+        }
+    }
+
+    fn applied(&mut self, now: Now, group: GroupId, last: Index, replies: Vec<(Index, Reply)>) {
+        if let Some(member) = self.members.get_mut(&group) {
+            member.applied = member.applied.max(last);
+        }
+        self.step(now, group, Input::Applied { last, replies });
+    }
+
+    fn tell(&mut self, group: GroupId, event: Event) {
+        if let Event::Membership { membership, .. } = &event {
+            self.memberships.insert(group, membership.clone());
+            self.set_peers();
+        }
+        self.later.push(Item::Event(group, event));
+    }
+
+    /// Tells the transport whom the groups of this host need.
+    pub(super) fn set_peers(&mut self) {
+        let mut peers: BTreeMap<NodeId, PeerSpec> = BTreeMap::new();
+        for membership in self.memberships.values() {
+            for (id, member) in membership.members.iter().filter(|(id, _)| **id != self.id) {
+                peers.insert(
+                    *id,
+                    PeerSpec { node: *id, address: member.address.clone(), disk: member.disk_id },
+                );
+            }
+        }
+        let peers: Vec<PeerSpec> = peers.into_values().collect();
+        self.transport.set_peers(&peers);
+    }
+
+    fn halt(&mut self, group: GroupId, reason: FaultReason) {
+        if let Some(member) = self.members.get_mut(&group) {
+            self.shared.intake.close(Refusal::Faulted { reason: reason.to_string() });
+            member.halted = Some(reason);
+            self.status_wanted = true;
+        }
+    }
+
+    // ---- the board ----
+
+    /// Pins up where things stand.
+    pub(super) fn publish(&mut self) {
+        let Some(member) = self.members.get(&GroupId::FIRST) else { return };
+        self.shared.board.beat(Pulse {
+            leader: member.replica.raft().leader(),
+            applied: member.applied,
+            stopped: member.halted.is_some(),
+        });
+        if std::mem::take(&mut self.status_wanted) {
+            let upto = self.shared.board.asked();
+            let status = member.replica.status();
+            let calls = self.shared.gauge.calls();
+            self.shared.board.publish(upto, |board| {
+                board.update(&status);
+                board.calls_in_flight = calls;
+            });
+        }
+    }
+
+    /// Pins up the last word, when the loop ends.
+    pub(super) fn publish_last(&self) {
+        let status = self.members.get(&GroupId::FIRST).map(|member| {
+            let mut status = member.replica.status();
+            status.fault = status.fault.or_else(|| member.halted.clone());
+            status
+        });
+        self.shared.board.publish_last(|board| {
+            if let Some(status) = &status {
+                board.update(status);
+            }
+            board.leader = None;
+            board.shut_down = self.stopping;
+        });
+    }
+}
+
+fn failed(failure: rules::ApplyFailure) -> Input {
+    let rules::ApplyFailure { index, kind, detail } = failure;
+    Input::ApplyFailed { index, kind, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_applies_a_bounded_part_of_a_long_log_and_always_some_of_it() {
+        let entry = |index, bytes: usize| Entry {
+            term: crate::types::Term(1),
+            index: Index(index),
+            log_time_us: 0,
+            kind: crate::types::EntryKind::Command,
+            session: None,
+            payload: crate::types::Payload::new(vec![0u8; bytes]),
+        };
+        let small: Vec<Entry> = (1..=5000).map(|index| entry(index, 8)).collect();
+        let mut budget = ApplyBudget::TURN;
+        assert_eq!(budget.take(&small).len(), 2048);
+        assert_eq!(budget.take(&small).len(), 0, "the rest is for the next turn");
+        let large: Vec<Entry> = (1..=3).map(|index| entry(index, 3 << 20)).collect();
+        budget = ApplyBudget::TURN;
+        assert_eq!(budget.take(&large).len(), 1, "one, whatever its size");
+    }
+}

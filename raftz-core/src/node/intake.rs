@@ -1,0 +1,341 @@
+//! The event loop's one inbox: proposals of callers, answers of lanes, requests of the handle.
+//!
+//! One lock and at most one wake for everything that comes while the loop is busy or asleep: the
+//! loop takes the whole queue at once, and only the first sender after it fell asleep wakes it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+
+use crate::transport::Wake;
+use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag};
+
+use super::callers::{Caller, Permit};
+use super::error::NodeError;
+use super::pending::Slot;
+
+/// A proposal on its way to the loop.
+pub(crate) struct QueuedCall {
+    /// The group.
+    pub(crate) group: GroupId,
+    /// Who waits.
+    pub(crate) caller: Caller,
+    /// The command.
+    pub(crate) payload: Payload,
+    /// Its session mark.
+    pub(crate) session: Option<SessionTag>,
+    /// When the caller must have its answer.
+    pub(crate) deadline_us: u64,
+    /// Whether it may be forwarded or held.
+    pub(crate) forward: bool,
+}
+
+/// Why entries were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadPurpose {
+    /// A replica asked, by this number.
+    Replica(u64),
+    /// An inline machine is to apply them.
+    Apply,
+}
+
+/// A query on its way to the machine. Answered also when it is dropped.
+pub(crate) struct QueryJob {
+    /// The request.
+    pub(crate) request: Bytes,
+    answer: Option<Arc<Slot<Result<Reply, NodeError>>>>,
+    /// Held until the query is gone, not until its caller is: one that nobody waits for any more
+    /// still stands in the lane's queue.
+    _permit: Permit,
+}
+
+impl QueryJob {
+    /// A query whose answer goes to `slot`.
+    pub(crate) const fn new(
+        request: Bytes,
+        slot: Arc<Slot<Result<Reply, NodeError>>>,
+        permit: Permit,
+    ) -> Self {
+        Self { request, answer: Some(slot), _permit: permit }
+    }
+
+    /// Answers it.
+    pub(crate) fn answer(mut self, result: Result<Reply, NodeError>) {
+        if let Some(slot) = self.answer.take() {
+            slot.fill(result);
+        }
+    }
+}
+
+impl Drop for QueryJob {
+    fn drop(&mut self) {
+        if let Some(slot) = self.answer.take() {
+            slot.fill(Err(NodeError::ShutDown));
+        }
+    }
+}
+
+/// Everything but proposals.
+pub(crate) enum Note {
+    /// All writes of the group up to this one are durable.
+    Persisted(GroupId, OpId),
+    /// A write failed.
+    PersistFailed(GroupId, String),
+    /// Free space fell below the reserve, or rose above it.
+    StorageFull(bool),
+    /// The apply lane has applied a range.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// Last index of the range.
+        last: Index,
+        /// The replies.
+        replies: Vec<(Index, Reply)>,
+    },
+    /// The machine failed.
+    ApplyFailed {
+        /// The group.
+        group: GroupId,
+        /// What failed.
+        failure: super::lanes::ApplyFailure,
+    },
+    /// The read lane has read.
+    Read {
+        /// The group.
+        group: GroupId,
+        /// For whom.
+        purpose: ReadPurpose,
+        /// The entries, or why there are none.
+        result: Result<Vec<Entry>, String>,
+    },
+    /// A query of the local machine.
+    Query(GroupId, QueryJob),
+    /// Somebody wants a fresh status.
+    RefreshStatus,
+    /// Campaign now.
+    Campaign(GroupId),
+    /// Answer everybody and end.
+    Shutdown,
+}
+
+/// What the loop takes out at once.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// Proposals, in order.
+    pub(crate) calls: Vec<QueuedCall>,
+    /// The rest, in order.
+    pub(crate) notes: Vec<Note>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.notes.is_empty()
+    }
+}
+
+/// The inbox.
+pub(crate) struct Intake {
+    queue: Mutex<Queue>,
+    /// Set once, when the transport exists. Sends before that need no wake: the loop has not begun.
+    waker: RwLock<Option<Arc<dyn Wake>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    batch: Batch,
+    asleep: bool,
+    closed: Option<Refusal>,
+    /// The loop is gone: nothing more is taken in, not even notes.
+    ended: bool,
+}
+
+impl Intake {
+    /// An open, empty inbox.
+    pub(crate) fn new() -> Self {
+        Self { queue: Mutex::new(Queue::default()), waker: RwLock::new(None) }
+    }
+
+    /// Sets how the loop is woken.
+    pub(crate) fn set_waker(&self, waker: Arc<dyn Wake>) {
+        *self.waker.write() = Some(waker);
+    }
+
+    /// Queues a proposal, unless the inbox is closed; then the reason returned is the caller's
+    /// only answer.
+    pub(crate) fn propose_one(&self, call: QueuedCall) -> Result<(), Refusal> {
+        let mut queue = self.queue.lock();
+        if let Some(refusal) = queue.closed.clone() {
+            // What a user's function holds may call back into the node as it goes.
+            drop(queue);
+            call.caller.disarm();
+            return Err(refusal);
+        }
+        queue.batch.calls.push(call);
+        let wake = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        self.wake_if(wake);
+        Ok(())
+    }
+
+    /// Queues proposals, unless the inbox is closed; then dropping them answers their callers.
+    pub(crate) fn propose(
+        &self,
+        calls: impl IntoIterator<Item = QueuedCall>,
+    ) -> Result<(), Refusal> {
+        let mut queue = self.queue.lock();
+        if let Some(refusal) = &queue.closed {
+            return Err(refusal.clone());
+        }
+        queue.batch.calls.extend(calls);
+        let wake = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        self.wake_if(wake);
+        Ok(())
+    }
+
+    /// Why proposals are refused, if they are.
+    pub(crate) fn closed(&self) -> Option<Refusal> {
+        self.queue.lock().closed.clone()
+    }
+
+    /// Queues notes. After the loop has ended they are dropped, which answers queries.
+    pub(crate) fn notify(&self, notes: impl IntoIterator<Item = Note>) {
+        let notes = notes.into_iter();
+        let mut queue = self.queue.lock();
+        if queue.ended {
+            drop(queue);
+            notes.for_each(drop);
+            return;
+        }
+        queue.batch.notes.extend(notes);
+        let wake = !queue.batch.is_empty() && std::mem::take(&mut queue.asleep);
+        drop(queue);
+        self.wake_if(wake);
+    }
+
+    /// Refuses proposals from now on. The first reason stays.
+    pub(crate) fn close(&self, refusal: Refusal) {
+        self.queue.lock().closed.get_or_insert(refusal);
+    }
+
+    /// Called by the loop before it sleeps: whether there is nothing to do.
+    pub(crate) fn may_sleep(&self) -> bool {
+        let mut queue = self.queue.lock();
+        queue.asleep = queue.batch.is_empty();
+        queue.asleep
+    }
+
+    /// Called by the loop when it is awake: takes everything, into an empty `into`.
+    pub(crate) fn drain(&self, into: &mut Batch) {
+        let mut queue = self.queue.lock();
+        queue.asleep = false;
+        std::mem::swap(&mut queue.batch, into);
+    }
+
+    /// Called when the loop has ended, in whatever way: closes for good and gives what was left.
+    pub(crate) fn end(&self, refusal: Refusal) -> Batch {
+        let mut queue = self.queue.lock();
+        queue.closed.get_or_insert(refusal);
+        queue.ended = true;
+        std::mem::take(&mut queue.batch)
+    }
+
+    fn wake_if(&self, wake: bool) {
+        if wake && let Some(waker) = self.waker.read().as_ref() {
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::node::callers::{Gauge, Sink};
+    use crate::types::{Outcome, Unknown};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+    impl Wake for Wakes {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn call() -> (Arc<Slot<Outcome>>, QueuedCall) {
+        let slot = Slot::empty();
+        let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
+        let call = QueuedCall {
+            group: GroupId::FIRST,
+            caller: Caller::new(Sink::Slot(Arc::clone(&slot)), permit),
+            payload: Payload::empty(),
+            session: None,
+            deadline_us: 0,
+            forward: true,
+        };
+        (slot, call)
+    }
+
+    #[test]
+    fn a_sleeping_loop_is_woken_once_for_a_whole_batch_and_a_busy_one_never() {
+        let intake = Intake::new();
+        let wakes = Arc::new(Wakes::default());
+        intake.set_waker(Arc::clone(&wakes) as Arc<dyn Wake>);
+        intake.propose([call().1]).unwrap();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "the loop is awake");
+        assert!(!intake.may_sleep());
+        let mut batch = Batch::default();
+        intake.drain(&mut batch);
+        assert_eq!(batch.calls.len(), 1);
+        assert!(intake.may_sleep());
+        intake.propose([call().1, call().1]).unwrap();
+        intake.notify([Note::RefreshStatus]);
+        intake.propose([call().1]).unwrap();
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_closed_inbox_says_why_and_still_takes_notes() {
+        let intake = Intake::new();
+        intake.close(Refusal::StorageFull);
+        intake.close(Refusal::ShuttingDown);
+        assert_eq!(intake.propose([call().1]), Err(Refusal::StorageFull));
+        intake.notify([Note::RefreshStatus]);
+        assert!(!intake.may_sleep());
+    }
+
+    #[test]
+    fn a_refused_callers_function_goes_outside_the_lock() {
+        struct CallsBack(Arc<Intake>);
+        impl Drop for CallsBack {
+            fn drop(&mut self) {
+                assert!(self.0.queue.try_lock().is_some(), "dropped under the inbox's lock");
+            }
+        }
+        let intake = Arc::new(Intake::new());
+        intake.close(Refusal::ShuttingDown);
+        let held = CallsBack(Arc::clone(&intake));
+        let done = Box::new(move |_| drop(held));
+        let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
+        let sink = Sink::Callback(done, crate::node::callbacks::Callbacks::new());
+        let queued = QueuedCall { caller: Caller::new(sink, permit), ..call().1 };
+        assert_eq!(intake.propose_one(queued), Err(Refusal::ShuttingDown));
+    }
+
+    #[test]
+    fn what_the_ended_loop_left_is_answered() {
+        let intake = Intake::new();
+        let (slot, queued) = call();
+        intake.propose([queued]).unwrap();
+        drop(intake.end(Refusal::ShuttingDown));
+        assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
+        assert!(!matches!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown))));
+        let answer = Slot::empty();
+        let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
+        let job = QueryJob::new(Bytes::new(), Arc::clone(&answer), permit);
+        intake.notify([Note::Query(GroupId::FIRST, job)]);
+        assert!(matches!(answer.take(), Some(Err(NodeError::ShutDown))));
+    }
+}

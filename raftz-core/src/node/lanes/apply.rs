@@ -1,0 +1,369 @@
+//! The apply lane: the only place that touches the state machine. It applies ranges in order,
+//! fetches entries itself when they are no longer in memory, and answers queries in between.
+//!
+//! A machine that fails, panics or loses count of its replies is never called again: what it
+//! holds could be half of a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::machine::StateMachine;
+use crate::node::error::NodeError;
+use crate::node::intake::{Intake, Note, QueryJob};
+use crate::node::threads::{Threads, guarded, run_inside};
+use crate::storage::LogReader;
+use crate::types::{Entry, GroupId, Index, Reply};
+
+use super::queue::{LaneQueue, LaneSender, Waited, lane};
+use super::read::read;
+use super::rules::{self, ApplyFailure};
+
+/// What became of a range, or of a part of it.
+pub(super) type ApplyStep = Result<Vec<(Index, Reply)>, ApplyFailure>;
+
+/// One group's machine and what it takes to feed it.
+pub(crate) struct Applier {
+    group: GroupId,
+    /// `None` only while it is being dropped.
+    machine: Option<Box<dyn StateMachine>>,
+    reader: Arc<dyn LogReader>,
+    chunk_bytes: u64,
+    failed: Option<String>,
+}
+
+impl Applier {
+    /// An applier for `machine`.
+    pub(crate) fn new(
+        group: GroupId,
+        machine: Box<dyn StateMachine>,
+        reader: Arc<dyn LogReader>,
+        chunk_bytes: u64,
+    ) -> Self {
+        Self { group, machine: Some(machine), reader, chunk_bytes, failed: None }
+    }
+
+    /// Whether the machine may run on the event loop.
+    pub(crate) fn never_blocks(&self) -> bool {
+        self.machine
+            .as_ref()
+            .is_some_and(|machine| guarded(|| machine.never_blocks()).unwrap_or(false))
+    }
+
+    /// Applies consecutive entries.
+    pub(crate) fn apply(&mut self, entries: &[Entry]) -> ApplyStep {
+        let commands = rules::commands(entries);
+        let Some(first) = commands.first() else { return Ok(Vec::new()) };
+        let index = first.index;
+        let fail = |detail: String| ApplyFailure { index, kind: "apply", detail };
+        if let Some(earlier) = &self.failed {
+            return Err(fail(format!("it had failed before: {earlier}")));
+        }
+        let Some(machine) = &mut self.machine else {
+            return Err(fail("it is gone".into()));
+        };
+        let mut replies = Vec::with_capacity(commands.len());
+        let ran = guarded(|| {
+            run_inside("the state machine's apply", || machine.apply(&commands, &mut replies))
+        });
+        let paired = match ran {
+            Ok(Ok(())) => rules::pair(&commands, replies),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(format!("it panicked: {panic}")),
+        };
+        paired.map_err(|detail| {
+            self.failed = Some(detail.clone());
+            fail(detail)
+        })
+    }
+
+    /// Applies `first..=last`. Without `entries` it reads them chunk by chunk and reports each,
+    /// so that a range of any length needs the memory of one; ends early when `report` says so.
+    fn apply_range(
+        &mut self,
+        first: Index,
+        last: Index,
+        entries: Vec<Entry>,
+        mut report: impl FnMut(Applied) -> Next,
+    ) {
+        let mut entries = entries;
+        let mut next = first;
+        while next <= last {
+            let mut chunk_last = last;
+            if entries.is_empty() {
+                let chunk = read(self.reader.as_ref(), self.group, next, last, self.chunk_bytes);
+                let checked = chunk.and_then(|entries| {
+                    rules::check_run(&entries, next, last).map(|after| (entries, after))
+                });
+                match checked {
+                    Ok((chunk, after)) => {
+                        entries = chunk;
+                        chunk_last = after.prev();
+                    }
+                    Err(detail) => {
+                        report(Applied::Unreadable(detail));
+                        return;
+                    }
+                }
+            }
+            let applied = match self.apply(&entries) {
+                Ok(replies) => Applied::Upto(chunk_last, replies),
+                Err(failure) => Applied::Failed(failure),
+            };
+            if report(applied) == Next::Stop {
+                return;
+            }
+            entries.clear();
+            next = chunk_last.next();
+        }
+    }
+
+    /// Answers a query.
+    pub(crate) fn query(&self, job: QueryJob) {
+        let reason = match (&self.failed, &self.machine) {
+            (Some(failed), _) => failed.clone(),
+            (None, None) => "the state machine is gone".into(),
+            (None, Some(machine)) => {
+                let ran = guarded(|| {
+                    run_inside("the state machine's query", || machine.query(&job.request))
+                });
+                match ran {
+                    Ok(reply) => return job.answer(Ok(reply)),
+                    // A query only reads, so its panic is the asker's misfortune, not the state's.
+                    Err(panic) => format!("the state machine's query panicked: {panic}"),
+                }
+            }
+        };
+        job.answer(Err(NodeError::Faulted { reason }));
+    }
+}
+
+impl Drop for Applier {
+    fn drop(&mut self) {
+        let machine = self.machine.take();
+        // A panic in a user's destructor must not take the lane's last words with it.
+        let _ = guarded(|| run_inside("the state machine's drop", || drop(machine)));
+    }
+}
+
+/// What became of a range on the lane, or of the next part of it.
+enum Applied {
+    Upto(Index, Vec<(Index, Reply)>),
+    Failed(ApplyFailure),
+    Unreadable(String),
+}
+
+/// Whether a range goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Go,
+    Stop,
+}
+
+/// Work for the lane's thread.
+enum Job {
+    Apply { group: GroupId, first: Index, last: Index, entries: Vec<Entry> },
+    Query(GroupId, QueryJob),
+}
+
+/// The apply lane's thread, for machines that may block.
+pub(crate) struct ApplyLane {
+    queue: LaneSender<Job>,
+}
+
+impl ApplyLane {
+    /// Starts the thread.
+    pub(crate) fn start(
+        appliers: BTreeMap<GroupId, Applier>,
+        intake: Arc<Intake>,
+        threads: &Threads,
+    ) -> Result<Self, NodeError> {
+        let (queue, theirs) = lane();
+        threads.spawn("apply", move || run(appliers, &theirs, &intake))?;
+        Ok(Self { queue })
+    }
+
+    /// Asks for a range to be applied; the answer comes through the inbox.
+    pub(crate) fn apply(&self, group: GroupId, first: Index, last: Index, entries: Vec<Entry>) {
+        self.queue.push_all([Job::Apply { group, first, last, entries }]);
+    }
+
+    /// Asks a query.
+    pub(crate) fn query(&self, group: GroupId, job: QueryJob) {
+        self.queue.push_all([Job::Query(group, job)]);
+    }
+
+    /// Lets the thread end after what it is doing; the rest of the queue is dropped, since nobody
+    /// needs it applied in this life.
+    pub(crate) fn stop(&self) {
+        self.queue.abandon();
+        self.queue.close();
+    }
+}
+
+fn run(mut appliers: BTreeMap<GroupId, Applier>, queue: &LaneQueue<Job>, intake: &Intake) {
+    let mut jobs = Vec::new();
+    while queue.take_all(None, &mut jobs) != Waited::Closed {
+        for job in jobs.drain(..) {
+            match job {
+                Job::Query(group, query) => match appliers.get(&group) {
+                    Some(applier) => applier.query(query),
+                    None => drop(query),
+                },
+                Job::Apply { group, first, last, entries } => {
+                    let Some(applier) = appliers.get_mut(&group) else { continue };
+                    applier.apply_range(first, last, entries, |applied| {
+                        let (note, next) = match applied {
+                            Applied::Upto(last, replies) => {
+                                (Note::Applied { group, last, replies }, Next::Go)
+                            }
+                            Applied::Failed(failure) => {
+                                (Note::ApplyFailed { group, failure }, Next::Stop)
+                            }
+                            Applied::Unreadable(detail) => {
+                                let reason = format!("reading entries to apply: {detail}");
+                                (Note::PersistFailed(group, reason), Next::Stop)
+                            }
+                        };
+                        intake.notify([note]);
+                        if queue.is_closed() { Next::Stop } else { next }
+                    });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::machine::{Command, MachineError, SnapshotView};
+    use crate::node::callers::Gauge;
+    use crate::node::pending::Slot;
+    use crate::storage::StorageError;
+    use crate::types::{EntryKind, Payload, Term};
+    use bytes::Bytes;
+
+    /// Serves entries whose payload is their index; short reads of two entries.
+    struct Entries(u64);
+    impl LogReader for Entries {
+        fn read(
+            &self,
+            _: GroupId,
+            first: Index,
+            last: Index,
+            _: u64,
+        ) -> Result<Vec<Entry>, StorageError> {
+            let last = last.0.min(first.0 + 1).min(self.0);
+            if first.0 > last {
+                return Err(StorageError::Missing { index: first, detail: "end".into() });
+            }
+            Ok((first.0..=last).map(entry).collect())
+        }
+    }
+
+    fn entry(index: u64) -> Entry {
+        Entry {
+            term: Term(1),
+            index: Index(index),
+            log_time_us: 0,
+            kind: if index == 3 { EntryKind::Noop } else { EntryKind::Command },
+            session: None,
+            payload: Payload::new(index.to_string().into_bytes()),
+        }
+    }
+
+    struct Echo {
+        seen: Vec<u64>,
+        surplus: bool,
+        panics_at: u64,
+    }
+    impl StateMachine for Echo {
+        fn apply(
+            &mut self,
+            batch: &[Command],
+            replies: &mut Vec<Reply>,
+        ) -> Result<(), MachineError> {
+            for command in batch {
+                assert_ne!(command.index.0, self.panics_at, "on purpose");
+                self.seen.push(command.index.0);
+                replies.push(Reply::Ok(command.payload.clone()));
+            }
+            if self.surplus {
+                replies.push(Reply::Ok(Bytes::new()));
+            }
+            Ok(())
+        }
+        fn query(&self, _: &[u8]) -> Reply {
+            Reply::Ok(Bytes::from(format!("{:?}", self.seen)))
+        }
+        fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
+            Err(MachineError("none".into()))
+        }
+        fn restore(&mut self, _: &mut dyn std::io::Read) -> Result<(), MachineError> {
+            Ok(())
+        }
+    }
+
+    fn applier(surplus: bool, panics_at: u64) -> Applier {
+        let machine = Box::new(Echo { seen: Vec::new(), surplus, panics_at });
+        Applier::new(GroupId::FIRST, machine, Arc::new(Entries(9)), 1)
+    }
+
+    fn ask(applier: &Applier) -> Result<Reply, NodeError> {
+        let slot = Slot::empty();
+        let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
+        applier.query(QueryJob::new(Bytes::new(), Arc::clone(&slot), permit));
+        slot.take().unwrap()
+    }
+
+    #[test]
+    fn a_range_without_entries_is_read_in_chunks_and_only_commands_are_applied() {
+        let mut applier = applier(false, 0);
+        let mut reported = Vec::new();
+        applier.apply_range(Index(1), Index(5), Vec::new(), |applied| {
+            let Applied::Upto(upto, replies) = applied else { panic!("not applied") };
+            let indexes: Vec<u64> = replies.iter().map(|(index, _)| index.0).collect();
+            reported.push((upto.0, indexes));
+            Next::Go
+        });
+        assert_eq!(reported, [(2, vec![1, 2]), (4, vec![4]), (5, vec![5])]);
+        assert_eq!(ask(&applier).unwrap(), Reply::Ok(Bytes::from("[1, 2, 4, 5]")));
+    }
+
+    #[test]
+    fn a_range_ends_early_when_the_lane_is_to_end() {
+        let mut applier = applier(false, 0);
+        let mut reports = 0;
+        applier.apply_range(Index(1), Index(9), Vec::new(), |_| {
+            reports += 1;
+            Next::Stop
+        });
+        assert_eq!(reports, 1);
+        assert_eq!(ask(&applier).unwrap(), Reply::Ok(Bytes::from("[1, 2]")));
+    }
+
+    #[test]
+    fn a_log_that_ends_too_early_is_a_storage_fault() {
+        let mut end = None;
+        applier(false, 0).apply_range(Index(8), Index(12), Vec::new(), |applied| {
+            end = Some(applied);
+            Next::Go
+        });
+        assert!(matches!(end, Some(Applied::Unreadable(detail)) if detail.contains("10")));
+    }
+
+    #[test]
+    fn a_machine_that_loses_count_or_panics_is_never_called_again() {
+        for (mut applier, word) in
+            [(applier(true, 0), "3 replies to 2 commands"), (applier(false, 2), "on purpose")]
+        {
+            let failure = applier.apply(&[entry(1), entry(2)]).unwrap_err();
+            assert_eq!((failure.index, failure.kind), (Index(1), "apply"));
+            assert!(failure.detail.contains(word), "{}", failure.detail);
+            let again = applier.apply(&[entry(4)]).unwrap_err();
+            assert!(again.detail.contains("failed before"), "{}", again.detail);
+            assert!(matches!(ask(&applier), Err(NodeError::Faulted { .. })));
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The runtime: threads, clocks and sockets around the pure replica, and the public handle.
+//!
+//! A *host* (`host`, `event_loop`) is one event loop that owns the transport and maps each group
+//! to its replica; today it holds one group. It decides nothing about consensus: it takes what
+//! has come, feeds it to the replica, and does what the replica asks. Slow work happens on lanes
+//! (`lanes`); callers reach the loop through one inbox (`intake`) and are answered directly
+//! (`pending`) or on the callback thread (`callbacks`). [`Node`] is the face that Rust, C and
+//! Python share.
+//!
+//! The invariant kept here: every accepted call ends exactly once, by its deadline, whatever
+//! happens to the node.
+
+mod callbacks;
+mod callers;
+mod clock;
+mod config;
+mod error;
+mod event_loop;
+mod handle;
+mod host;
+mod intake;
+mod lanes;
+mod pending;
+mod start;
+mod status;
+mod stores;
+mod threads;
+
+pub use callbacks::EventObserver;
+pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};
+pub use error::NodeError;
+pub use handle::{Node, ProposeOptions};
+pub use pending::{Answer, Pending};
+pub use status::{PeerStatus, Status};

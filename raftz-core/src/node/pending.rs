@@ -1,0 +1,249 @@
+//! A caller's side of a call in flight: a standard future that can also be waited for.
+//!
+//! The event loop fills the slot itself; no other thread stands between a commit and the caller it
+//! wakes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::types::{Outcome, Unknown};
+
+use super::{clock, threads};
+
+/// How long a blocking wait outlasts the call's own deadline. The event loop answers at the
+/// deadline; this only bounds the wait if something keeps the loop from running.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// One value on its way from the event loop to a caller.
+#[derive(Debug)]
+pub(crate) struct Slot<T> {
+    state: Mutex<State<T>>,
+    filled: Condvar,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    value: Option<T>,
+    waker: Option<Waker>,
+    waiting: bool,
+}
+
+impl<T> Slot<T> {
+    /// A slot that waits for its value.
+    pub(crate) fn empty() -> Arc<Self> {
+        Self::with(None)
+    }
+
+    /// A slot that has its value.
+    pub(crate) fn full(value: T) -> Arc<Self> {
+        Self::with(Some(value))
+    }
+
+    fn with(value: Option<T>) -> Arc<Self> {
+        let state = Mutex::new(State { value, waker: None, waiting: false });
+        Arc::new(Self { state, filled: Condvar::new() })
+    }
+
+    /// Gives the value and wakes whoever waits for it.
+    pub(crate) fn fill(&self, value: T) {
+        let mut state = self.state.lock();
+        state.value = Some(value);
+        let waker = state.waker.take();
+        let waiting = state.waiting;
+        drop(state);
+        if waiting {
+            self.filled.notify_all();
+        }
+        if let Some(waker) = waker {
+            // An executor's code, on the event loop: neither its panic nor what it drops (perhaps
+            // the node) may hold the loop up.
+            let _ = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
+        }
+    }
+
+    /// The value, if it is there.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.state.lock().value.take()
+    }
+
+    /// Waits for the value, at the latest until `deadline_us`.
+    pub(crate) fn take_until(&self, deadline_us: u64) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(value) = state.value.take() {
+                return Some(value);
+            }
+            let left = clock::left_until(deadline_us);
+            if left.is_zero() {
+                return None;
+            }
+            state.waiting = true;
+            self.filled.wait_for(&mut state, left);
+        }
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<T> {
+        let mut state = self.state.lock();
+        match state.value.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for crate::types::Outcome {}
+    impl Sealed for Vec<crate::types::Outcome> {}
+}
+
+/// What a [`Pending`] call ends with: an [`Outcome`], or one for each command of a batch.
+pub trait Answer: Send + sealed::Sealed + 'static {
+    /// The answer of a wait that cannot tell how the `count` commands ended.
+    fn unknown(why: Unknown, count: usize) -> Self;
+}
+
+impl Answer for Outcome {
+    fn unknown(why: Unknown, _count: usize) -> Self {
+        Self::Unknown(why)
+    }
+}
+
+impl Answer for Vec<Outcome> {
+    fn unknown(why: Unknown, count: usize) -> Self {
+        vec![Outcome::Unknown(why); count]
+    }
+}
+
+/// A call in flight. A [`Future`], and also a thing to wait for on an ordinary thread.
+///
+/// It always ends, at the latest at the call's deadline, also when the node stops or faults.
+/// Dropping it does not take the call back.
+#[derive(Debug)]
+#[must_use = "the outcome says whether the command took effect"]
+pub struct Pending<T> {
+    slot: Arc<Slot<T>>,
+    deadline_us: u64,
+    count: usize,
+}
+
+impl<T: Answer> Pending<T> {
+    pub(crate) const fn new(slot: Arc<Slot<T>>, deadline_us: u64, count: usize) -> Self {
+        Self { slot, deadline_us, count }
+    }
+
+    /// Blocks this thread until the call has ended, that is until its deadline at the latest.
+    ///
+    /// Inside a callback of a node this does not wait, which would be for itself: unless the
+    /// answer is there already, it is [`Unknown::InCallback`], and the call goes on.
+    pub fn wait(self) -> T {
+        let last = self.deadline_us.saturating_add(GRACE.as_micros() as u64);
+        self.wait_until(last).unwrap_or_else(|| T::unknown(Unknown::Timeout, self.count))
+    }
+
+    /// Blocks this thread for at most `timeout`; `None` if the call has not ended by then. It can
+    /// be waited for again. Inside a callback as [`Pending::wait`].
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Option<T> {
+        self.wait_until(clock::deadline_us(timeout))
+    }
+
+    /// The answer, if the call has ended. Never blocks.
+    pub fn try_take(&mut self) -> Option<T> {
+        self.slot.take()
+    }
+
+    fn wait_until(&self, deadline_us: u64) -> Option<T> {
+        if let Some(value) = self.slot.take() {
+            return Some(value);
+        }
+        if let Some(inside) = threads::inside() {
+            return Some(T::unknown(Unknown::InCallback { inside: inside.into() }, self.count));
+        }
+        self.slot.take_until(deadline_us)
+    }
+}
+
+impl<T: Answer> Future for Pending<T> {
+    type Output = T;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
+        self.slot.poll(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
+    use super::*;
+    use crate::types::Refusal;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn refused() -> Outcome {
+        Outcome::Refused(Refusal::StorageFull)
+    }
+
+    fn pending(deadline: Duration) -> (Arc<Slot<Outcome>>, Pending<Outcome>) {
+        let slot = Slot::empty();
+        (Arc::clone(&slot), Pending::new(slot, clock::deadline_us(deadline), 1))
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a caller's own thread")]
+    #[test]
+    fn a_wait_ends_with_the_value_from_another_thread() {
+        let (slot, pending) = pending(Duration::from_secs(10));
+        let waiter = std::thread::Builder::new().spawn(move || pending.wait()).unwrap();
+        slot.fill(refused());
+        assert_eq!(waiter.join().unwrap(), refused());
+    }
+
+    #[test]
+    fn a_wait_ends_by_the_deadline_even_if_nobody_answers() {
+        let (_slot, pending) = pending(Duration::ZERO);
+        assert_eq!(pending.wait(), Outcome::Unknown(Unknown::Timeout));
+    }
+
+    #[test]
+    fn a_short_wait_can_be_repeated() {
+        let (slot, mut pending) = pending(Duration::from_secs(10));
+        assert_eq!(pending.wait_timeout(Duration::from_millis(1)), None);
+        slot.fill(refused());
+        assert_eq!(pending.wait_timeout(Duration::from_millis(1)), Some(refused()));
+    }
+
+    #[test]
+    fn a_wait_inside_a_callback_is_refused_unless_the_answer_is_there() {
+        let (_slot, waiting) = pending(Duration::from_secs(10));
+        let outcome = threads::run_inside("a callback", || waiting.wait());
+        assert!(matches!(outcome, Outcome::Unknown(Unknown::InCallback { .. })));
+        let (slot, answered) = pending(Duration::from_secs(10));
+        slot.fill(refused());
+        assert_eq!(threads::run_inside("a callback", || answered.wait()), refused());
+    }
+
+    #[test]
+    fn a_future_is_woken_when_it_is_answered() {
+        struct Count(AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&count));
+        let mut context = Context::from_waker(&waker);
+        let (slot, pending) = pending(Duration::from_secs(10));
+        let mut pending = std::pin::pin!(pending);
+        assert!(pending.as_mut().poll(&mut context).is_pending());
+        slot.fill(refused());
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert_eq!(pending.as_mut().poll(&mut context), Poll::Ready(refused()));
+    }
+}

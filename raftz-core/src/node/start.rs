@@ -1,0 +1,349 @@
+//! How a node comes to life: the order in which its parts are made, so that whatever is wrong is
+//! told before anything is changed, and nothing is left behind by a start that failed.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::machine::{MachineError, StateMachine};
+use crate::raft;
+use crate::replica::{self, Replica};
+use crate::storage::Storage;
+use crate::transport::Transport;
+use crate::transport::handshake::Identity as Hello;
+use crate::transport::memory::MemoryNetwork;
+use crate::types::{GroupId, Identity, Membership, NodeId, Recovered, Role};
+
+use super::callbacks::{Callbacks, Item};
+use super::callers::{Callers, Gauge};
+use super::config::{Config, ConfigError};
+use super::error::NodeError;
+use super::event_loop;
+use super::handle::{Defaults, Node};
+use super::host::{Host, Machine, Member, Shared};
+use super::intake::Intake;
+use super::lanes::{Applier, ApplyLane, LogLane, ReadLane};
+use super::status::{Board, Status};
+use super::threads::{Threads, guarded};
+use super::{clock, stores};
+
+/// Makes the transport of a node that will introduce itself like this, to these members.
+type Connect<'a> =
+    Box<dyn FnOnce(&Config, Hello, &Membership) -> Result<Box<dyn Transport>, NodeError> + 'a>;
+
+impl Node {
+    /// Founds a cluster on this node: formats its *empty* directory with the founding members.
+    /// Every founder does this once, with the same list. Memory storage needs none of it.
+    ///
+    /// # Errors
+    /// A configuration that cannot found a cluster, or a directory that is not empty.
+    pub fn bootstrap(config: &Config) -> Result<(), NodeError> {
+        config.validate()?;
+        config.validate_founding()?;
+        stores::bootstrap(config)
+    }
+
+    /// Whether the configured directory holds a raftz node's data. Memory always does.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn is_formatted(config: &Config) -> Result<bool, NodeError> {
+        stores::is_formatted(config)
+    }
+
+    /// Starts a node, listening where the configuration says. Never formats anything.
+    ///
+    /// # Errors
+    /// A wrong configuration, a port in use, a directory that cannot be opened, a machine that
+    /// cannot be made. Nothing runs then.
+    pub fn start(
+        config: Config,
+        machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError> + Send + 'static,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let listener = stores::listen(&config)?;
+        let connect = |config: &Config, hello: Hello, members: &Membership| {
+            config.validate_listening(members)?;
+            stores::tcp(config, hello, listener)
+        };
+        start(config, Box::new(connect), machine)
+    }
+
+    /// Starts a node on a port that the caller has bound already, so that several nodes can learn
+    /// each other's ports before any of them starts.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with_listener(
+        config: Config,
+        listener: TcpListener,
+        machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError> + Send + 'static,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let connect =
+            |config: &Config, hello: Hello, _: &Membership| stores::tcp(config, hello, listener);
+        start(config, Box::new(connect), machine)
+    }
+
+    /// Starts a node in a network of this process, for tests.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_in_network(
+        config: Config,
+        network: &MemoryNetwork,
+        machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError> + Send + 'static,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let connect =
+            |_: &Config, hello: Hello, _: &Membership| -> Result<Box<dyn Transport>, NodeError> {
+                Ok(Box::new(network.attach(hello)))
+            };
+        start(config, Box::new(connect), machine)
+    }
+
+    /// Starts a node on a transport of the user's own. `connect` is given what the node must say
+    /// of itself in its handshakes.
+    ///
+    /// # Errors
+    /// As [`Node::start`]; what `connect` says is told as [`NodeError::Network`].
+    pub fn start_with_transport(
+        config: Config,
+        connect: impl FnOnce(Hello) -> Result<Box<dyn Transport>, String>,
+        machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError> + Send + 'static,
+    ) -> Result<Self, NodeError> {
+        config.validate()?;
+        let connect =
+            |_: &Config, hello: Hello, _: &Membership| connect(hello).map_err(NodeError::Network);
+        start(config, Box::new(connect), machine)
+    }
+}
+
+fn start(
+    config: Config,
+    connect: Connect<'_>,
+    machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError>,
+) -> Result<Node, NodeError> {
+    let (storage, recovered) = stores::open(&config)?;
+    check_identity(&config, &recovered)?;
+    let Identity { cluster, epoch, node, disk, founders_hash } = recovered.identity;
+    let hello = Hello::peer(cluster, epoch, node, disk, recovered.boot, founders_hash);
+    let membership = latest_membership(&recovered);
+    let transport = connect(&config, hello, &membership)?;
+    let listen_address = transport.local_address();
+    let machine = guarded(machine)
+        .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;
+
+    let threads = Threads::new(format!("raftz-{}", config.node_id));
+    let callbacks = Callbacks::new();
+    let thread = Arc::clone(&callbacks);
+    let observer = config.on_event.clone();
+    threads.spawn("call", move || thread.run(observer))?;
+    callbacks.push_all(&mut news(&config, &recovered, &membership));
+
+    let shared = Arc::new(Shared {
+        intake: Arc::new(Intake::new()),
+        board: Board::new(first_status(&config, &recovered, listen_address.clone())),
+        callbacks: Arc::clone(&callbacks),
+        gauge: Gauge::new(config.calls_max, config.calls_bytes_max),
+    });
+    let defaults = Defaults {
+        timeout: Duration::from_millis(config.propose_timeout_ms),
+        forward: config.forward,
+        entry_bytes_max: recovered.base.settings.entry_bytes_max,
+    };
+    let id = config.node_id;
+    let started =
+        host(&config, Arc::clone(&shared), transport, storage, &recovered, machine, &threads)
+            .and_then(|host| {
+                shared.intake.set_waker(host.transport.waker());
+                threads.spawn("loop", move || event_loop::run(host))
+            });
+    if let Err(error) = started {
+        // The host was dropped with its lanes, which ends their threads.
+        callbacks.close();
+        let _ = threads.join_until(clock::deadline_us(Duration::from_secs(2)));
+        return Err(error);
+    }
+    Ok(Node { id, shared, threads, defaults, listen_address })
+}
+
+/// Lanes, replica and machine, put together on this thread and moved to the loop's.
+fn host(
+    config: &Config,
+    shared: Arc<Shared>,
+    transport: Box<dyn Transport>,
+    storage: Box<dyn Storage>,
+    recovered: &Recovered,
+    machine: Box<dyn StateMachine>,
+    threads: &Threads,
+) -> Result<Host, NodeError> {
+    let group = GroupId::FIRST;
+    let reader = storage.reader();
+    let never_blocks = storage.never_blocks();
+    let intake = Arc::clone(&shared.intake);
+    let read = ReadLane::start(Arc::clone(&reader), never_blocks, Arc::clone(&intake), threads)?;
+    let log = LogLane::start(
+        storage,
+        vec![group],
+        config.segment_bytes / 2,
+        Arc::clone(&intake),
+        threads,
+    )?;
+    let applier = Applier::new(group, machine, reader, config.apply_bytes_max);
+    let (machine, apply) = if applier.never_blocks() {
+        (Machine::Inline { applier: Box::new(applier), range: None }, None)
+    } else {
+        let lane = ApplyLane::start(BTreeMap::from([(group, applier)]), intake, threads)?;
+        (Machine::Lane, Some(lane))
+    };
+    let replica = Replica::new(
+        replica_config(config, &recovered.identity),
+        recovered,
+        clock::now(),
+        config.seed.unwrap_or_else(clock::random_u64),
+    );
+    let membership = replica.raft().membership().clone();
+    let member = Member::new(replica, machine, recovered.base.id.index);
+    let mut host = Host {
+        id: config.node_id,
+        disk: recovered.identity.disk,
+        shared,
+        transport,
+        members: BTreeMap::from([(group, member)]),
+        memberships: BTreeMap::from([(group, membership)]),
+        callers: Callers::default(),
+        log,
+        read,
+        apply,
+        read_bytes_max: config.apply_bytes_max,
+        stopping: false,
+        status_wanted: true,
+        writes: Vec::new(),
+        answers: Vec::new(),
+        later: Vec::new(),
+        unsent: Vec::new(),
+        refused_by: BTreeMap::new(),
+        unreachable: BTreeMap::new(),
+        sent: false,
+    };
+    host.set_peers();
+    Ok(host)
+}
+
+fn replica_config(config: &Config, identity: &Identity) -> replica::Config {
+    let us = |ms: u64| ms.saturating_mul(1000);
+    let raft = raft::Config {
+        election_timeout_min_us: us(config.election_timeout_min_ms),
+        election_timeout_max_us: us(config.election_timeout_max_ms),
+        heartbeat_interval_us: us(config.heartbeat_interval_ms),
+        append_bytes_max: config.append_bytes_max,
+        window_messages: usize::try_from(config.window_messages).unwrap_or(usize::MAX),
+        window_bytes: config.window_bytes,
+        uncommitted_bytes_max: config.uncommitted_bytes_max,
+        unapplied_bytes_max: config.unapplied_bytes_max,
+        cache_bytes_max: config.cache_bytes_max,
+        apply_bytes_max: config.apply_bytes_max,
+        ..raft::Config::new(config.node_id, identity.disk)
+    };
+    replica::Config { raft, held_bytes_max: config.held_bytes_max }
+}
+
+/// A store of the user's own is not checked by anybody else.
+fn check_identity(config: &Config, recovered: &Recovered) -> Result<(), NodeError> {
+    let Identity { node, cluster, .. } = recovered.identity;
+    if node != config.node_id || cluster != config.cluster_id {
+        return Err(ConfigError::Contradiction(format!(
+            "the storage belongs to node {node} of cluster {cluster}, but node_id = {} and cluster_id = {} are configured",
+            config.node_id, config.cluster_id
+        ))
+        .into());
+    }
+    let needed = recovered.base.settings.election_timeout_min_ms;
+    if config.election_timeout_min_ms < needed {
+        return Err(ConfigError::Contradiction(format!(
+            "election_timeout_min_ms = {} is below the {needed} that this cluster was founded with; use at least that",
+            config.election_timeout_min_ms
+        ))
+        .into());
+    }
+    Ok(())
+}
+
+/// What a person should know about this start.
+fn news(config: &Config, recovered: &Recovered, membership: &Membership) -> Vec<Item> {
+    let mut news: Vec<Item> = recovered
+        .notes
+        .iter()
+        .map(|note| Item::Warn(format!("node {}: {note}", config.node_id)))
+        .collect();
+    if let Some(difference) = founders_differ(config, membership) {
+        news.push(Item::Warn(format!(
+            "node {}: the configured founders are ignored, the membership in the log counts: {difference}",
+            config.node_id
+        )));
+    }
+    news
+}
+
+/// The membership in force at the end of the log.
+fn latest_membership(recovered: &Recovered) -> Membership {
+    let entries = recovered.config_entries.iter().rev();
+    entries
+        .filter(|entry| entry.kind == crate::types::EntryKind::Membership)
+        .find_map(|entry| Membership::from_payload(&entry.payload).ok())
+        .unwrap_or_else(|| recovered.base.membership.clone())
+}
+
+/// How the configured founders differ from the membership, in words.
+fn founders_differ(config: &Config, membership: &Membership) -> Option<String> {
+    if config.founders.is_empty() {
+        return None;
+    }
+    let configured: BTreeMap<NodeId, &str> =
+        config.founders.iter().map(|f| (f.id, f.address.as_str())).collect();
+    let mut differences = Vec::new();
+    for (id, address) in &configured {
+        match membership.members.get(id) {
+            None => differences.push(format!("node {id} is configured but not a member")),
+            Some(member) if member.address != *address => differences.push(format!(
+                "node {id} is at {} by the log, at {address} by the configuration",
+                member.address
+            )),
+            Some(_) => {}
+        }
+    }
+    for id in membership.members.keys().filter(|id| !configured.contains_key(id)) {
+        differences.push(format!("node {id} is a member but not configured"));
+    }
+    (!differences.is_empty()).then(|| differences.join("; "))
+}
+
+fn first_status(config: &Config, recovered: &Recovered, listen_address: Option<String>) -> Status {
+    Status {
+        node_id: config.node_id,
+        cluster_id: config.cluster_id,
+        group: GroupId::FIRST,
+        disk_id: recovered.identity.disk,
+        boot: recovered.boot,
+        listen_address,
+        role: Role::Follower,
+        term: recovered.hard_state.term,
+        leader: None,
+        ready: false,
+        base: recovered.base.id,
+        last: recovered.last,
+        durable: recovered.last.index,
+        commit: recovered.commit,
+        applied: recovered.base.id.index,
+        membership: latest_membership(recovered),
+        settings: recovered.base.settings.clone(),
+        peers: Vec::new(),
+        waiting: 0,
+        calls_in_flight: 0,
+        damaged_from: recovered.damage.map(|damage| damage.first_faulty),
+        fault: None,
+        shut_down: false,
+    }
+}

@@ -1,0 +1,110 @@
+//! Where the runtime meets the stores and networks that come with raftz.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use crate::storage::vfs::RealVfs;
+use crate::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
+use crate::storage::{MemoryStorage, Storage};
+use crate::transport::Transport;
+use crate::transport::handshake::Identity as Hello;
+use crate::transport::tcp::{Listen, TcpConfig, TcpTransport};
+use crate::types::{DiskId, GroupId, Identity, Recovered};
+
+use super::clock;
+use super::config::{Config, StorageKind};
+use super::error::NodeError;
+
+/// Formats the configured directory.
+pub(super) fn bootstrap(config: &Config) -> Result<(), NodeError> {
+    let StorageKind::Directory(path) = &config.storage else { return Ok(()) };
+    let spec = BootstrapSpec {
+        cluster: config.cluster_id,
+        epoch: 0,
+        node: config.node_id,
+        base: config.founding_base(),
+    };
+    Wal::bootstrap(&RealVfs, path, &spec, wal_options(config))?;
+    Ok(())
+}
+
+/// Whether the configured directory holds a node's data.
+pub(super) fn is_formatted(config: &Config) -> Result<bool, NodeError> {
+    let StorageKind::Directory(path) = &config.storage else { return Ok(true) };
+    Ok(Wal::is_formatted(&RealVfs, path)?)
+}
+
+/// Opens the configured store.
+pub(super) fn open(config: &Config) -> Result<(Box<dyn Storage>, Recovered), NodeError> {
+    match &config.storage {
+        StorageKind::Memory => Ok(in_memory(config)),
+        StorageKind::Custom(make) => make(config).map_err(NodeError::from),
+        StorageKind::Directory(path) => {
+            let expect = Expect { cluster: config.cluster_id, node: config.node_id };
+            let vfs = Arc::new(RealVfs);
+            let (wal, recovered) = Wal::open(vfs, path, expect, wal_options(config))?;
+            Ok((Box::new(wal), recovered))
+        }
+    }
+}
+
+fn wal_options(config: &Config) -> WalOptions {
+    WalOptions { segment_bytes: config.segment_bytes, reserve_bytes: config.reserve_bytes }
+}
+
+/// A fresh store in memory. Each one is a disk of its own: a node that comes back without its
+/// memory must not pass for the one that the cluster knew.
+fn in_memory(config: &Config) -> (Box<dyn Storage>, Recovered) {
+    let base = config.founding_base();
+    let identity = Identity {
+        cluster: config.cluster_id,
+        epoch: 0,
+        node: config.node_id,
+        disk: DiskId(clock::random_u128()),
+        founders_hash: base.founders_hash(),
+    };
+    let (store, recovered) = MemoryStorage::new(identity, GroupId::FIRST, base);
+    (Box::new(store), recovered)
+}
+
+/// Binds the configured address, before anything on disk is touched.
+#[allow(clippy::disallowed_methods, reason = "the listening socket of the transport")]
+pub(super) fn listen(config: &Config) -> Result<TcpListener, NodeError> {
+    let address = config.listen_address.as_str();
+    TcpListener::bind(address).map_err(|error| {
+        let advice = if error.kind() == ErrorKind::AddrInUse {
+            "another process, perhaps another node, listens there; stop it or choose another port"
+        } else if error.kind() == ErrorKind::AddrNotAvailable {
+            "this machine has no such address; use one of its own"
+        } else if error.kind() == ErrorKind::PermissionDenied {
+            "the system does not allow it; ports below 1024 need privileges"
+        } else {
+            "check listen_address"
+        };
+        NodeError::Network(format!("listen_address = {address:?}: {error}; {advice}"))
+    })
+}
+
+/// Puts TCP on a bound port.
+pub(super) fn tcp(
+    config: &Config,
+    hello: Hello,
+    listener: TcpListener,
+) -> Result<Box<dyn Transport>, NodeError> {
+    let mut tcp = TcpConfig::new(hello, Listen::Bound(listener));
+    tcp.insecure_plaintext = config.insecure_plaintext;
+    tcp.seed = config.seed.unwrap_or_else(clock::random_u64);
+    let frame_bytes = config.append_bytes_max.saturating_add(config.entry_bytes_max);
+    // Twice that leaves room for headers and for a batch that its last entry carries over.
+    // A length on the wire has 32 bits, and the largest must still be refused.
+    let frame_bytes = frame_bytes.saturating_mul(2).min(u64::from(u32::MAX));
+    let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
+    let limits = &mut tcp.limits;
+    limits.frames.data_bytes_max = limits.frames.data_bytes_max.max(frame_bytes);
+    limits.queue_bytes_max =
+        usize::try_from(config.link_queue_bytes_max).unwrap_or(usize::MAX).max(frame_bytes);
+    let transport =
+        TcpTransport::new(tcp).map_err(|error| NodeError::Network(error.to_string()))?;
+    Ok(Box::new(transport))
+}

@@ -1,0 +1,221 @@
+//! The node's threads: how they start, what they are marked with, and how their end is awaited.
+//!
+//! Every thread has a name, blocks all signals (they belong to the host program's own threads),
+//! and logs under the dispatcher that was current when the node started. A mark in the thread says
+//! which callback it is running, so that a blocking call from inside can be refused.
+#![allow(clippy::disallowed_methods, reason = "the one place where the runtime starts threads")]
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use parking_lot::{Condvar, Mutex};
+
+use super::clock;
+use super::error::NodeError;
+
+thread_local! {
+    static INSIDE: Cell<Option<&'static str>> = const { Cell::new(None) };
+    static ON_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What this thread must not wait in, or `None` for a thread that is free to wait.
+pub(crate) fn inside() -> Option<&'static str> {
+    INSIDE.get()
+}
+
+/// Whether this thread is some node's event loop.
+pub(crate) fn on_loop() -> bool {
+    ON_LOOP.get()
+}
+
+/// Marks this thread as an event loop for the rest of its life.
+pub(crate) fn mark_as_loop() {
+    ON_LOOP.set(true);
+}
+
+/// Runs `f` with this thread marked as being inside `what`.
+pub(crate) fn run_inside<T>(what: &'static str, f: impl FnOnce() -> T) -> T {
+    struct Restore(Option<&'static str>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let _restore = Restore(INSIDE.replace(Some(what)));
+    f()
+}
+
+/// What a panic carried, in words.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without text".to_owned()
+    }
+}
+
+/// Runs `f`, turning a panic into its text.
+pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    // What `f` touched is never used again by a caller that gets the error, so that a broken
+    // invariant inside it cannot be observed.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f))
+        .map_err(|payload| panic_text(payload.as_ref()))
+}
+
+/// The threads of one node.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    prefix: String,
+    running: Arc<Running>,
+    handles: Mutex<Vec<JoinHandle<()>>>,
+    dispatch: tracing::Dispatch,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    names: Mutex<Vec<String>>,
+    ended: Condvar,
+}
+
+/// Takes the thread off the list when it ends, however it ends.
+struct EndMark {
+    running: Arc<Running>,
+    name: String,
+}
+
+impl Drop for EndMark {
+    fn drop(&mut self) {
+        let mut names = self.running.names.lock();
+        if let Some(at) = names.iter().position(|name| *name == self.name) {
+            names.swap_remove(at);
+        }
+        self.running.ended.notify_all();
+    }
+}
+
+impl Threads {
+    /// No threads yet; the present dispatcher becomes theirs.
+    pub(crate) fn new(prefix: String) -> Self {
+        Self {
+            prefix,
+            running: Arc::new(Running::default()),
+            handles: Mutex::new(Vec::new()),
+            dispatch: tracing::dispatcher::get_default(Clone::clone),
+        }
+    }
+
+    /// Starts a thread called `prefix-role`.
+    pub(crate) fn spawn(
+        &self,
+        role: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let name = format!("{}-{role}", self.prefix);
+        let failed = |detail: String| NodeError::Thread { name: name.clone(), detail };
+        // A thread inherits its maker's mask. Blocking here, not in the new thread, leaves no
+        // moment in which a signal could be delivered to it.
+        let before = SigSet::all()
+            .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+            .map_err(|errno| failed(format!("signals cannot be blocked: {errno}")))?;
+        let mark = EndMark { running: Arc::clone(&self.running), name: name.clone() };
+        self.running.names.lock().push(name.clone());
+        let dispatch = self.dispatch.clone();
+        let spawned = std::thread::Builder::new().name(name.clone()).spawn(move || {
+            let _mark = mark;
+            // Goes before the mark does: a subscriber's end belongs to the thread's life.
+            let dispatch = dispatch;
+            // Each role reports its own panics where they matter; this is the last net, so that
+            // none reaches the process.
+            let _ = guarded(|| tracing::dispatcher::with_default(&dispatch, body));
+        });
+        let restored = before.thread_set_mask();
+        let handle = spawned.map_err(|error| failed(error.to_string()))?;
+        self.handles.lock().push(handle);
+        restored.map_err(|errno| failed(format!("the signal mask cannot be restored: {errno}")))
+    }
+
+    /// Waits until every thread has ended, at the latest until `deadline_us`; then names those
+    /// that have not.
+    pub(crate) fn join_until(&self, deadline_us: u64) -> Result<(), Vec<String>> {
+        let mut names = self.running.names.lock();
+        while !names.is_empty() {
+            let left = clock::left_until(deadline_us);
+            if left.is_zero() {
+                let mut left_over = names.clone();
+                left_over.sort();
+                return Err(left_over);
+            }
+            self.running.ended.wait_for(&mut names, left);
+        }
+        drop(names);
+        for handle in self.handles.lock().drain(..) {
+            // The thread is past its last line, so this does not block; its panic, if any, was
+            // reported by the role.
+            let _ = handle.join();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use std::time::Duration;
+
+    fn soon() -> u64 {
+        clock::deadline_us(Duration::from_secs(10))
+    }
+
+    #[test]
+    fn threads_block_all_signals_and_leave_the_makers_mask_alone() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let threads = Threads::new("t".into());
+        let seen = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&seen);
+        threads
+            .spawn("mask", move || *shared.lock() = Some(SigSet::thread_get_mask().unwrap()))
+            .unwrap();
+        threads.join_until(soon()).unwrap();
+        let mask = seen.lock().take().unwrap();
+        assert!(mask.contains(nix::sys::signal::Signal::SIGTERM));
+        assert!(mask.contains(nix::sys::signal::Signal::SIGUSR1));
+        assert_eq!(before, SigSet::thread_get_mask().unwrap());
+    }
+
+    #[test]
+    fn a_thread_that_does_not_end_is_named() {
+        let threads = Threads::new("t".into());
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let theirs = Arc::clone(&gate);
+        threads
+            .spawn("stuck", move || {
+                let mut open = theirs.0.lock();
+                while !*open {
+                    theirs.1.wait(&mut open);
+                }
+            })
+            .unwrap();
+        threads.spawn("dead", || panic!("on purpose")).unwrap();
+        let left = threads.join_until(clock::deadline_us(Duration::from_millis(20)));
+        assert!(left.unwrap_err().contains(&"t-stuck".to_owned()));
+        *gate.0.lock() = true;
+        gate.1.notify_all();
+        threads.join_until(soon()).unwrap();
+    }
+
+    #[test]
+    fn the_mark_of_a_callback_ends_with_it_even_by_panic() {
+        assert_eq!(inside(), None);
+        let _ = guarded(|| run_inside("a test", || panic!("{:?}", inside())));
+        assert_eq!(inside(), None);
+        run_inside("outer", || {
+            run_inside("inner", || assert_eq!(inside(), Some("inner")));
+            assert_eq!(inside(), Some("outer"));
+        });
+    }
+}

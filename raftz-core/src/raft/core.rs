@@ -1,0 +1,566 @@
+//! The core object: its state, the way into it and out of it.
+//!
+//! `step` is the only way to change it. A step first notes time, then hands the input to the part
+//! that decides (election, follower, leader), and in the end collects what every step may cause: one
+//! write for all that changed, promises that have become durable, entries to apply. Order among
+//! the parts of one step therefore never matters to a caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::types::{
+    Damage, DiskId, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now, RaftBody,
+    RaftMessage, Recovered, Refusal, Role, Settings, Term,
+};
+
+use super::config_log::ConfigLog;
+use super::leader::Leader;
+use super::log::Log;
+use super::log_time::LogClock;
+use super::progress::PeerProgress;
+use super::runs::TermRuns;
+use super::writes::Writes;
+use super::{Action, Config, Input};
+
+/// The state that goes with each role.
+#[derive(Clone, Debug)]
+pub(super) enum RoleState {
+    Follower {
+        /// The log is known to equal the present leader's up to here.
+        verified: Index,
+    },
+    PreCandidate(Tally),
+    Candidate(Tally),
+    Leader(Box<Leader>),
+}
+
+/// Answers to one round of requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) round: u64,
+    pub(super) granted: BTreeSet<NodeId>,
+    pub(super) refused: BTreeSet<NodeId>,
+}
+
+/// One member's part in the consensus of one group.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    pub(super) config: Config,
+    pub(super) now: Now,
+    pub(super) hard: HardState,
+    pub(super) role: RoleState,
+    pub(super) leader: Option<NodeId>,
+    pub(super) log: Log,
+    pub(super) configs: ConfigLog,
+    pub(super) commit: Index,
+    pub(super) applied: Index,
+    /// Last index of the range that is being applied.
+    pub(super) applying: Option<Index>,
+    pub(super) writes: Writes,
+    /// Highest log time seen, in this log or any it replaced.
+    pub(super) log_time_us: u64,
+    pub(super) damage: Option<Damage>,
+    /// Until then this voter keeps faith with the leader it heard.
+    pub(super) faithful_until_us: u64,
+    pub(super) election_due_us: u64,
+    pub(super) round: u64,
+    pub(super) next_request: u64,
+    /// Data directories that live links have proved.
+    pub(super) linked: BTreeMap<NodeId, DiskId>,
+    pub(super) storage_full: bool,
+    pub(super) halted: bool,
+    /// What makes this member unfit before it takes its first input.
+    unfit: Option<FaultReason>,
+    rng: ChaCha8Rng,
+    told: Told,
+}
+
+/// What observers were told last.
+#[derive(Clone, Debug)]
+struct Told {
+    role: Role,
+    term: Term,
+    leader: Option<NodeId>,
+    ready: bool,
+}
+
+/// A member's state, for people and for tests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub vote: Option<NodeId>,
+    /// The leader it knows.
+    pub leader: Option<NodeId>,
+    /// Whether it leads and has committed an entry of its own term.
+    pub ready: bool,
+    /// Where its log begins.
+    pub base: LogId,
+    /// Its last entry.
+    pub last: LogId,
+    /// Everything up to here is on its disk.
+    pub durable: Index,
+    /// Everything up to here is known to be committed.
+    pub commit: Index,
+    /// Everything up to here is applied.
+    pub applied: Index,
+    /// The membership in force.
+    pub membership: Membership,
+    /// The settings in force.
+    pub settings: Settings,
+    /// What its disk has lost and the leader has not yet replaced.
+    pub damage: Option<Damage>,
+    /// A leader's view of the others; empty elsewhere.
+    pub peers: Vec<PeerProgress>,
+}
+
+impl Raft {
+    /// A member as its storage recovered it. It starts as a follower, whatever it was before: a
+    /// persisted term is never resumed as leader or candidate.
+    pub fn new(config: Config, recovered: &Recovered, now: Now, seed: u64) -> Self {
+        let runs = TermRuns::new(recovered.base.id, recovered.last.index, &recovered.runs);
+        let log = Log::new(runs);
+        let mut configs = ConfigLog::new(&recovered.base);
+        for entry in &recovered.config_entries {
+            configs.appended(entry);
+        }
+        let commit = recovered.commit.max(recovered.base.id.index).min(log.last().index);
+        configs.committed(commit);
+        let mut raft = Self {
+            now,
+            hard: recovered.hard_state,
+            role: RoleState::Follower { verified: recovered.base.id.index },
+            leader: None,
+            configs,
+            commit,
+            applied: recovered.base.id.index,
+            applying: None,
+            writes: Writes::new(recovered.boot),
+            log_time_us: recovered.last_log_time_us.max(recovered.base.log_time_us),
+            damage: recovered.damage,
+            faithful_until_us: 0,
+            election_due_us: 0,
+            // An answer to a round of an earlier life must not count in this one.
+            round: recovered.boot.0 << 32,
+            next_request: 0,
+            linked: BTreeMap::new(),
+            storage_full: false,
+            halted: false,
+            unfit: None,
+            rng: ChaCha8Rng::seed_from_u64(seed ^ recovered.boot.0.rotate_left(32)),
+            told: Told {
+                role: Role::Follower,
+                term: recovered.hard_state.term,
+                leader: None,
+                ready: false,
+            },
+            log,
+            config,
+        };
+        // A voter behaves at boot as if it had just heard a leader: it may have, in its last life.
+        raft.keep_faith();
+        if raft.membership().voters.len() == 1 && raft.may_campaign() {
+            // A lone voter can have heard nobody.
+            raft.election_due_us = now.boot_us;
+        }
+        raft.unfit = raft.wrong_disk();
+        raft
+    }
+
+    /// The fault of a member whose group knows it by another data directory.
+    fn wrong_disk(&self) -> Option<FaultReason> {
+        let Config { id: node, disk_id: ours, .. } = self.config;
+        let known = self.membership().members.get(&node)?.disk_id?;
+        (known != ours).then_some(FaultReason::WrongDisk { node, known, ours })
+    }
+
+    /// Takes one input and appends what is to be done to `actions`.
+    pub fn step(&mut self, now: Now, input: Input, actions: &mut Vec<Action>) {
+        if self.halted {
+            if let Input::Propose { proposals } = input {
+                let why = Refusal::Faulted { reason: "the replica has stopped".into() };
+                let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
+                actions.push(Action::Refused { tokens, why });
+            }
+            return;
+        }
+        // Boot time never goes back; a caller whose clock does is read as standing still.
+        self.now = Now { boot_us: now.boot_us.max(self.now.boot_us), wall_us: now.wall_us };
+        if let Some(reason) = self.unfit.take() {
+            self.halt(reason, actions);
+            return self.step(now, input, actions);
+        }
+        match input {
+            Input::Tick => {}
+            Input::ForgetLeader => self.forget_leader(),
+            Input::Receive { from, message } => self.receive(from, message, actions),
+            Input::Propose { proposals } => self.propose(proposals, actions),
+            Input::Campaign => self.start_campaign(actions),
+            Input::Persisted { op } => self.on_persisted(op, actions),
+            Input::PersistFailed { reason } => self.halt(FaultReason::Storage(reason), actions),
+            Input::Applied { index } => self.on_applied(index),
+            Input::EntriesRead { request, result } => {
+                self.on_entries_read(request, result, actions);
+            }
+            Input::LinkUp { peer, disk, boot: _ } => self.on_link_up(peer, disk, actions),
+            Input::LinkDown { peer } => self.on_link_down(peer),
+            Input::StorageFull { full } => {
+                if self.storage_full != full {
+                    self.storage_full = full;
+                    actions.push(Action::Event(Event::StorageFull { full }));
+                }
+            }
+        }
+        if !self.halted {
+            self.settle(actions);
+        }
+    }
+
+    /// What every step may cause: deadlines that have come, one write, entries to apply, news.
+    fn settle(&mut self, actions: &mut Vec<Action>) {
+        self.run_deadlines(actions);
+        self.lead(actions);
+        if let Some(op) = self.writes.issue(self.commit) {
+            if !op.entries.is_empty() || op.truncate_from.is_some() {
+                self.log.writing(op.id.seq);
+            }
+            actions.push(Action::Persist(op));
+        }
+        self.apply_committed(actions);
+        if !self.halted {
+            self.evict();
+            self.tell(actions);
+        }
+    }
+
+    fn run_deadlines(&mut self, actions: &mut Vec<Action>) {
+        if let RoleState::Leader(_) = self.role {
+            self.run_leader_deadlines(actions);
+        } else if self.now.boot_us >= self.election_due_us && self.may_campaign() {
+            if self.writes.hard_state_is_durable() {
+                self.start_campaign(actions);
+            } else {
+                // Another term on top of one that is not on disk yet would only wait longer, and pile
+                // up writes behind a disk that hangs.
+                self.await_election();
+            }
+        }
+    }
+
+    /// The boot-clock time at which [`Input::Tick`] is wanted; `None` when nothing is due ever. May
+    /// change with every step.
+    pub fn next_deadline(&self) -> Option<u64> {
+        if self.halted {
+            return None;
+        }
+        match &self.role {
+            RoleState::Leader(leader) => self.leader_deadline_us(leader),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.may_campaign().then_some(self.election_due_us)
+            }
+        }
+    }
+
+    fn on_persisted(&mut self, op: crate::types::OpId, actions: &mut Vec<Action>) {
+        if !self.writes.persisted(op) {
+            return;
+        }
+        self.log.persisted(op.seq);
+        for (to, message) in self.writes.release() {
+            actions.push(Action::Send { to, message });
+        }
+        if self.writes.hard_state_is_durable() {
+            self.on_own_vote_durable(actions);
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) {
+        if self.applying.is_some_and(|upto| index <= upto) && index > self.applied {
+            self.applied = index;
+            if self.applying == Some(index) {
+                self.applying = None;
+            }
+        }
+    }
+
+    /// Hands committed entries to the machine, one range at a time: what is committed meanwhile is
+    /// the next range.
+    fn apply_committed(&mut self, actions: &mut Vec<Action>) {
+        if self.applying.is_some() || self.applied >= self.commit {
+            return;
+        }
+        let first = self.applied.next();
+        let mut last = self.commit;
+        if let Some((index, what)) = self.configs.too_new() {
+            if index == first {
+                let what = what.to_owned();
+                return self.halt(FaultReason::TooNew { index, what }, actions);
+            }
+            last = last.min(index.prev());
+        }
+        let entries = if self.log.is_evicted(first) {
+            last = last.min(self.log.last_evicted());
+            Vec::new()
+        } else {
+            let (entries, _) = self.log.copy(first, last, self.config.apply_bytes_max);
+            last = entries.last().map_or(last, |entry| entry.index);
+            entries
+        };
+        self.applying = Some(last);
+        actions.push(Action::Apply { first, last, entries });
+    }
+
+    /// Forgets entries that nobody is likely to need. A leader keeps what it has not applied, so that
+    /// the bound on unapplied bytes counts all of it.
+    fn evict(&mut self) {
+        let upto = match self.role {
+            RoleState::Leader(_) => self.applied,
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                self.log.durable()
+            }
+        };
+        self.log.evict(upto, self.config.cache_bytes_max);
+    }
+
+    /// Moves the commit index forward. Nothing below it ever changes again.
+    pub(super) fn commit_to(&mut self, index: Index) {
+        let index = index.min(self.log.last().index);
+        if index > self.commit {
+            self.commit = index;
+            self.configs.committed(index);
+        }
+    }
+
+    /// Adopts a term, forgets the vote of the old one, and follows. News of a term is no sign of
+    /// life: only who led before, and so kept no election timeout, draws a new one.
+    pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        if term > self.hard.term {
+            self.hard = HardState { term, vote: None };
+            self.writes.hard_state(self.hard);
+            self.writes.drop_promises_of_other_terms(term);
+        }
+        if matches!(self.role, RoleState::Leader(_)) {
+            self.await_election();
+        }
+        self.role = RoleState::Follower { verified: self.log.base().index };
+        self.leader = leader;
+    }
+
+    /// Draws a new election timeout, counted from now.
+    pub(super) fn await_election(&mut self) {
+        let (min, max) = self.election_timeouts_us();
+        let spread = max.saturating_sub(min).max(1);
+        let wait = min.saturating_add(self.rng.next_u64() % spread);
+        self.election_due_us = self.now.boot_us.saturating_add(wait);
+    }
+
+    /// The leader lives: no election, and no help for anybody else's, for a while.
+    pub(super) fn keep_faith(&mut self) {
+        let faith = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
+        self.faithful_until_us = self.now.boot_us.saturating_add(faith);
+        self.await_election();
+    }
+
+    /// Local timeouts, never below what the group agreed on, and always apart: without a spread,
+    /// candidates would tie for ever.
+    pub(super) fn election_timeouts_us(&self) -> (u64, u64) {
+        let floor = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
+        let min = self.config.election_timeout_min_us.max(floor);
+        let Config { election_timeout_min_us, election_timeout_max_us, .. } = self.config;
+        let spread = election_timeout_max_us.saturating_sub(election_timeout_min_us).max(min / 2);
+        (min, election_timeout_max_us.max(min.saturating_add(spread)))
+    }
+
+    pub(super) fn send(&self, to: NodeId, body: RaftBody, actions: &mut Vec<Action>) {
+        let message = RaftMessage { term: self.hard.term, body };
+        actions.push(Action::Send { to, message });
+    }
+
+    /// Sends `body` once the hard state and the write `covering` are durable.
+    pub(super) fn send_promise(
+        &mut self,
+        to: NodeId,
+        body: RaftBody,
+        covering: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        let message = RaftMessage { term: self.hard.term, body };
+        if let Some(message) = self.writes.promise(to, message, covering) {
+            actions.push(Action::Send { to, message });
+        }
+    }
+
+    pub(super) fn nonsense(&self, from: NodeId, what: &str, actions: &mut Vec<Action>) {
+        actions.push(Action::Event(Event::Nonsense { from, what: what.to_owned() }));
+    }
+
+    pub(super) fn halt(&mut self, reason: FaultReason, actions: &mut Vec<Action>) {
+        self.halted = true;
+        actions.push(Action::Event(Event::Faulted(reason.clone())));
+        actions.push(Action::Halt(reason));
+    }
+
+    /// A membership came into force or went: tell, and keep a leader's peers in step with it.
+    pub(super) fn membership_changed(&mut self, actions: &mut Vec<Action>) {
+        let (index, membership) = self.configs.latest();
+        let membership = membership.clone();
+        if let Some(reason) = self.wrong_disk() {
+            return self.halt(reason, actions);
+        }
+        actions.push(Action::Event(Event::Membership { index, membership }));
+        self.reconcile_peers();
+    }
+
+    /// Stops this member for a reason that lies outside consensus.
+    pub(crate) fn stop(&mut self) {
+        self.halted = true;
+        self.leader = None;
+        self.role = RoleState::Follower { verified: self.log.base().index };
+    }
+
+    fn tell(&mut self, actions: &mut Vec<Action>) {
+        let (role, term) = (self.role(), self.hard.term);
+        if (role, term) != (self.told.role, self.told.term) {
+            self.told.role = role;
+            self.told.term = term;
+            self.told.ready = false;
+            actions.push(Action::Event(Event::Role { role, term }));
+        }
+        if self.leader != self.told.leader {
+            self.told.leader = self.leader;
+            actions.push(Action::Event(Event::Leader { leader: self.leader, term }));
+        }
+        if self.is_ready() && !self.told.ready {
+            self.told.ready = true;
+            actions.push(Action::Event(Event::Ready { term }));
+        }
+    }
+
+    /// Its role.
+    pub fn role(&self) -> Role {
+        match self.role {
+            RoleState::Follower { .. } => Role::Follower,
+            RoleState::PreCandidate(_) => Role::PreCandidate,
+            RoleState::Candidate(_) => Role::Candidate,
+            RoleState::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// Its term.
+    pub const fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// The leader it knows, itself included.
+    pub const fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Everything up to here is known to be committed.
+    pub const fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The term of the entry at `index`, from memory.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The settings in force.
+    pub const fn settings(&self) -> &Settings {
+        self.configs.settings()
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> &Membership {
+        self.configs.latest().1
+    }
+
+    /// Whether it leads and knows everything older to be committed.
+    pub fn is_ready(&self) -> bool {
+        match &self.role {
+            RoleState::Leader(leader) => self.commit >= leader.first,
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                false
+            }
+        }
+    }
+
+    /// Its state, for people and for tests.
+    pub fn status(&self) -> Status {
+        let peers = match &self.role {
+            RoleState::Leader(leader) => {
+                leader.peers.iter().map(|(id, peer)| peer.describe(*id)).collect()
+            }
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                Vec::new()
+            }
+        };
+        Status {
+            role: self.role(),
+            term: self.hard.term,
+            vote: self.hard.vote,
+            leader: self.leader,
+            ready: self.is_ready(),
+            base: self.log.base(),
+            last: self.log.last(),
+            durable: self.log.durable(),
+            commit: self.commit,
+            applied: self.applied,
+            membership: self.membership().clone(),
+            settings: self.configs.settings().clone(),
+            damage: self.damage,
+            peers,
+        }
+    }
+
+    /// A hash of everything that its future depends on, times relative to now, so that two equal
+    /// states reached at different moments compare equal. Randomness still to be drawn is left out.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let now_us = self.now.boot_us;
+        let relative = |at_us: u64| at_us.saturating_sub(now_us);
+        (self.hard.term, self.hard.vote, self.leader, self.role()).hash(&mut hasher);
+        (self.commit, self.applied, self.applying).hash(&mut hasher);
+        self.log.hash(&mut hasher);
+        (relative(self.faithful_until_us), relative(self.election_due_us)).hash(&mut hasher);
+        (self.writes.outstanding(), self.writes.hard_state_is_durable()).hash(&mut hasher);
+        for (after, to, message) in self.writes.promises() {
+            (after, to, message.term, format!("{:?}", message.body)).hash(&mut hasher);
+        }
+        (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);
+        format!("{:?}", self.damage).hash(&mut hasher);
+        (self.storage_full, self.halted).hash(&mut hasher);
+        match &self.role {
+            RoleState::Follower { verified } => verified.hash(&mut hasher),
+            RoleState::PreCandidate(tally) | RoleState::Candidate(tally) => {
+                (&tally.granted, &tally.refused).hash(&mut hasher);
+            }
+            RoleState::Leader(leader) => {
+                (leader.first, relative(leader.heartbeat_due_us)).hash(&mut hasher);
+                for (id, peer) in &leader.peers {
+                    (id, peer.session(), peer.matched(), peer.next()).hash(&mut hasher);
+                    (peer.mode(), peer.reading().is_some(), peer.told_commit()).hash(&mut hasher);
+                    now_us.saturating_sub(peer.contact_us()).hash(&mut hasher);
+                }
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Starts the clock of a new leader.
+    pub(super) fn log_clock(&self) -> LogClock {
+        LogClock::start(self.log_time_us, self.now)
+    }
+}

@@ -1,0 +1,165 @@
+//! Following: entries in, commits learned (dissertation 3.5, 3.6.2).
+//!
+//! Invariants kept here: a match is never more than `prev` and the entries that came with it; the
+//! commit index moves only over a prefix that is proved to be the leader's; truncation happens only
+//! at a conflict of terms, and never at or below the commit index.
+
+use crate::types::{
+    Append, AppendOutcome, AppendReply, Damage, Entry, Event, Heartbeat, Index, NodeId, RaftBody,
+    SANE_MAX, Term,
+};
+
+use super::Action;
+use super::core::{Raft, RoleState};
+
+impl Raft {
+    pub(super) fn on_append(&mut self, from: NodeId, append: Append, actions: &mut Vec<Action>) {
+        if let Err(what) = check_append(&append, self.hard.term) {
+            return self.nonsense(from, what, actions);
+        }
+        self.keep_faith();
+        let Append { session, prev, commit, entries } = append;
+        // What lies at or below our base is committed, so it is the leader's, too.
+        let below_base = prev.index < self.log.base().index;
+        if !below_base && !self.log.holds(prev) {
+            let hint = self.log.last_not_above(prev.index, prev.term);
+            let outcome = AppendOutcome::Rejected { prev: prev.index, hint };
+            let reply = AppendReply { session, outcome };
+            return self.send(from, RaftBody::AppendReply(reply), actions);
+        }
+        let matched = prev.index.plus(entries.len() as u64);
+        if !self.take_entries(from, entries, actions) {
+            return;
+        }
+        if self.halted {
+            return;
+        }
+        self.advance_verified(matched);
+        self.commit_to(commit.min(matched));
+        self.heal(commit, actions);
+        let covering = self.covering(matched);
+        let reply = AppendReply { session, outcome: AppendOutcome::Matched { matched } };
+        self.send_promise(from, RaftBody::AppendReply(reply), covering, actions);
+    }
+
+    /// The write that makes everything up to `matched` durable: one on its way, or the one that this
+    /// very step builds.
+    fn covering(&self, matched: Index) -> u64 {
+        if matched <= self.log.durable() {
+            return 0;
+        }
+        match self.log.write_covering(matched) {
+            0 => self.writes.present(),
+            seq => seq,
+        }
+    }
+
+    /// Appends what is new, after dropping what contradicts it. False: the message contradicts
+    /// what is committed and was dropped.
+    fn take_entries(
+        &mut self,
+        from: NodeId,
+        entries: Vec<Entry>,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let base = self.log.base().index;
+        let is_held = |entry: &&Entry| entry.index <= base || self.log.holds(entry.id());
+        let held = entries.iter().take_while(is_held).count();
+        let Some(first) = entries.get(held).map(|entry| entry.index) else {
+            return true;
+        };
+        let mut membership_changed = false;
+        if first <= self.log.last().index {
+            if first <= self.commit {
+                self.nonsense(from, "an entry that contradicts a committed one", actions);
+                return false;
+            }
+            self.log.truncate(first);
+            self.writes.truncate(first);
+            membership_changed |= self.configs.truncate(first);
+        }
+        for entry in entries.into_iter().skip(held) {
+            membership_changed |= self.configs.appended(&entry);
+            self.log_time_us = self.log_time_us.max(entry.log_time_us);
+            self.log.push(entry.clone());
+            self.writes.append(entry);
+        }
+        if membership_changed {
+            self.membership_changed(actions);
+        }
+        true
+    }
+
+    fn advance_verified(&mut self, matched: Index) {
+        if let RoleState::Follower { verified } = &mut self.role {
+            *verified = (*verified).max(matched);
+        }
+    }
+
+    pub(super) fn on_heartbeat(
+        &mut self,
+        from: NodeId,
+        heartbeat: &Heartbeat,
+        actions: &mut Vec<Action>,
+    ) {
+        if !heartbeat.commit.index.is_sane() {
+            return self.nonsense(from, "an absurd commit index", actions);
+        }
+        self.keep_faith();
+        let RoleState::Follower { verified } = self.role else { return };
+        // Holding the very entry that is committed proves the whole prefix; else only what this
+        // leader's appends have verified may be taken as committed.
+        let proved = if self.log.holds(heartbeat.commit) {
+            heartbeat.commit.index
+        } else {
+            heartbeat.commit.index.min(verified)
+        };
+        self.commit_to(proved);
+        self.heal(heartbeat.commit.index, actions);
+        self.answer_heartbeat(from, heartbeat, actions);
+    }
+
+    /// A damaged node is whole again once the leader has replaced what it lost: when its log is no
+    /// shorter than it was known to be, or, if that is not known, when it holds everything that a
+    /// leader has committed in its own term. Whatever this node ever helped to commit is in there.
+    fn heal(&mut self, leader_commit: Index, actions: &mut Vec<Action>) {
+        let Some(Damage { last_known, .. }) = self.damage else { return };
+        let RoleState::Follower { verified } = self.role else { return };
+        let whole = match last_known {
+            Some(known) => self.log.last() >= known && verified >= self.log.last().index,
+            None => {
+                verified >= leader_commit && self.log.term_at(leader_commit) == Some(self.hard.term)
+            }
+        };
+        if whole {
+            self.damage = None;
+            actions.push(Action::Event(Event::Healed { upto: self.log.last().index }));
+            self.await_election();
+        }
+    }
+}
+
+/// What no honest leader of `term` sends.
+fn check_append(append: &Append, term: Term) -> Result<(), &'static str> {
+    if !append.prev.index.is_sane() || !append.commit.is_sane() {
+        return Err("an absurd index");
+    }
+    if append.prev.term > term {
+        return Err("a previous entry from the future");
+    }
+    let (mut before, mut log_time_us) = (append.prev, 0);
+    for entry in &append.entries {
+        if entry.index != before.index.next() {
+            return Err("entries that are not consecutive");
+        }
+        if entry.term < before.term || entry.term > term || entry.term == Term::ZERO {
+            return Err("entries whose terms are out of order");
+        }
+        if entry.log_time_us < log_time_us || entry.log_time_us > SANE_MAX {
+            return Err("entries whose log times are out of order");
+        }
+        log_time_us = entry.log_time_us;
+        before = entry.id();
+    }
+    Ok(())
+}

@@ -1,0 +1,464 @@
+//! Leading: proposals into the log, entries to the peers, commitment (dissertation 3.5, 3.6, 10.2.1).
+//!
+//! The leader sends and writes in the same step; its own match is its own durable mark, one vote like
+//! any other, so commitment may pass its own disk. It commits only onto an entry of its own term.
+//! It leaves office when a whole election timeout has passed without answers from a quorum.
+
+use std::collections::BTreeMap;
+
+use crate::types::{
+    Append, AppendOutcome, AppendReply, DiskId, Entry, EntryKind, Event, Heartbeat, HeartbeatReply,
+    Index, LogId, Member, NodeId, Payload, RaftBody, Refusal, SessionTag, Token,
+};
+
+use super::core::{Raft, RoleState};
+use super::log_time::LogClock;
+use super::progress::{Mode, Progress, WindowLimits};
+use super::{Action, Proposal, quorum};
+
+/// A commit is told at the latest after this part of the heartbeat interval, if no append carries
+/// it sooner.
+const COMMIT_NOTICE_PARTS: u64 = 5;
+
+/// A peer that answers but does not advance is told of after so many of the longest election timeouts.
+const STUCK_TIMEOUTS: u64 = 10;
+
+/// What a leader keeps beyond what everybody keeps.
+#[derive(Clone, Debug)]
+pub(super) struct Leader {
+    /// Index of the no-op that opened the term. Once it is committed, so is everything older.
+    pub(super) first: Index,
+    pub(super) peers: BTreeMap<NodeId, Progress>,
+    pub(super) heartbeat_due_us: u64,
+    notice_due_us: Option<u64>,
+    round: u64,
+    sessions: u64,
+    clock: LogClock,
+}
+
+impl Raft {
+    pub(super) fn become_leader(&mut self, actions: &mut Vec<Action>) {
+        let first = self.log.last().index.next();
+        self.leader = Some(self.config.id);
+        self.role = RoleState::Leader(Box::new(Leader {
+            first,
+            peers: BTreeMap::new(),
+            heartbeat_due_us: self.now.boot_us.saturating_add(self.config.heartbeat_interval_us),
+            notice_due_us: None,
+            round: 0,
+            sessions: 0,
+            clock: self.log_clock(),
+        }));
+        self.reconcile_peers();
+        self.append_own(EntryKind::Noop, Payload::empty(), None, actions);
+    }
+
+    /// One progress for each other member, none for anybody else.
+    pub(super) fn reconcile_peers(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let membership = self.configs.latest().1;
+        leader.peers.retain(|id, _| membership.contains(*id));
+        for id in membership.others(self.config.id) {
+            let next = self.log.last().index.next();
+            leader.peers.entry(id).or_insert_with(|| {
+                leader.sessions += 1;
+                Progress::new(leader.sessions, next, self.now.boot_us)
+            });
+        }
+    }
+
+    /// Appends one entry of the present term.
+    fn append_own(
+        &mut self,
+        kind: EntryKind,
+        payload: Payload,
+        session: Option<SessionTag>,
+        actions: &mut Vec<Action>,
+    ) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let log_time_us = leader.clock.stamp_us(self.now).max(self.log_time_us);
+        self.log_time_us = log_time_us;
+        let index = self.log.last().index.next();
+        let entry = Entry { term: self.hard.term, index, log_time_us, kind, session, payload };
+        let membership_changed = self.configs.appended(&entry);
+        self.log.push(entry.clone());
+        self.writes.append(entry);
+        if membership_changed {
+            self.membership_changed(actions);
+        }
+    }
+
+    pub(super) fn propose(&mut self, proposals: Vec<Proposal>, actions: &mut Vec<Action>) {
+        if !matches!(self.role, RoleState::Leader(_)) {
+            let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
+            let why = Refusal::NotLeader { hint: self.leader };
+            return actions.push(Action::Refused { tokens, why });
+        }
+        let first = self.log.last().index.next();
+        let mut accepted: Vec<Token> = Vec::with_capacity(proposals.len());
+        let mut refused: Vec<(Token, Refusal)> = Vec::new();
+        let limit = self.configs.settings().entry_bytes_max;
+        let unapplied = self.log.bytes_between(self.applied, self.commit);
+        // What this leader's own disk still owes is in memory, too, whoever has committed it.
+        let settled = self.commit.min(self.log.durable());
+        let mut uncommitted = self.log.bytes_between(settled, self.log.last().index);
+        for Proposal { token, payload, session } in proposals {
+            let bytes = payload.len() as u64;
+            let why = if bytes > limit {
+                Some(Refusal::TooLarge { bytes, limit })
+            } else if self.storage_full {
+                Some(Refusal::StorageFull)
+            } else if uncommitted > 0
+                && uncommitted.saturating_add(bytes) > self.config.uncommitted_bytes_max
+            {
+                Some(Refusal::Busy { what: "the bytes of uncommitted entries".into() })
+            } else if unapplied > self.config.unapplied_bytes_max {
+                Some(Refusal::Busy { what: "the bytes of unapplied entries".into() })
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                refused.push((token, why));
+                continue;
+            }
+            self.append_own(EntryKind::Command, payload, session, actions);
+            uncommitted = self.log.bytes_between(settled, self.log.last().index);
+            accepted.push(token);
+        }
+        if !accepted.is_empty() {
+            let term = self.hard.term;
+            actions.push(Action::Accepted { first, term, tokens: accepted });
+        }
+        for (token, why) in refused {
+            actions.push(Action::Refused { tokens: vec![token], why });
+        }
+    }
+
+    /// What a leader does at the end of every step: commit, then send whatever may go out.
+    pub(super) fn lead(&mut self, actions: &mut Vec<Action>) {
+        if !matches!(self.role, RoleState::Leader(_)) {
+            return;
+        }
+        self.advance_commit();
+        self.record_disks(actions);
+        let peers: Vec<NodeId> = self.peer_ids();
+        for id in peers {
+            self.replicate(id, actions);
+        }
+        self.plan_commit_notice();
+    }
+
+    fn peer_ids(&self) -> Vec<NodeId> {
+        match &self.role {
+            RoleState::Leader(leader) => leader.peers.keys().copied().collect(),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    fn peer_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
+        match &mut self.role {
+            RoleState::Leader(leader) => leader.peers.get_mut(&id),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
+        }
+    }
+
+    /// Commits what a quorum has made durable, if it ends on an entry of the own term.
+    fn advance_commit(&mut self) {
+        let RoleState::Leader(leader) = &self.role else { return };
+        let (own, durable) = (self.config.id, self.log.durable());
+        let reached = quorum::reached(self.configs.latest().1, |id| {
+            if id == own {
+                durable.0
+            } else {
+                leader.peers.get(&id).map_or(0, |peer| peer.matched().0)
+            }
+        });
+        let reached = Index(reached);
+        if reached > self.commit && self.log.term_at(reached) == Some(self.hard.term) {
+            self.commit_to(reached);
+        }
+    }
+
+    /// Sends to one peer all that its mode and window allow.
+    fn replicate(&mut self, id: NodeId, actions: &mut Vec<Action>) {
+        let limits =
+            WindowLimits { messages: self.config.window_messages, bytes: self.config.window_bytes };
+        loop {
+            let last = self.log.last().index;
+            let bytes_max = self.config.append_bytes_max;
+            let next_request = self.next_request + 1;
+            let RoleState::Leader(leader) = &mut self.role else { return };
+            let Some(peer) = leader.peers.get_mut(&id) else { return };
+            if !peer.may_append(limits) {
+                return;
+            }
+            let next = peer.next();
+            let probing = matches!(peer.mode(), Mode::Probe { .. });
+            if next > last && !probing {
+                return;
+            }
+            if next.prev() < self.log.base().index {
+                return peer.become_snapshot();
+            }
+            let (entries, bytes) = if peer.is_bare() || next > last {
+                (Vec::new(), 0)
+            } else if self.log.is_evicted(next) {
+                peer.wait_for_read(next_request);
+                self.next_request = next_request;
+                let upto = self.log.last_evicted().min(last);
+                let read = Action::ReadEntries {
+                    request: next_request,
+                    first: next,
+                    last: upto,
+                    bytes_max,
+                };
+                return actions.push(read);
+            } else {
+                self.log.copy(next, last, bytes_max)
+            };
+            if !self.send_append(id, entries, bytes, actions) {
+                return;
+            }
+        }
+    }
+
+    /// Sends `entries` (or a probe) from the peer's `next` on. False: there was nothing to send from.
+    fn send_append(
+        &mut self,
+        id: NodeId,
+        entries: Vec<Entry>,
+        bytes: u64,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let commit = self.commit;
+        let RoleState::Leader(leader) = &mut self.role else { return false };
+        let Some(peer) = leader.peers.get_mut(&id) else { return false };
+        let prev = peer.next().prev();
+        let Some(prev_term) = self.log.term_at(prev) else { return false };
+        let last = entries.last().map_or(prev, |entry| entry.index);
+        peer.sent_append(last, bytes);
+        peer.tell_commit(commit.min(last));
+        let session = peer.session();
+        let append = Append { session, prev: LogId::new(prev_term, prev), commit, entries };
+        self.send(id, RaftBody::Append(append), actions);
+        true
+    }
+
+    pub(super) fn on_entries_read(
+        &mut self,
+        request: u64,
+        result: Result<Vec<Entry>, String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let wanted = leader.peers.iter_mut().find(|(_, peer)| peer.reading() == Some(request));
+        let Some((id, peer)) = wanted else { return };
+        let id = *id;
+        peer.read_ended();
+        let entries = match result {
+            Ok(entries) => entries,
+            Err(detail) => {
+                // Tried again at the peer's next answer to a heartbeat.
+                peer.wait_for_read(0);
+                return actions.push(Action::Event(Event::StorageTrouble { detail }));
+            }
+        };
+        let expected = std::iter::successors(Some(peer.next()), |index| Some(index.next()));
+        let intact = !entries.is_empty()
+            && entries
+                .iter()
+                .zip(expected)
+                .all(|(entry, index)| entry.index == index && self.log.holds(entry.id()));
+        if !intact {
+            peer.wait_for_read(0);
+            let detail = "storage returned other entries than were asked for".into();
+            return actions.push(Action::Event(Event::StorageTrouble { detail }));
+        }
+        let bytes = entries.iter().map(Entry::cost_bytes).sum();
+        self.send_append(id, entries, bytes, actions);
+    }
+
+    pub(super) fn on_append_reply(
+        &mut self,
+        from: NodeId,
+        reply: AppendReply,
+        actions: &mut Vec<Action>,
+    ) {
+        let (now_us, last) = (self.now.boot_us, self.log.last().index);
+        let Some(peer) = self.peer_mut(from) else { return };
+        if peer.session() != reply.session {
+            return;
+        }
+        peer.heard(now_us);
+        match reply.outcome {
+            AppendOutcome::Matched { matched } if matched > last => {
+                self.nonsense(from, "a match beyond the leader's log", actions);
+            }
+            AppendOutcome::Matched { matched } => {
+                peer.on_matched(matched);
+            }
+            AppendOutcome::Rejected { prev, .. } if peer.takes_back(prev) => {
+                self.restart_peer(from);
+                self.nonsense(from, "it refuses what it has acknowledged", actions);
+            }
+            AppendOutcome::Rejected { prev, hint } => {
+                let below = hint.index.min(prev.prev());
+                let next = self.log.last_not_above(below, hint.term).index.next();
+                if let Some(peer) = self.peer_mut(from) {
+                    peer.on_rejected(prev, next);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_heartbeat_reply(
+        &mut self,
+        from: NodeId,
+        reply: HeartbeatReply,
+        actions: &mut Vec<Action>,
+    ) {
+        let (now_us, last) = (self.now.boot_us, self.log.last().index);
+        let patience_us = STUCK_TIMEOUTS.saturating_mul(self.election_timeouts_us().1);
+        let Some(peer) = self.peer_mut(from) else { return };
+        peer.heard(now_us);
+        if peer.session() != reply.session {
+            return;
+        }
+        if peer.is_news_that_stuck(last, now_us, patience_us) {
+            let matched = peer.matched();
+            actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
+        }
+        if peer.reading() == Some(0) {
+            peer.read_ended();
+        }
+        // An open probe, or a window that is not acknowledged, may have been lost with nobody to
+        // say so. Asking again costs one empty append; if nothing was lost, its answer waits for the
+        // same disk as the others.
+        match peer.mode() {
+            Mode::Probe { .. } => peer.forget_probe(),
+            Mode::Replicate(_) if peer.matched() < peer.next().prev() => {
+                self.send_append(from, Vec::new(), 0, actions);
+            }
+            Mode::Replicate(_) | Mode::Snapshot => {}
+        }
+    }
+
+    /// When a leader wants to be woken. One that is alone has nobody to talk to.
+    pub(super) fn leader_deadline_us(&self, leader: &Leader) -> Option<u64> {
+        if leader.peers.is_empty() {
+            return None;
+        }
+        let notice = leader.notice_due_us.unwrap_or(u64::MAX);
+        Some(leader.heartbeat_due_us.min(notice).min(self.quorum_lost_us(leader)))
+    }
+
+    /// When a whole election timeout will have passed without answers from a quorum.
+    fn quorum_lost_us(&self, leader: &Leader) -> u64 {
+        let (own, now_us) = (self.config.id, self.now.boot_us);
+        let contact = quorum::reached(self.configs.latest().1, |id| {
+            if id == own { now_us } else { leader.peers.get(&id).map_or(0, Progress::contact_us) }
+        });
+        contact.saturating_add(self.election_timeouts_us().1)
+    }
+
+    pub(super) fn run_leader_deadlines(&mut self, actions: &mut Vec<Action>) {
+        let now_us = self.now.boot_us;
+        let RoleState::Leader(leader) = &self.role else { return };
+        if now_us >= self.quorum_lost_us(leader) {
+            // Out of office in its own term: no vote is given back, no term is burnt.
+            self.faithful_until_us = now_us;
+            return self.become_follower(self.hard.term, None);
+        }
+        let due = leader.heartbeat_due_us.min(leader.notice_due_us.unwrap_or(u64::MAX));
+        if now_us >= due {
+            self.send_heartbeats(actions);
+        }
+    }
+
+    fn send_heartbeats(&mut self, actions: &mut Vec<Action>) {
+        let Some(term) = self.log.term_at(self.commit) else { return };
+        let commit = LogId::new(term, self.commit);
+        let sent_us = self.now.boot_us;
+        let interval = self.config.heartbeat_interval_us;
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        leader.round += 1;
+        leader.heartbeat_due_us = sent_us.saturating_add(interval);
+        leader.notice_due_us = None;
+        let round = leader.round;
+        let mut beats = Vec::with_capacity(leader.peers.len());
+        for (id, peer) in &mut leader.peers {
+            peer.tell_commit(commit.index);
+            let session = peer.session();
+            beats.push((*id, Heartbeat { session, round, commit, sent_us, confirmed_clock_us: 0 }));
+        }
+        for (id, heartbeat) in beats {
+            self.send(id, RaftBody::Heartbeat(heartbeat), actions);
+        }
+    }
+
+    /// Under load appends carry the commit index; the last one of a burst is told a little later.
+    fn plan_commit_notice(&mut self) {
+        let commit = self.commit;
+        let delay = self.config.heartbeat_interval_us / COMMIT_NOTICE_PARTS;
+        let now_us = self.now.boot_us;
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let untold = leader
+            .peers
+            .values()
+            .any(|peer| matches!(peer.mode(), Mode::Replicate(_)) && peer.told_commit() < commit);
+        if !untold {
+            leader.notice_due_us = None;
+        } else if leader.notice_due_us.is_none() {
+            leader.notice_due_us = Some(now_us.saturating_add(delay));
+        }
+    }
+
+    pub(super) fn on_link_up(&mut self, peer: NodeId, disk: DiskId, actions: &mut Vec<Action>) {
+        let known = self.membership().members.get(&peer).and_then(|member| member.disk_id);
+        if known.is_some_and(|known| known != disk) {
+            return self.nonsense(peer, "a link from another data directory", actions);
+        }
+        self.linked.insert(peer, disk);
+        self.restart_peer(peer);
+    }
+
+    pub(super) fn on_link_down(&mut self, peer: NodeId) {
+        self.linked.remove(&peer);
+        self.restart_peer(peer);
+    }
+
+    fn restart_peer(&mut self, id: NodeId) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        if let Some(peer) = leader.peers.get_mut(&id) {
+            leader.sessions += 1;
+            peer.restart(leader.sessions);
+        }
+    }
+
+    /// Writes the data directories that links have proved into the membership, so that a wiped or
+    /// copied one can never come back under a known id.
+    fn record_disks(&mut self, actions: &mut Vec<Action>) {
+        if self.linked.is_empty() || !self.is_ready() || self.configs.change_pending() {
+            return;
+        }
+        let own = (self.config.id, self.config.disk_id);
+        let is_news = |(id, member): (&NodeId, &Member)| {
+            member.disk_id.is_none() && (*id == own.0 || self.linked.contains_key(id))
+        };
+        if !self.membership().members.iter().any(is_news) {
+            return;
+        }
+        let mut membership = self.membership().clone();
+        for (id, member) in &mut membership.members {
+            let proved = if *id == own.0 { Some(own.1) } else { self.linked.get(id).copied() };
+            member.disk_id = member.disk_id.or(proved);
+        }
+        if let Ok(payload) = membership.to_payload() {
+            self.append_own(EntryKind::Membership, payload, None, actions);
+        }
+    }
+}

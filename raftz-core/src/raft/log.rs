@@ -1,0 +1,260 @@
+//! The log as the core sees it: the identity of every entry, the newest entries in memory, and how
+//! much of it is durable here.
+//!
+//! Entries stay in memory until they are applied and the cache is over its bound; older ones are
+//! read from storage by whoever needs them. A write in flight confirms only what it wrote and what
+//! still stands: truncation lowers the mark of every write still on its way (the ABA rule).
+
+use std::collections::VecDeque;
+
+use crate::types::{Entry, Index, LogId, Term};
+
+use super::runs::TermRuns;
+
+/// One entry in memory, and the bytes of all entries ever appended in this life up to it.
+#[derive(Clone, Debug)]
+struct Cached {
+    entry: Entry,
+    end_bytes: u64,
+}
+
+/// A write on its way to disk.
+#[derive(Clone, Copy, Debug, Hash)]
+struct InFlight {
+    seq: u64,
+    /// Last index that its completion confirms.
+    last: Index,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    runs: TermRuns,
+    cache: VecDeque<Cached>,
+    /// `end_bytes` just before the first cached entry.
+    start_bytes: u64,
+    in_flight: VecDeque<InFlight>,
+    durable: Index,
+}
+
+impl Log {
+    /// The log that storage recovered: all of it durable, none of it in memory.
+    pub(crate) fn new(runs: TermRuns) -> Self {
+        let durable = runs.last().index;
+        Self { runs, cache: VecDeque::new(), start_bytes: 0, in_flight: VecDeque::new(), durable }
+    }
+
+    pub(crate) const fn base(&self) -> LogId {
+        self.runs.base()
+    }
+
+    pub(crate) fn last(&self) -> LogId {
+        self.runs.last()
+    }
+
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
+        self.runs.term_at(index)
+    }
+
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        self.runs.holds(id)
+    }
+
+    pub(crate) fn last_not_above(&self, index: Index, term: Term) -> LogId {
+        self.runs.last_not_above(index, term)
+    }
+
+    /// Everything up to here is on this node's disk.
+    pub(crate) const fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Adds an entry after the last. The caller has made sure that its index is the next.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        let before = self.end_bytes();
+        self.runs.push(entry.term);
+        let end_bytes = before + entry.cost_bytes();
+        self.cache.push_back(Cached { entry, end_bytes });
+    }
+
+    /// The write `seq` will make everything up to the present last entry durable.
+    pub(crate) fn writing(&mut self, seq: u64) {
+        self.in_flight.push_back(InFlight { seq, last: self.last().index });
+    }
+
+    /// Drops every entry at and above `from`, also from the promises of writes in flight.
+    pub(crate) fn truncate(&mut self, from: Index) {
+        self.runs.truncate(from);
+        let last = self.last().index;
+        while self.cache.back().is_some_and(|cached| cached.entry.index > last) {
+            self.cache.pop_back();
+        }
+        self.durable = self.durable.min(last);
+        for write in &mut self.in_flight {
+            write.last = write.last.min(last);
+        }
+    }
+
+    /// Every write up to `seq` is durable.
+    pub(crate) fn persisted(&mut self, seq: u64) {
+        while let Some(write) = self.in_flight.front().filter(|write| write.seq <= seq) {
+            self.durable = self.durable.max(write.last);
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// The write whose completion makes `index` durable; 0 when it is durable already.
+    pub(crate) fn write_covering(&self, index: Index) -> u64 {
+        if index <= self.durable {
+            return 0;
+        }
+        self.in_flight.iter().find(|write| write.last >= index).map_or(0, |write| write.seq)
+    }
+
+    fn first_cached(&self) -> Index {
+        self.cache.front().map_or_else(|| self.last().index.next(), |cached| cached.entry.index)
+    }
+
+    /// Whether `index` is an entry that must be read from storage.
+    pub(crate) fn is_evicted(&self, index: Index) -> bool {
+        index < self.first_cached()
+    }
+
+    /// The last entry that is no longer in memory.
+    pub(crate) fn last_evicted(&self) -> Index {
+        self.first_cached().prev()
+    }
+
+    /// Copies entries from `first` up to `last`, stopping after `bytes_max` but taking at least one.
+    /// Empty when `first` is not in memory.
+    pub(crate) fn copy(&self, first: Index, last: Index, bytes_max: u64) -> (Vec<Entry>, u64) {
+        let start = self.first_cached();
+        if first < start || first > last {
+            return (Vec::new(), 0);
+        }
+        let at = start.distance_to(first) as usize;
+        let wanted = (first.distance_to(last) + 1) as usize;
+        let mut bytes = 0;
+        let mut entries = Vec::with_capacity(wanted.min(self.cache.len().saturating_sub(at)));
+        for cached in self.cache.iter().skip(at).take(wanted) {
+            let cost = cached.entry.cost_bytes();
+            if !entries.is_empty() && bytes + cost > bytes_max {
+                break;
+            }
+            bytes += cost;
+            entries.push(cached.entry.clone());
+        }
+        (entries, bytes)
+    }
+
+    fn end_bytes(&self) -> u64 {
+        self.cache.back().map_or(self.start_bytes, |cached| cached.end_bytes)
+    }
+
+    /// Bytes of the entries in memory above `after` and up to `upto`.
+    pub(crate) fn bytes_between(&self, after: Index, upto: Index) -> u64 {
+        self.bytes_upto(upto).saturating_sub(self.bytes_upto(after))
+    }
+
+    fn bytes_upto(&self, index: Index) -> u64 {
+        let start = self.first_cached();
+        if index < start {
+            return self.start_bytes;
+        }
+        let at = start.distance_to(index) as usize;
+        self.cache.get(at).map_or_else(|| self.end_bytes(), |cached| cached.end_bytes)
+    }
+
+    /// Forgets the oldest entries beyond `bytes_max`, none above `upto` and none that only memory
+    /// holds.
+    pub(crate) fn evict(&mut self, upto: Index, bytes_max: u64) {
+        let upto = upto.min(self.durable);
+        while self.end_bytes() - self.start_bytes > bytes_max
+            && let Some(front) = self.cache.front()
+            && front.entry.index <= upto
+        {
+            self.start_bytes = front.end_bytes;
+            self.cache.pop_front();
+        }
+    }
+}
+
+impl std::hash::Hash for Log {
+    /// What two logs with an equal future share: identities, durability and writes in flight, not
+    /// the accident of what is still in memory.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.runs.hash(state);
+        self.durable.hash(state);
+        for write in &self.in_flight {
+            write.last.hash(state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::types::{EntryKind, Payload};
+
+    use super::*;
+
+    fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+        Entry {
+            term: Term(term),
+            index: Index(index),
+            log_time_us: 0,
+            kind: EntryKind::Command,
+            session: None,
+            payload: Payload::new(vec![7; bytes]),
+        }
+    }
+
+    fn log(entries: &[(u64, u64)]) -> Log {
+        let mut log = Log::new(TermRuns::new(LogId::ZERO, Index::ZERO, &[]));
+        for (term, index) in entries {
+            log.push(entry(*term, *index, 10));
+        }
+        log
+    }
+
+    #[test]
+    fn a_late_completion_confirms_nothing_that_was_overwritten() {
+        let mut log = log(&[(1, 1), (1, 2)]);
+        log.writing(1);
+        log.truncate(Index(2));
+        log.push(entry(2, 2, 10));
+        log.writing(2);
+        log.truncate(Index(2));
+        log.push(entry(3, 2, 10));
+        log.writing(3);
+        log.persisted(1);
+        assert_eq!(log.durable(), Index(1));
+        log.persisted(2);
+        assert_eq!(log.durable(), Index(1));
+        assert_eq!(log.write_covering(Index(2)), 3);
+        log.persisted(3);
+        assert_eq!(log.durable(), Index(2));
+    }
+
+    #[test]
+    fn eviction_spares_what_is_not_durable_or_not_allowed() {
+        let mut log = log(&[(1, 1), (1, 2), (1, 3)]);
+        log.evict(Index(3), 0);
+        assert!(!log.is_evicted(Index(1)), "nothing is durable yet");
+        log.writing(1);
+        log.persisted(1);
+        log.evict(Index(2), 0);
+        assert!(log.is_evicted(Index(2)));
+        assert_eq!(log.last_evicted(), Index(2));
+        assert_eq!(log.copy(Index(2), Index(3), 1000).0, vec![]);
+        assert_eq!(log.copy(Index(3), Index(3), 0).0.len(), 1, "at least one");
+        assert_eq!(log.bytes_between(Index(2), Index(3)), 50);
+        assert_eq!(log.bytes_between(Index(0), Index(3)), 50, "evicted bytes are not in memory");
+    }
+
+    #[test]
+    fn copies_stop_at_the_byte_bound() {
+        let log = log(&[(1, 1), (1, 2), (1, 3)]);
+        let (entries, bytes) = log.copy(Index(1), Index(3), 100);
+        assert_eq!((entries.len(), bytes), (2, 100));
+        assert_eq!(log.copy(Index(4), Index(9), 100).0, vec![]);
+    }
+}

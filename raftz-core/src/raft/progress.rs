@@ -1,0 +1,437 @@
+//! What the leader knows about one peer, and every transition of it. Nobody else changes it.
+//!
+//! ```text
+//!             matched                      rejected, link lost
+//!   Probe ─────────────▶ Replicate ─────────────────────────────▶ Probe
+//!     │                                                             │
+//!     └── needs entries below the base ──▶ Snapshot ── matched ─────┘
+//! ```
+//! * **Probe**: one append at a time, until the peer's log is found to match somewhere.
+//! * **Replicate**: a stream of appends, sent ahead of their acknowledgements within a window of
+//!   bytes and messages.
+//! * **Snapshot**: appends wait until a snapshot has brought the peer back to where the log begins.
+//!
+//! A *session* is one unbroken attempt to replicate to the peer: it ends with the term and with the
+//! link. Nothing said in one session counts in another, so a peer that lost data between two links
+//! can never be credited with what it said before.
+
+use std::collections::VecDeque;
+
+use crate::types::{Index, NodeId};
+
+/// How the peer is being replicated to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mode {
+    /// Finding where the logs match.
+    Probe {
+        /// The probe in flight: index of its `prev`.
+        outstanding: Option<Index>,
+        /// A probe of this session was refused: the next ones carry no entries until one matches.
+        bare: bool,
+    },
+    /// Streaming.
+    Replicate(Window),
+    /// Waiting for a snapshot.
+    Snapshot,
+}
+
+/// Appends in flight, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Window {
+    /// (last index, bytes) of each.
+    appends: VecDeque<(Index, u64)>,
+    bytes: u64,
+}
+
+/// Bounds of a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowLimits {
+    /// Most appends in flight.
+    pub(crate) messages: usize,
+    /// Most bytes in flight; one append is allowed whatever its size.
+    pub(crate) bytes: u64,
+}
+
+impl Window {
+    fn has_room(&self, limits: WindowLimits) -> bool {
+        self.appends.is_empty()
+            || (self.appends.len() < limits.messages && self.bytes < limits.bytes)
+    }
+
+    fn add(&mut self, last: Index, bytes: u64) {
+        self.appends.push_back((last, bytes));
+        self.bytes += bytes;
+    }
+
+    fn free_upto(&mut self, matched: Index) {
+        while self.appends.front().is_some_and(|(last, _)| *last <= matched) {
+            if let Some((_, bytes)) = self.appends.pop_front() {
+                self.bytes -= bytes;
+            }
+        }
+    }
+}
+
+/// A peer, as the leader sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    session: u64,
+    matched: Index,
+    next: Index,
+    mode: Mode,
+    /// The read of old entries under way for this peer.
+    reading: Option<u64>,
+    contact_us: u64,
+    /// Highest commit index that a message to the peer carried.
+    told_commit: Index,
+    /// Since when the match has stood still below the log's end; `None` while it has not, or once
+    /// that was told.
+    stuck: Stuck,
+}
+
+/// Whether a peer that is behind moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stuck {
+    No,
+    Since(u64),
+    Told,
+}
+
+impl Progress {
+    /// A peer about which nothing is known; `next` is a guess. Session numbers are never reused in
+    /// a term.
+    pub(crate) fn new(session: u64, next: Index, now_us: u64) -> Self {
+        Self {
+            session,
+            matched: Index::ZERO,
+            next,
+            mode: Mode::Probe { outstanding: None, bare: false },
+            reading: None,
+            contact_us: now_us,
+            told_commit: Index::ZERO,
+            stuck: Stuck::No,
+        }
+    }
+
+    /// The peer answered a heartbeat. True, once, when its match has stood still below `last` for
+    /// `patience_us`.
+    pub(crate) fn is_news_that_stuck(
+        &mut self,
+        last: Index,
+        now_us: u64,
+        patience_us: u64,
+    ) -> bool {
+        match self.stuck {
+            _ if self.matched >= last => self.stuck = Stuck::No,
+            Stuck::No => self.stuck = Stuck::Since(now_us),
+            Stuck::Since(since) if now_us.saturating_sub(since) >= patience_us => {
+                self.stuck = Stuck::Told;
+                return true;
+            }
+            Stuck::Since(_) | Stuck::Told => {}
+        }
+        false
+    }
+
+    pub(crate) const fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(crate) const fn matched(&self) -> Index {
+        self.matched
+    }
+
+    pub(crate) const fn next(&self) -> Index {
+        self.next
+    }
+
+    pub(crate) const fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    pub(crate) const fn contact_us(&self) -> u64 {
+        self.contact_us
+    }
+
+    pub(crate) const fn told_commit(&self) -> Index {
+        self.told_commit
+    }
+
+    pub(crate) const fn reading(&self) -> Option<u64> {
+        self.reading
+    }
+
+    /// The peer answered in this term.
+    pub(crate) fn heard(&mut self, now_us: u64) {
+        self.contact_us = self.contact_us.max(now_us);
+    }
+
+    /// A message that carries this commit index goes out.
+    pub(crate) fn tell_commit(&mut self, commit: Index) {
+        self.told_commit = self.told_commit.max(commit);
+    }
+
+    /// The link came or went: a new session begins, and whatever was said in the old one counts no
+    /// more. Where to look first is kept.
+    pub(crate) fn restart(&mut self, session: u64) {
+        if self.matched > Index::ZERO {
+            self.next = self.matched.next();
+        }
+        self.session = session;
+        self.matched = Index::ZERO;
+        self.reading = None;
+        self.told_commit = Index::ZERO;
+        self.mode = Mode::Probe { outstanding: None, bare: false };
+    }
+
+    /// Whether an append that carries entries, or a probe, may go out now.
+    pub(crate) fn may_append(&self, limits: WindowLimits) -> bool {
+        if self.reading.is_some() {
+            return false;
+        }
+        match &self.mode {
+            Mode::Probe { outstanding, .. } => outstanding.is_none(),
+            Mode::Replicate(window) => window.has_room(limits),
+            Mode::Snapshot => false,
+        }
+    }
+
+    /// Whether the next append must not carry entries.
+    pub(crate) const fn is_bare(&self) -> bool {
+        matches!(self.mode, Mode::Probe { bare: true, .. })
+    }
+
+    /// An append goes out: `prev` is `next - 1`, its last entry (or `prev`) is `last`.
+    pub(crate) fn sent_append(&mut self, last: Index, bytes: u64) {
+        match &mut self.mode {
+            Mode::Probe { outstanding, .. } => *outstanding = Some(self.next.prev()),
+            Mode::Replicate(window) => {
+                if last >= self.next {
+                    window.add(last, bytes);
+                    self.next = last.next();
+                }
+            }
+            Mode::Snapshot => {}
+        }
+    }
+
+    /// Entries for the peer are being read from storage.
+    pub(crate) fn wait_for_read(&mut self, request: u64) {
+        self.reading = Some(request);
+    }
+
+    /// The read ended, one way or the other.
+    pub(crate) fn read_ended(&mut self) {
+        self.reading = None;
+    }
+
+    /// The peer holds the leader's log up to `matched`. Returns whether that is news.
+    pub(crate) fn on_matched(&mut self, matched: Index) -> bool {
+        let (news, next) = (matched > self.matched, self.next);
+        if news {
+            self.stuck = Stuck::No;
+        }
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(self.matched.next());
+        match &mut self.mode {
+            Mode::Probe { .. } => {
+                self.next = self.matched.next();
+                self.mode = Mode::Replicate(Window::default());
+            }
+            Mode::Replicate(window) => window.free_upto(self.matched),
+            Mode::Snapshot => {
+                self.next = self.matched.next();
+                self.mode = Mode::Probe { outstanding: None, bare: false };
+            }
+        }
+        if self.next != next {
+            // What is being read is not wanted any more.
+            self.reading = None;
+        }
+        news
+    }
+
+    /// The peer refused an append whose `prev` had this index. Returns false when the refusal
+    /// answers nothing that is outstanding: late, doubled or overtaken.
+    pub(crate) fn on_rejected(&mut self, prev: Index, next: Index) -> bool {
+        let fresh = match &self.mode {
+            Mode::Probe { outstanding, .. } => *outstanding == Some(prev),
+            Mode::Replicate(_) => prev > self.matched && prev < self.next,
+            Mode::Snapshot => false,
+        };
+        if fresh {
+            self.next = next.max(self.matched.next()).min(prev.max(Index(1)));
+            self.reading = None;
+            self.mode = Mode::Probe { outstanding: None, bare: true };
+        }
+        fresh
+    }
+
+    /// Whether the refusal of the open probe at `prev` takes back what the peer acknowledged in this
+    /// very session: its disk has lost it, and nobody noticed the restart.
+    pub(crate) fn takes_back(&self, prev: Index) -> bool {
+        prev > Index::ZERO
+            && prev <= self.matched
+            && matches!(self.mode, Mode::Probe { outstanding, .. } if outstanding == Some(prev))
+    }
+
+    /// A heartbeat was answered although a probe is still open: it may be lost, so allow another, a
+    /// bare one, in case the answer only waits for a slow disk.
+    pub(crate) fn forget_probe(&mut self) {
+        if let Mode::Probe { outstanding, bare } = &mut self.mode {
+            *bare |= outstanding.take().is_some();
+        }
+    }
+
+    /// The peer needs entries that the log no longer has.
+    pub(crate) fn become_snapshot(&mut self) {
+        self.reading = None;
+        self.mode = Mode::Snapshot;
+    }
+}
+
+/// A peer's progress, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The peer.
+    pub id: NodeId,
+    /// "probe", "replicate" or "snapshot".
+    pub mode: &'static str,
+    /// Its log equals the leader's up to here, durably.
+    pub matched: Index,
+    /// The next index to send.
+    pub next: Index,
+    /// Boot-clock time of its last answer, in microseconds.
+    pub contact_us: u64,
+    /// Appends in flight.
+    pub in_flight: usize,
+}
+
+impl Progress {
+    /// The progress of peer `id`, for people.
+    pub(crate) fn describe(&self, id: NodeId) -> PeerProgress {
+        let (mode, in_flight) = match &self.mode {
+            Mode::Probe { outstanding, .. } => ("probe", usize::from(outstanding.is_some())),
+            Mode::Replicate(window) => ("replicate", window.appends.len()),
+            Mode::Snapshot => ("snapshot", 0),
+        };
+        PeerProgress {
+            id,
+            mode,
+            matched: self.matched,
+            next: self.next,
+            contact_us: self.contact_us,
+            in_flight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: WindowLimits = WindowLimits { messages: 2, bytes: 100 };
+
+    fn streaming(matched: u64) -> Progress {
+        let mut peer = Progress::new(1, Index(matched + 1), 0);
+        peer.sent_append(Index(matched), 0);
+        assert!(peer.on_matched(Index(matched)) || matched == 0);
+        assert!(matches!(peer.mode(), Mode::Replicate(_)));
+        peer
+    }
+
+    #[test]
+    fn a_probe_is_alone_until_it_is_answered_or_forgotten() {
+        let mut peer = Progress::new(1, Index(6), 0);
+        assert!(peer.may_append(LIMITS));
+        peer.sent_append(Index(8), 10);
+        assert!(!peer.may_append(LIMITS));
+        assert_eq!(peer.next(), Index(6), "a probe does not advance");
+        peer.forget_probe();
+        assert!(peer.may_append(LIMITS));
+    }
+
+    #[test]
+    fn the_window_is_bounded_in_messages_and_in_bytes() {
+        let mut peer = streaming(5);
+        peer.sent_append(Index(6), 10);
+        assert!(peer.may_append(LIMITS));
+        peer.sent_append(Index(7), 10);
+        assert!(!peer.may_append(LIMITS), "two messages");
+        peer.on_matched(Index(7));
+        peer.sent_append(Index(8), 1000);
+        assert!(!peer.may_append(LIMITS), "bytes");
+        peer.on_matched(Index(8));
+        assert!(peer.may_append(LIMITS));
+    }
+
+    #[test]
+    fn match_never_moves_back_whatever_the_order_of_replies() {
+        let mut peer = streaming(5);
+        peer.sent_append(Index(6), 1);
+        peer.sent_append(Index(7), 1);
+        assert!(peer.on_matched(Index(7)));
+        assert!(!peer.on_matched(Index(6)));
+        assert_eq!((peer.matched(), peer.next()), (Index(7), Index(8)));
+    }
+
+    #[test]
+    fn late_and_doubled_rejections_change_nothing() {
+        let mut peer = streaming(5);
+        peer.sent_append(Index(6), 1);
+        assert!(!peer.on_rejected(Index(4), Index(2)), "below the match");
+        assert!(!peer.on_rejected(Index(9), Index(2)), "never sent");
+        assert!(peer.on_rejected(Index(6), Index(3)));
+        assert_eq!(peer.next(), Index(6), "never below the match");
+        assert!(!peer.on_rejected(Index(6), Index(3)), "no probe is outstanding");
+        peer.sent_append(Index(5), 0);
+        assert!(!peer.on_rejected(Index(9), Index(2)), "not this probe");
+    }
+
+    #[test]
+    fn a_refusal_of_what_was_acknowledged_is_told_from_a_late_one() {
+        let mut peer = streaming(5);
+        peer.sent_append(Index(6), 1);
+        assert!(!peer.takes_back(Index(5)), "streaming: a late refusal");
+        assert!(peer.on_rejected(Index(6), Index(3)));
+        peer.sent_append(Index(5), 0);
+        assert!(!peer.takes_back(Index(4)), "not this probe");
+        assert!(peer.takes_back(Index(5)));
+        let unknown = Progress::new(1, Index(1), 0);
+        assert!(!unknown.takes_back(Index::ZERO), "nothing was acknowledged");
+    }
+
+    #[test]
+    fn a_new_session_forgets_the_match_but_not_where_to_look() {
+        let mut peer = streaming(5);
+        peer.sent_append(Index(9), 1);
+        peer.restart(2);
+        assert_eq!((peer.session(), peer.matched(), peer.next()), (2, Index(0), Index(6)));
+        assert!(peer.may_append(LIMITS));
+        peer.restart(3);
+        assert_eq!(peer.next(), Index(6), "a guess survives a second break");
+    }
+
+    #[test]
+    fn a_peer_that_answers_but_stands_still_is_told_once() {
+        let mut peer = streaming(5);
+        assert!(!peer.is_news_that_stuck(Index(5), 0, 100), "nothing is owed");
+        assert!(!peer.is_news_that_stuck(Index(9), 10, 100));
+        assert!(!peer.is_news_that_stuck(Index(9), 109, 100));
+        assert!(peer.is_news_that_stuck(Index(9), 110, 100));
+        assert!(!peer.is_news_that_stuck(Index(9), 500, 100), "only once");
+        peer.on_matched(Index(6));
+        assert!(!peer.is_news_that_stuck(Index(9), 600, 100), "it moved");
+        assert!(peer.is_news_that_stuck(Index(9), 700, 100));
+    }
+
+    #[test]
+    fn a_peer_below_the_base_waits_for_a_snapshot_and_then_probes() {
+        let mut peer = Progress::new(1, Index(3), 0);
+        peer.become_snapshot();
+        assert!(!peer.may_append(LIMITS));
+        peer.on_matched(Index(10));
+        assert_eq!(peer.next(), Index(11));
+        assert!(peer.may_append(LIMITS));
+    }
+}

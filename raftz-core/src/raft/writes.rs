@@ -1,0 +1,183 @@
+//! What is on its way to disk, and the promises that wait for it.
+//!
+//! A promise (an append acknowledgement, a vote grant, a candidate's own request) leaves only when
+//! the write behind it is durable. All changes of one step become one write; writes are numbered
+//! without gaps and complete in order, so one number answers every question.
+
+use std::collections::VecDeque;
+
+use crate::types::{
+    AppendOutcome, Boot, Entry, HardState, Index, NodeId, OpId, RaftBody, RaftMessage, Term,
+    WriteOp,
+};
+
+#[derive(Clone, Debug)]
+struct Promise {
+    after: u64,
+    to: NodeId,
+    message: RaftMessage,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Writes {
+    boot: Boot,
+    issued: u64,
+    durable: u64,
+    /// The write that last changed the hard state.
+    hard_state: u64,
+    building: Option<WriteOp>,
+    promises: VecDeque<Promise>,
+}
+
+impl Writes {
+    pub(crate) const fn new(boot: Boot) -> Self {
+        Self {
+            boot,
+            issued: 0,
+            durable: 0,
+            hard_state: 0,
+            building: None,
+            promises: VecDeque::new(),
+        }
+    }
+
+    /// The number of the write that the present step builds, or would build.
+    pub(crate) const fn present(&self) -> u64 {
+        self.issued + 1
+    }
+
+    fn build(&mut self) -> &mut WriteOp {
+        let id = OpId { boot: self.boot, seq: self.present() };
+        self.building.get_or_insert_with(|| WriteOp { id, ..WriteOp::default() })
+    }
+
+    pub(crate) fn hard_state(&mut self, hard_state: HardState) {
+        self.build().hard_state = Some(hard_state);
+        self.hard_state = self.present();
+    }
+
+    pub(crate) fn truncate(&mut self, from: Index) {
+        self.build().truncate_from = Some(from);
+    }
+
+    pub(crate) fn append(&mut self, entry: Entry) {
+        self.build().entries.push(entry);
+    }
+
+    /// The present step's write, if it has one; from now on it is on its way.
+    pub(crate) fn issue(&mut self, commit: Index) -> Option<WriteOp> {
+        let mut op = self.building.take()?;
+        op.commit = commit;
+        self.issued = op.id.seq;
+        Some(op)
+    }
+
+    /// Whether the latest hard state is durable.
+    pub(crate) const fn hard_state_is_durable(&self) -> bool {
+        self.hard_state <= self.durable
+    }
+
+    /// Notes that everything up to `op` is durable. False for a completion of another life, a
+    /// doubled one, or one for a write that was never issued.
+    pub(crate) fn persisted(&mut self, op: OpId) -> bool {
+        let news = op.boot == self.boot && op.seq > self.durable && op.seq <= self.issued;
+        if news {
+            self.durable = op.seq;
+        }
+        news
+    }
+
+    /// Keeps `message` until the hard state and the write `covering` are durable; gives it back if
+    /// they are.
+    pub(crate) fn promise(
+        &mut self,
+        to: NodeId,
+        message: RaftMessage,
+        covering: u64,
+    ) -> Option<RaftMessage> {
+        let after = covering.max(self.hard_state);
+        if after <= self.durable {
+            return Some(message);
+        }
+        // A leader credits none but its latest session with a peer, and their numbers grow within a
+        // term: a link that comes and goes while a disk hangs must not leave one answer for each.
+        if let Some(session) = matched_session(&message) {
+            self.promises.retain(|promise| {
+                promise.to != to
+                    || matched_session(&promise.message).is_none_or(|earlier| earlier >= session)
+            });
+        }
+        // Acknowledgements are cumulative: while a disk hangs, the newest one is enough.
+        if let Some(session) = matched_session(&message)
+            && let Some(waiting) = self.promises.iter_mut().rev().find(|promise| {
+                promise.to == to
+                    && promise.after == after
+                    && matched_session(&promise.message) == Some(session)
+            })
+        {
+            if matched(&waiting.message) < matched(&message) {
+                waiting.message = message;
+            }
+            return None;
+        }
+        self.promises.push_back(Promise { after, to, message });
+        None
+    }
+
+    /// Forgets promises of other terms: nobody is to act on them any more.
+    pub(crate) fn drop_promises_of_other_terms(&mut self, term: Term) {
+        self.promises.retain(|promise| promise.message.term == term);
+    }
+
+    /// Takes out every promise that is now covered. Of several acknowledgements in one session
+    /// only the furthest is kept: they are cumulative.
+    pub(crate) fn release(&mut self) -> Vec<(NodeId, RaftMessage)> {
+        let durable = self.durable;
+        let mut released: Vec<(NodeId, RaftMessage)> = Vec::new();
+        self.promises.retain(|promise| {
+            if promise.after > durable {
+                return true;
+            }
+            match released.iter_mut().find(|(to, kept)| {
+                *to == promise.to
+                    && matched_session(kept) == matched_session(&promise.message)
+                    && matched_session(kept).is_some()
+            }) {
+                Some((_, kept)) if matched(kept) < matched(&promise.message) => {
+                    kept.clone_from(&promise.message);
+                }
+                Some(_) => {}
+                None => released.push((promise.to, promise.message.clone())),
+            }
+            false
+        });
+        released
+    }
+
+    /// Writes on their way.
+    pub(crate) const fn outstanding(&self) -> u64 {
+        self.issued - self.durable
+    }
+
+    pub(crate) fn promises(&self) -> impl Iterator<Item = (u64, NodeId, &RaftMessage)> {
+        self.promises.iter().map(|promise| {
+            (promise.after.saturating_sub(self.durable), promise.to, &promise.message)
+        })
+    }
+}
+
+fn matched(message: &RaftMessage) -> Option<Index> {
+    if let RaftBody::AppendReply(reply) = &message.body
+        && let AppendOutcome::Matched { matched } = reply.outcome
+    {
+        return Some(matched);
+    }
+    None
+}
+
+fn matched_session(message: &RaftMessage) -> Option<u64> {
+    if let RaftBody::AppendReply(reply) = &message.body {
+        return matched(message).map(|_| reply.session);
+    }
+    None
+}

@@ -1,0 +1,250 @@
+//! One file of the log: its header, and how the next one is made ready before it is needed.
+//!
+//! A segment is written full of zeros and synced under a temporary name, off the log lane, because
+//! a sync into written blocks touches no file-system metadata. It gets its header and its first
+//! batch, the checkpoint, is synced, and only then takes its name: a named segment is complete.
+//! The salt is drawn anew for each, so stale bytes can never pass for a batch.
+//!
+//! ```text
+//!  0  magic "rzsegmt1"          24  size of the file (8)     48  disk id (16)
+//!  8  crc32c of the block       32  salt (8)                 64  zeros to 4096
+//! 12  format version (4)        40  first batch number (8)   4096  first batch
+//! 16  segment number (8)
+//! ```
+
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut};
+use parking_lot::{Condvar, Mutex};
+
+use super::files::{SPARE, io_error};
+use super::format::{BLOCK, FORMAT_VERSION, crc_holds, padded, seal_crc};
+use crate::storage::StorageError;
+use crate::storage::vfs::{OpenMode, Vfs, VfsFile};
+use crate::types::{DiskId, SANE_MAX};
+
+const MAGIC: [u8; 8] = *b"rzsegmt1";
+const CRC_AT: usize = 8;
+/// Zeros are written in pieces of this size and synced every [`ZERO_SYNC_BYTES`], so that the
+/// log's own syncs do not wait behind one great flush.
+const ZERO_BYTES: usize = 1 << 20;
+const ZERO_SYNC_BYTES: u64 = 8 << 20;
+/// Smallest segment: header, checkpoint, and room for a batch.
+pub(super) const SEGMENT_BYTES_MIN: u64 = 4 * BLOCK as u64;
+
+/// What the first block of a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) version: u32,
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+    pub(super) salt: u64,
+    pub(super) first_batch: u64,
+    pub(super) disk: DiskId,
+}
+
+impl SegmentHeader {
+    /// The block.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BLOCK);
+        out.put_slice(&MAGIC);
+        out.put_u32_le(0);
+        out.put_u32_le(self.version);
+        out.put_u64_le(self.number);
+        out.put_u64_le(self.bytes);
+        out.put_u64_le(self.salt);
+        out.put_u64_le(self.first_batch);
+        out.put_u128_le(self.disk.0);
+        out.resize(BLOCK, 0);
+        seal_crc(&mut out, CRC_AT);
+        out
+    }
+
+    /// Reads the block; `None` when it is not an intact header.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() < BLOCK || bytes[..8] != MAGIC || !crc_holds(bytes, CRC_AT) {
+            return None;
+        }
+        let mut at = &bytes[12..];
+        let header = Self {
+            version: at.get_u32_le(),
+            number: at.get_u64_le(),
+            bytes: at.get_u64_le(),
+            salt: at.get_u64_le(),
+            first_batch: at.get_u64_le(),
+            disk: DiskId(at.get_u128_le()),
+        };
+        (header.first_batch <= SANE_MAX).then_some(header)
+    }
+
+    /// A header of this version for a new segment.
+    pub(super) fn new(
+        vfs: &dyn Vfs,
+        number: u64,
+        bytes: u64,
+        first_batch: u64,
+        disk: DiskId,
+    ) -> Self {
+        Self { version: FORMAT_VERSION, number, bytes, salt: vfs.random(), first_batch, disk }
+    }
+}
+
+/// The size that a configured segment size comes to.
+pub(super) fn segment_bytes(configured: u64) -> u64 {
+    padded(configured.max(SEGMENT_BYTES_MIN))
+}
+
+/// Writes `bytes` zeros into a file called `name` and makes them durable.
+pub(super) fn prepare(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    name: &str,
+    bytes: u64,
+) -> Result<Arc<dyn VfsFile>, StorageError> {
+    let path = dir.join(name);
+    zeroed(vfs, dir, &path, bytes).map_err(|source| io_error(&path, "preparing a segment", source))
+}
+
+fn zeroed(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
+    // A leftover of the right size already has its blocks: rewriting it works on a full disk.
+    let mut file = vfs.open(path, OpenMode::Keep)?;
+    if file.len()? > bytes {
+        file = vfs.open(path, OpenMode::Create)?;
+    }
+    // Filling the disk to its last byte would only find out the hard way, again at each retry.
+    let missing = bytes.saturating_sub(file.len()?);
+    if vfs.free_bytes(dir).unwrap_or(u64::MAX) < missing {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    zero_range(file.as_ref(), 0, bytes)?;
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// Writes zeros into `from..to`, syncing now and then.
+fn zero_range(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
+    let zeros = vec![0; ZERO_BYTES.min((to - from) as usize)];
+    let mut at = from;
+    let mut unsynced = 0;
+    while at < to {
+        let n = (to - at).min(zeros.len() as u64);
+        file.write_at(&mut [IoSlice::new(&zeros[..n as usize])], at)?;
+        at += n;
+        unsynced += n;
+        if unsynced >= ZERO_SYNC_BYTES {
+            file.sync_data()?;
+            unsynced = 0;
+        }
+    }
+    Ok(())
+}
+
+enum State {
+    None,
+    Underway,
+    Ready(Arc<dyn VfsFile>),
+    Failed,
+}
+
+/// The one segment that is prepared ahead, by a helper.
+pub(super) struct Spare {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    bytes: u64,
+    state: Arc<(Mutex<State>, Condvar)>,
+}
+
+impl Spare {
+    /// No spare yet; it will have `bytes` bytes.
+    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, bytes: u64) -> Self {
+        let state = Arc::new((Mutex::new(State::None), Condvar::new()));
+        Self { vfs, dir, bytes, state }
+    }
+
+    /// Has the helper prepare one, unless there is one or it is at it. After a failure it tries
+    /// again: preparing harms nothing.
+    pub(super) fn want(&self) {
+        {
+            let mut state = self.state.0.lock();
+            match *state {
+                State::Underway | State::Ready(_) => return,
+                State::None | State::Failed => *state = State::Underway,
+            }
+        }
+        let (vfs, dir, bytes) = (self.vfs.clone(), self.dir.clone(), self.bytes);
+        let shared = self.state.clone();
+        let job = Box::new(move || {
+            let made = prepare(vfs.as_ref(), &dir, SPARE, bytes);
+            *shared.0.lock() = match made {
+                Ok(file) => State::Ready(file),
+                Err(_) => State::Failed,
+            };
+            shared.1.notify_all();
+        });
+        if self.vfs.background(job).is_err() {
+            *self.state.0.lock() = State::Failed;
+        }
+    }
+
+    /// Whether the last attempt failed.
+    pub(super) fn failed(&self) -> bool {
+        matches!(*self.state.0.lock(), State::Failed)
+    }
+
+    /// The spare; waits for the helper, and prepares one itself when there is none.
+    pub(super) fn take(&self) -> Result<Arc<dyn VfsFile>, StorageError> {
+        let mut state = self.settled();
+        if let State::Ready(file) = std::mem::replace(&mut *state, State::None) {
+            return Ok(file);
+        }
+        drop(state);
+        let made = prepare(self.vfs.as_ref(), &self.dir, SPARE, self.bytes);
+        if made.is_err() {
+            *self.state.0.lock() = State::Failed;
+        }
+        made
+    }
+
+    fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
+        let mut state = self.state.0.lock();
+        while matches!(*state, State::Underway) {
+            self.state.1.wait(&mut state);
+        }
+        state
+    }
+}
+
+impl Drop for Spare {
+    // The helper works in a directory whose lock is about to be released.
+    fn drop(&mut self) {
+        drop(self.settled());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_segment_header_lies_as_it_is_drawn() {
+        let header = SegmentHeader {
+            version: 1,
+            number: 2,
+            bytes: 3,
+            salt: 4,
+            first_batch: 5,
+            disk: DiskId(6),
+        };
+        let bytes = header.encode();
+        assert_eq!(bytes.len(), BLOCK);
+        assert_eq!(&bytes[..8], b"rzsegmt1");
+        for (at, value) in [(12, 1), (16, 2), (24, 3), (32, 4), (40, 5), (48, 6)] {
+            assert_eq!(bytes[at], value, "byte {at}");
+        }
+        assert!(bytes[64..].iter().all(|byte| *byte == 0));
+        assert_eq!(SegmentHeader::decode(&bytes), Some(header));
+    }
+}

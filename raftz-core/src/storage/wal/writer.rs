@@ -1,0 +1,418 @@
+//! The one who writes: a submission becomes one batch, one write and one sync.
+//!
+//! The index, and with it every reader, learns of a batch after its sync. The first write or sync
+//! into a prepared segment that fails ends the writing for this life: after a failed sync nobody
+//! knows what the disk holds, and a second try could "succeed" without having written anything.
+//! The one failure that may be tried again is a lack of room for the next segment: nothing of the
+//! log was touched by then.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::batch::{Batch, Effect, Progress};
+use super::files::{OVERSIZE, SPARE, io_error, segment_name};
+use super::format::{BLOCK, BatchHeader, Record};
+use super::hard_state::{HardStates, Slot, VoteFile};
+use super::index::{LogIndex, Place};
+use super::recovery::Tail;
+use super::segment::{SegmentHeader, Spare, prepare};
+use crate::storage::vfs::{Vfs, VfsFile};
+use crate::storage::{Space, StorageError, WriteBatch};
+use crate::types::{DiskId, GroupId, Index};
+
+/// What a writer starts from.
+pub(super) struct Start {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    pub(super) disk: DiskId,
+    pub(super) segment_bytes: u64,
+    pub(super) reserve_bytes: u64,
+    pub(super) index: Arc<RwLock<LogIndex>>,
+    pub(super) vote: VoteFile,
+    pub(super) tail: Tail,
+    pub(super) file: Arc<dyn VfsFile>,
+    pub(super) hard_state_seq: u64,
+    pub(super) touched: BTreeMap<GroupId, Index>,
+    pub(super) sealed: bool,
+}
+
+/// Why something did not become durable.
+pub(super) enum Failed {
+    /// There is no room for another segment. Nothing was written, and it may be tried again.
+    NoSegment(StorageError),
+    /// Nothing more is written in this life.
+    Fatal(StorageError),
+}
+
+impl Failed {
+    fn preparing(error: StorageError) -> Self {
+        if matches!(error, StorageError::NoSpace { .. }) {
+            return Self::NoSegment(error);
+        }
+        Self::Fatal(error)
+    }
+}
+
+impl From<StorageError> for Failed {
+    fn from(error: StorageError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl From<Failed> for StorageError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::NoSegment(error) | Failed::Fatal(error) => error,
+        }
+    }
+}
+
+/// The writing side of an open log.
+pub(super) struct Writer {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    disk: DiskId,
+    segment_bytes: u64,
+    reserve_bytes: u64,
+    index: Arc<RwLock<LogIndex>>,
+    vote: VoteFile,
+    tail: Tail,
+    file: Arc<dyn VfsFile>,
+    hard_state_seq: u64,
+    /// What the last batch touched, for the next one to restate.
+    touched: BTreeMap<GroupId, Index>,
+    /// Whether the last batch carries nothing but its watermark.
+    sealed: bool,
+    spare: Spare,
+    batch: Batch,
+    poisoned: Option<String>,
+}
+
+impl Writer {
+    /// A writer that goes on at the tail.
+    pub(super) fn new(start: Start) -> Self {
+        let spare = Spare::new(start.vfs.clone(), start.dir.clone(), start.segment_bytes);
+        Self {
+            vfs: start.vfs,
+            dir: start.dir,
+            disk: start.disk,
+            segment_bytes: start.segment_bytes,
+            reserve_bytes: start.reserve_bytes,
+            index: start.index,
+            vote: start.vote,
+            tail: start.tail,
+            file: start.file,
+            hard_state_seq: start.hard_state_seq,
+            touched: start.touched,
+            sealed: start.sealed,
+            spare,
+            batch: Batch::default(),
+            poisoned: None,
+        }
+    }
+
+    /// Makes a submission durable.
+    pub(super) fn submit(&mut self, ops: &WriteBatch) -> Result<(), Failed> {
+        self.guarded(|writer| writer.write(ops))
+    }
+
+    /// Writes a batch that says that the last one is durable, unless one says so already.
+    pub(super) fn seal(&mut self) -> Result<(), StorageError> {
+        if self.sealed {
+            return Ok(());
+        }
+        self.guarded(|writer| {
+            writer.begin_batch()?;
+            writer.invalid(|batch| batch.record(GroupId(0), &Record::Seal))?;
+            if writer.fits() {
+                writer.put()?;
+            } else {
+                // A new segment's checkpoint states the same watermark and serves as well. So does
+                // the vote file, on a disk that has no room for one.
+                match writer.rotate(false, 0) {
+                    Err(Failed::NoSegment(_)) => writer.state_in_vote()?,
+                    fate => fate?,
+                }
+            }
+            writer.sealed = true;
+            Ok(())
+        })
+        .map_err(StorageError::from)
+    }
+
+    /// Goes on in a new segment. With `recovered`, its checkpoint says that everything before was
+    /// judged and that the log is what the index says.
+    pub(super) fn rotate_now(&mut self, recovered: bool) -> Result<(), StorageError> {
+        self.guarded(|writer| writer.rotate(recovered, 0)).map_err(StorageError::from)
+    }
+
+    /// Rewrites the vote file as often as it takes to have both slots whole.
+    pub(super) fn repair_vote(&mut self, slots: usize) -> Result<(), StorageError> {
+        for _ in 0..slots {
+            self.state_in_vote()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the vote file cover all that this open found, unless its newest `slot` or a seal does:
+    /// from here on the node answers for it, so it must never pass for torn.
+    pub(super) fn take_over(&mut self, slot: Option<&Slot>) -> Result<(), StorageError> {
+        let covered = slot.is_some_and(|slot| {
+            (self.sealed || slot.watermark >= self.tail.batch_next - 1)
+                && slot.segment == self.tail.segment
+                && slot.states == self.index.read().hard_states()
+        });
+        if covered { Ok(()) } else { self.state_in_vote() }
+    }
+
+    fn state_in_vote(&mut self) -> Result<(), StorageError> {
+        let states = self.index.read().hard_states();
+        self.vote.write(&states, self.tail.batch_next - 1, self.tail.segment)
+    }
+
+    /// Whether preparing a segment failed and was not tried again since.
+    pub(super) fn lacks_segment(&self) -> bool {
+        self.spare.failed()
+    }
+
+    /// Whether room is running out; tries again to prepare a segment where that had failed.
+    pub(super) fn space(&mut self) -> Space {
+        let failed = self.spare.failed();
+        if failed && self.poisoned.is_none() {
+            self.spare.want();
+        }
+        let free = self.vfs.free_bytes(&self.dir).unwrap_or(u64::MAX);
+        if failed || free < self.reserve_bytes { Space::Low } else { Space::Ample }
+    }
+
+    fn guarded(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
+        if let Some(first) = &self.poisoned {
+            let (path, first) = (self.dir.clone(), first.clone());
+            return Err(StorageError::Poisoned { path, first }.into());
+        }
+        let result = work(self);
+        if let Err(Failed::Fatal(error)) = &result {
+            self.poisoned = Some(error.to_string());
+        }
+        result
+    }
+
+    /// Runs a step of building the batch; what cannot be built was never valid.
+    fn invalid(
+        &mut self,
+        step: impl FnOnce(&mut Batch) -> Result<(), String>,
+    ) -> Result<(), StorageError> {
+        let path = &self.dir;
+        step(&mut self.batch).map_err(|detail| StorageError::Invalid { path: path.clone(), detail })
+    }
+
+    /// Empties the batch and puts in what every batch restates of the one before.
+    fn begin_batch(&mut self) -> Result<(), StorageError> {
+        self.batch.clear();
+        let previous: Vec<(GroupId, Record)> = {
+            let index = self.index.read();
+            let last = |group| index.groups.get(group).map(|log| log.last).unwrap_or_default();
+            self.touched
+                .iter()
+                .map(|(group, lowest)| {
+                    (*group, Record::Previous { lowest: *lowest, last: last(group) })
+                })
+                .collect()
+        };
+        for (group, record) in previous {
+            self.invalid(|batch| batch.record(group, &record))?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, ops: &WriteBatch) -> Result<(), Failed> {
+        self.build(ops)?;
+        if self.batch.effects.is_empty() {
+            return Ok(());
+        }
+        if !self.fits() {
+            self.rotate(false, self.batch.bytes())?;
+            // The checkpoint has taken over what the batch would have restated.
+            self.build(ops)?;
+        }
+        self.put()?;
+        self.sealed = false;
+        if self.tail.at > self.tail.bytes / 4 {
+            self.spare.want();
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, ops: &WriteBatch) -> Result<(), StorageError> {
+        self.begin_batch()?;
+        let mut seq = self.hard_state_seq;
+        let mut logs: BTreeMap<GroupId, Progress> = BTreeMap::new();
+        for (group, op) in ops {
+            let index = &self.index;
+            let log = logs.entry(*group).or_insert_with(|| Progress::of(&index.read(), *group));
+            let path = &self.dir;
+            self.batch
+                .write(*group, op, log, &mut seq)
+                .map_err(|detail| StorageError::Invalid { path: path.clone(), detail })?;
+        }
+        Ok(())
+    }
+
+    fn fits(&self) -> bool {
+        self.batch.bytes() <= self.tail.bytes - self.tail.at
+    }
+
+    /// Writes the batch at the tail and syncs it, then the vote file where it changed, then tells
+    /// the index.
+    fn put(&mut self) -> Result<(), StorageError> {
+        let at = self.tail.at;
+        let batch_bytes = self.batch.bytes();
+        let file = self.file.clone();
+        let seq = self.batch.hard_state_seq.unwrap_or(self.hard_state_seq);
+        let header = self.batch_header(self.tail.salt, seq);
+        let path = || self.dir.join(segment_name(self.tail.segment));
+        self.batch
+            .finish(header, |slices| file.write_at(slices, at))
+            .map_err(|source| io_error(&path(), "writing", source))?;
+        file.sync_data().map_err(|source| io_error(&path(), "syncing", source))?;
+        let number = self.tail.batch_next;
+        if self.batch.hard_state_seq.is_some() {
+            let states = self.hard_states_after();
+            self.vote.write(&states, number, self.tail.segment)?;
+        }
+        let place = Place { segment: self.tail.segment, batch_at: at, batch_bytes, record_at: 0 };
+        self.learn(place);
+        self.hard_state_seq = seq;
+        self.tail.at += batch_bytes;
+        self.tail.batch_next += 1;
+        self.touched = std::mem::take(&mut self.batch.touched);
+        // Payloads are borrowed from frames; an idle log must not keep them alive.
+        self.batch.clear();
+        Ok(())
+    }
+
+    fn hard_states_after(&self) -> HardStates {
+        let mut states = self.index.read().hard_states();
+        for (group, effect) in &self.batch.effects {
+            if let Effect::HardState(hard_state, seq) = effect {
+                states.insert(*group, (*seq, *hard_state));
+            }
+        }
+        states
+    }
+
+    fn learn(&mut self, place: Place) {
+        let mut index = self.index.write();
+        for (group, effect) in self.batch.effects.drain(..) {
+            let log = index.groups.entry(group).or_default();
+            match effect {
+                Effect::HardState(hard_state, seq) => {
+                    log.hard_state = hard_state;
+                    log.hard_state_seq = seq;
+                }
+                Effect::Truncate(from) => log.truncate(from),
+                Effect::Append(id, record_at) => log.append(id, Place { record_at, ..place }),
+                Effect::Commit(commit) => log.commit = log.commit.max(commit),
+            }
+        }
+    }
+
+    /// Goes on in the next segment, which has room for a batch of `room` bytes.
+    fn rotate(&mut self, recovered: bool, room: u64) -> Result<(), Failed> {
+        let mut checkpoint = self.checkpoint(recovered)?;
+        let need = BLOCK as u64 + checkpoint.bytes() + room;
+        let (name, bytes) =
+            if need <= self.segment_bytes { (SPARE, self.segment_bytes) } else { (OVERSIZE, need) };
+        let file = if name == SPARE {
+            self.spare.take()
+        } else {
+            prepare(self.vfs.as_ref(), &self.dir, name, bytes)
+        };
+        let file = file.map_err(Failed::preparing)?;
+        Ok(self.enter(name, file, bytes, &mut checkpoint)?)
+    }
+
+    /// Gives a file of zeros its header and checkpoint, durably, then its name.
+    fn enter(
+        &mut self,
+        from: &str,
+        file: Arc<dyn VfsFile>,
+        bytes: u64,
+        checkpoint: &mut Batch,
+    ) -> Result<(), StorageError> {
+        let number = self.tail.segment + 1;
+        let first_batch = self.tail.batch_next;
+        let header = SegmentHeader::new(self.vfs.as_ref(), number, bytes, first_batch, self.disk);
+        let path = self.dir.join(from);
+        file.write_at(&mut [IoSlice::new(&header.encode())], 0)
+            .map_err(|source| io_error(&path, "writing", source))?;
+        let at = BLOCK as u64;
+        let batch_header = self.batch_header(header.salt, self.hard_state_seq);
+        checkpoint
+            .finish(batch_header, |slices| file.write_at(slices, at))
+            .map_err(|source| io_error(&path, "writing", source))?;
+        file.sync_data().map_err(|source| io_error(&path, "syncing", source))?;
+        let name = self.dir.join(segment_name(number));
+        self.vfs.rename(&path, &name).map_err(|source| io_error(&name, "renaming", source))?;
+        self.vfs
+            .sync_dir(&self.dir)
+            .map_err(|source| io_error(&self.dir, "syncing the directory", source))?;
+        self.tail = Tail {
+            segment: number,
+            bytes,
+            salt: header.salt,
+            at: at + checkpoint.bytes(),
+            batch_next: first_batch + 1,
+        };
+        self.file = file.clone();
+        self.touched.clear();
+        // The checkpoint changes nothing, so losing it would lose nothing.
+        self.sealed = true;
+        let states = {
+            let mut index = self.index.write();
+            index.files.insert(number, file);
+            index.hard_states()
+        };
+        // Should the whole segment go missing, this tells that it was there.
+        self.vote.write(&states, first_batch, number)
+    }
+
+    /// The batch that a segment begins with: everything about every group.
+    fn checkpoint(&self, recovered: bool) -> Result<Batch, StorageError> {
+        let mut batch = Batch::default();
+        batch.clear();
+        let invalid = |detail| StorageError::Invalid { path: self.dir.clone(), detail };
+        let index = self.index.read();
+        for (group, log) in &index.groups {
+            let record = Record::Checkpoint(Box::new(log.to_checkpoint(recovered)));
+            batch.record(*group, &record).map_err(invalid)?;
+        }
+        // What the batch before did comes last: a log begins with a checkpoint.
+        for (group, lowest) in &self.touched {
+            let last = index.groups.get(group).map(|log| log.last).unwrap_or_default();
+            let record = Record::Previous { lowest: *lowest, last };
+            batch.record(*group, &record).map_err(invalid)?;
+        }
+        Ok(batch)
+    }
+
+    /// The header of the next batch; the batch itself fills in count and length.
+    const fn batch_header(&self, salt: u64, hard_state_seq: u64) -> BatchHeader {
+        BatchHeader {
+            records: 0,
+            salt,
+            number: self.tail.batch_next,
+            bytes: 0,
+            // One batch is written and synced before the next one is begun.
+            watermark: self.tail.batch_next - 1,
+            hard_state_seq,
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! The transport over TCP: one event queue, one listener, some links; no thread but short-lived
+//! ones that look names up.
+//!
+//! This file performs what the state machines decide: `link` carries one connection, `peer`
+//! says when to dial and which of two links to keep, `queue` orders what is written. `links`
+//! judges handshakes and keeps the one account of who is reachable, from which `LinkUp` and
+//! `LinkDown` are told in pairs.
+//!
+//! Readiness is edge-triggered: a socket is read until it is empty, but at most
+//! [`TcpLimits::turn_bytes`] in one turn, so that no peer starves another; what is left is taken
+//! up in the next turn without waiting. Sockets are written only by `sendmsg` with MSG_NOSIGNAL,
+//! because a host written in C may not ignore SIGPIPE.
+
+mod config;
+mod dial;
+mod link;
+mod links;
+mod peer;
+mod queue;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+
+pub use config::{Listen, TcpConfig, TcpError, TcpLimits};
+pub use resolve::ResolveFn;
+
+use super::handshake::Identity;
+use super::{InFrame, OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
+use crate::types::NodeId;
+use link::{Link, LinkError};
+use peer::Peer;
+use resolve::Resolver;
+
+const WAKER: Token = Token(0);
+const LISTENER: Token = Token(1);
+const FIRST_LINK: usize = 2;
+/// Bytes read at once into the buffer that all links share.
+const SCRATCH_BYTES: usize = 64 << 10;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Wait after the system could not give another connection.
+const ACCEPT_BACK_OFF_US: u64 = 100_000;
+const EVENTS_MAX: usize = 256;
+
+/// Moves frames over TCP. See [`Transport`] for the contract.
+pub struct TcpTransport {
+    identity: Identity,
+    insecure_plaintext: bool,
+    limits: TcpLimits,
+    poll: Poll,
+    events: Events,
+    waker: Arc<TcpWaker>,
+    listener: Option<TcpListener>,
+    local_address: Option<String>,
+    /// More connections may be waiting to be accepted.
+    accept_more: bool,
+    /// Nothing is accepted before this.
+    accept_after_us: u64,
+    conns: BTreeMap<usize, Conn>,
+    next_token: usize,
+    unauthenticated: usize,
+    peers: BTreeMap<NodeId, Peer>,
+    resolver: Resolver,
+    rng: ChaCha8Rng,
+    started: Instant,
+    /// Links with something to write.
+    dirty: Vec<usize>,
+    /// Links with something left to read.
+    unread: Vec<usize>,
+    /// What is to be reported by the next `poll`.
+    ready: Vec<TransportEvent>,
+    scratch: Vec<u8>,
+}
+
+/// A link and its socket.
+struct Conn {
+    stream: TcpStream,
+    link: Link,
+    remote: SocketAddr,
+    readable: bool,
+    writable: bool,
+    /// Its token stands in the list of links with something to write.
+    is_dirty: bool,
+    /// The other side has written its last byte.
+    is_ended: bool,
+    /// Its write side was shut down, after a retired link had written its last frame.
+    is_shut: bool,
+}
+
+struct TcpWaker(mio::Waker);
+
+impl Wake for TcpWaker {
+    fn wake(&self) {
+        // Fails only if the event queue is broken, which `poll` reports.
+        let _ = self.0.wake();
+    }
+}
+
+impl std::fmt::Debug for TcpTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpTransport")
+            .field("identity", &self.identity)
+            .field("local_address", &self.local_address)
+            .field("links", &self.conns.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TcpTransport {
+    /// Binds and listens. Nothing is dialled before [`Transport::set_peers`].
+    #[allow(clippy::disallowed_methods, reason = "a transport lives in real time")]
+    pub fn new(config: TcpConfig) -> Result<Self, TcpError> {
+        let poll = Poll::new().map_err(TcpError::EventQueue)?;
+        let waker = mio::Waker::new(poll.registry(), WAKER).map_err(TcpError::EventQueue)?;
+        let waker = Arc::new(TcpWaker(waker));
+        let mut listener = config::open_listener(config.listen, config.insecure_plaintext)?;
+        let mut local_address = None;
+        if let Some(listener) = &mut listener {
+            poll.registry()
+                .register(listener, LISTENER, Interest::READABLE)
+                .map_err(TcpError::EventQueue)?;
+            let address = listener.local_addr().map_err(TcpError::EventQueue)?;
+            local_address = Some(address.to_string());
+        }
+        let mut identity = config.identity;
+        if identity.instance == 0 {
+            // Not from the seed: two processes with one configuration must differ here.
+            identity.instance = rand::random_range(1..=u64::MAX);
+        }
+        let largest = config.limits.frames.largest();
+        identity.frame_bytes_max = u32::try_from(largest).unwrap_or(u32::MAX);
+        identity.address = local_address.clone().unwrap_or_default();
+        let resolver = Resolver::new(config.resolve, Arc::clone(&waker) as Arc<dyn Wake>);
+        Ok(Self {
+            identity,
+            insecure_plaintext: config.insecure_plaintext,
+            limits: config.limits,
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            waker,
+            accept_more: listener.is_some(),
+            listener,
+            local_address,
+            accept_after_us: 0,
+            conns: BTreeMap::new(),
+            next_token: FIRST_LINK,
+            unauthenticated: 0,
+            peers: BTreeMap::new(),
+            resolver,
+            rng: ChaCha8Rng::seed_from_u64(config.seed),
+            started: Instant::now(),
+            dirty: Vec::new(),
+            unread: Vec::new(),
+            ready: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+        })
+    }
+
+    /// Microseconds since the transport was made.
+    #[allow(clippy::disallowed_methods, reason = "a transport lives in real time")]
+    fn now_us(&self) -> u64 {
+        u64::try_from(Instant::now().duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes a socket in; returns its token.
+    fn add_conn(
+        &mut self,
+        mut stream: TcpStream,
+        link: Link,
+        remote: SocketAddr,
+    ) -> io::Result<usize> {
+        let token = self.next_token;
+        self.next_token += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, Token(token), interest)?;
+        if link.is_unauthenticated() {
+            self.unauthenticated += 1;
+        }
+        let conn = Conn {
+            stream,
+            link,
+            remote,
+            readable: false,
+            writable: false,
+            is_dirty: false,
+            is_ended: false,
+            is_shut: false,
+        };
+        self.conns.insert(token, conn);
+        Ok(token)
+    }
+
+    fn mark_dirty(&mut self, token: usize) {
+        if let Some(conn) = self.conns.get_mut(&token)
+            && !conn.is_dirty
+        {
+            conn.is_dirty = true;
+            self.dirty.push(token);
+        }
+    }
+
+    /// Accepts what waits, within the bounds of a turn.
+    fn accept(&mut self, now_us: u64) {
+        if !self.accept_more || now_us < self.accept_after_us {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, remote)) => {
+                    if self.unauthenticated >= self.limits.unauthenticated_max {
+                        continue;
+                    }
+                    let _ = stream.set_nodelay(true);
+                    let link = Link::new(None, self.limits.of_link(), now_us);
+                    if let Err(error) = self.add_conn(stream, link, remote) {
+                        let detail = format!("cannot take in a connection from {remote}: {error}");
+                        self.ready.push(TransportEvent::Trouble { detail });
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.accept_more = false;
+                    return;
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::Interrupted
+                        || error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    // Out of descriptors or memory: trying again at once would only spin.
+                    let detail = format!("cannot accept connections for a moment: {error}");
+                    self.ready.push(TransportEvent::Trouble { detail });
+                    self.accept_after_us = now_us + ACCEPT_BACK_OFF_US;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes what the links have queued.
+    fn write_dirty(&mut self, now_us: u64) {
+        let mut at = 0;
+        // Closing a link may queue something on another one.
+        while let Some(token) = self.dirty.get(at).copied() {
+            at += 1;
+            if let Some(conn) = self.conns.get_mut(&token) {
+                conn.is_dirty = false;
+                self.write(token, now_us);
+            }
+        }
+        self.dirty.clear();
+    }
+
+    fn write(&mut self, token: usize, now_us: u64) {
+        let Some(conn) = self.conns.get_mut(&token) else { return };
+        if conn.writable && conn.link.wants_write() {
+            let Conn { stream, link, writable, .. } = conn;
+            let result = link.write(now_us, |pieces| {
+                let mut control = SendAncillaryBuffer::default();
+                let sent = sendmsg(&*stream, pieces, &mut control, SendFlags::NOSIGNAL);
+                if sent == Err(Errno::AGAIN) {
+                    *writable = false;
+                }
+                sent.map_err(io::Error::from)
+            });
+            if let Err(error) = result {
+                self.close(token, now_us, &format!("writing failed: {error}"));
+                return;
+            }
+        }
+        self.finish_written(token, now_us);
+    }
+
+    /// Reads one link's socket for a turn. What is left when the turn is over stays noted.
+    fn read(&mut self, token: usize, now_us: u64) {
+        let mut budget = self.limits.turn_bytes;
+        let mut frames: Vec<InFrame> = Vec::new();
+        let mut end: Option<String> = None;
+        while end.is_none() {
+            let Some(conn) = self.conns.get_mut(&token) else { return };
+            if !conn.readable {
+                break;
+            }
+            if budget == 0 {
+                self.unread.push(token);
+                break;
+            }
+            let mut message = None;
+            let result = match conn.link.direct() {
+                Some(buffer) => {
+                    match recv(&conn.stream, spare_capacity(buffer), RecvFlags::empty()) {
+                        Ok((_, 0)) => Ok(0),
+                        Ok((_, count)) => {
+                            if let Err(error) = conn.link.direct_done(now_us, &mut frames) {
+                                end = Some(error.to_string());
+                            }
+                            Ok(count)
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+                None => match recv(&conn.stream, &mut self.scratch[..], RecvFlags::empty()) {
+                    Ok((_, 0)) => Ok(0),
+                    Ok((_, count)) => {
+                        match conn.link.receive(&self.scratch[..count], now_us, &mut frames) {
+                            Ok(found) => message = found,
+                            Err(error) => end = Some(error.to_string()),
+                        }
+                        Ok(count)
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            match result {
+                // Two settled links end half by half, so that nothing queued on the loser is lost.
+                Ok(0) if conn.link.is_retiring() && conn.link.wants_write() => {
+                    conn.is_ended = true;
+                    conn.readable = false;
+                }
+                Ok(0) => end = Some("the peer closed the connection".into()),
+                Ok(count) => budget = budget.saturating_sub(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => conn.readable = false,
+                Err(error) => end = Some(io::Error::from(error).to_string()),
+            }
+            // Frames go up before anything that the next message or the end may cause.
+            self.hand_up(token, &mut frames);
+            while let Some(received) = message.take() {
+                if let Err(reason) = self.handshake(token, received, now_us) {
+                    end = Some(reason);
+                    break;
+                }
+                let Some(conn) = self.conns.get_mut(&token) else { return };
+                match conn.link.resume(now_us, &mut frames) {
+                    Ok(next) => message = next,
+                    Err(error) => end = Some(error.to_string()),
+                }
+                self.hand_up(token, &mut frames);
+            }
+        }
+        match end {
+            Some(reason) => self.close(token, now_us, &reason),
+            // Reading may have queued an answer.
+            None => self.mark_dirty(token),
+        }
+    }
+
+    fn hand_up(&mut self, token: usize, frames: &mut Vec<InFrame>) {
+        if frames.is_empty() {
+            return;
+        }
+        let ready = self.conns.get(&token).and_then(|conn| conn.link.ready());
+        let Some(from) = ready.map(|ready| ready.peer.peer.node) else {
+            frames.clear();
+            return;
+        };
+        let events = frames.drain(..).map(|frame| TransportEvent::Frame { from, frame });
+        self.ready.extend(events);
+    }
+
+    /// Pings, deaths and dials that are due.
+    fn tick(&mut self, now_us: u64) {
+        let due: Vec<usize> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.link.next_deadline_us() <= now_us)
+            .map(|(token, _)| *token)
+            .collect();
+        for token in due {
+            let Some(conn) = self.conns.get_mut(&token) else { continue };
+            match conn.link.tick(now_us) {
+                Ok(()) => self.mark_dirty(token),
+                Err(error) => self.close_dead(token, now_us, &error),
+            }
+        }
+        self.take_resolved(now_us);
+        self.dial_due(now_us);
+    }
+
+    fn close_dead(&mut self, token: usize, now_us: u64, error: &LinkError) {
+        self.close(token, now_us, &error.to_string());
+    }
+
+    /// How long the event queue may be waited for.
+    fn wait(&self, timeout: Option<Duration>, now_us: u64) -> Option<Duration> {
+        if !self.ready.is_empty() || !self.unread.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let links = self.conns.values().map(|conn| conn.link.next_deadline_us());
+        let peers = self.peers.values().filter_map(Peer::next_deadline_us);
+        let accept = self.accept_more.then_some(self.accept_after_us);
+        let own = links.chain(peers).chain(accept).min();
+        let own = own.map(|at_us| Duration::from_micros(at_us.saturating_sub(now_us)));
+        match (timeout, own) {
+            (Some(timeout), Some(own)) => Some(timeout.min(own)),
+            (timeout, own) => timeout.or(own),
+        }
+    }
+}
+
+impl Transport for TcpTransport {
+    fn set_peers(&mut self, peers: &[PeerSpec]) {
+        let now_us = self.now_us();
+        self.update_peers(peers, now_us);
+    }
+
+    fn send(&mut self, to: NodeId, frame: OutFrame) -> Result<(), SendError> {
+        let token = self.peers.get(&to).and_then(|peer| peer.active).ok_or(SendError::NoLink)?;
+        let now_us = self.now_us();
+        let conn = self.conns.get_mut(&token).ok_or(SendError::NoLink)?;
+        conn.link.send(frame, now_us)?;
+        self.mark_dirty(token);
+        Ok(())
+    }
+
+    fn poll(
+        &mut self,
+        timeout: Option<Duration>,
+        events: &mut Vec<TransportEvent>,
+    ) -> io::Result<()> {
+        let now_us = self.now_us();
+        self.write_dirty(now_us);
+        let wait = self.wait(timeout, now_us);
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        let now_us = self.now_us();
+        let mut to_read = std::mem::take(&mut self.unread);
+        let mut to_check = Vec::new();
+        for event in &self.events {
+            let token = event.token();
+            if token == LISTENER {
+                self.accept_more = true;
+            } else if let Some(conn) = self.conns.get_mut(&token.0) {
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    conn.readable = true;
+                }
+                if event.is_writable() || event.is_write_closed() || event.is_error() {
+                    conn.writable = true;
+                    to_check.push(token.0);
+                }
+                to_read.push(token.0);
+            }
+        }
+        for token in to_check {
+            self.check_connected(token, now_us);
+            self.mark_dirty(token);
+        }
+        to_read.sort_unstable();
+        to_read.dedup();
+        for token in to_read {
+            self.read(token, now_us);
+        }
+        self.accept(now_us);
+        // After reading: were this thread itself held up, what lies in the sockets by now shows
+        // that the peers are alive.
+        self.tick(now_us);
+        self.write_dirty(now_us);
+        events.append(&mut self.ready);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        let now_us = self.now_us();
+        self.write_dirty(now_us);
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.waker) as Arc<dyn Wake>
+    }
+
+    fn local_address(&self) -> Option<String> {
+        self.local_address.clone()
+    }
+}

@@ -1,0 +1,27 @@
+//! The vocabulary: what every other module speaks. Plain values, no behaviour that decides.
+
+pub mod encode;
+mod entry;
+mod event;
+mod id;
+mod membership;
+mod message;
+mod outcome;
+mod records;
+mod time;
+mod write;
+
+pub use entry::{
+    ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry, EntryHeader, EntryHeaderError,
+    EntryKind, Payload, SessionTag,
+};
+pub use event::{Event, FaultReason, Role};
+pub use id::{Boot, ClusterId, DiskId, GroupId, Index, LogId, NodeId, OpId, SANE_MAX, Term, Token};
+pub use membership::{Base, ENTRY_BYTES_LIMIT, FEATURE_LEVEL, Member, Membership, Settings};
+pub use message::{
+    Append, AppendOutcome, AppendReply, Forward, ForwardReply, ForwardedProposal, Heartbeat,
+    HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, Vote, VoteReply,
+};
+pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
+pub use time::Now;
+pub use write::{Damage, HardState, Identity, Recovered, TermRun, WriteOp};

@@ -1,0 +1,164 @@
+//! What a node tells its observers. Nothing depends on an event being seen.
+
+use std::fmt;
+
+use super::{DiskId, Index, Membership, NodeId, Term};
+
+/// What a member of a group is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election would succeed.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The node's role or term changed.
+    Role {
+        /// The new role.
+        role: Role,
+        /// In this term.
+        term: Term,
+    },
+    /// Another leader is known, or none any more.
+    Leader {
+        /// Who leads.
+        leader: Option<NodeId>,
+        /// In this term.
+        term: Term,
+    },
+    /// The leader has committed an entry of its own term: everything older is known committed.
+    Ready {
+        /// The leader's term.
+        term: Term,
+    },
+    /// A membership took effect.
+    Membership {
+        /// Index of its entry.
+        index: Index,
+        /// The membership.
+        membership: Membership,
+    },
+    /// A link to a peer is usable.
+    PeerUp {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// No link to a peer is usable any more.
+    PeerDown {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer was refused because it is not what the membership says.
+    PeerRefused {
+        /// The id that it claims.
+        peer: NodeId,
+        /// Its data directory.
+        disk: DiskId,
+        /// Why it was refused.
+        reason: String,
+    },
+    /// A message that no honest node sends was dropped.
+    Nonsense {
+        /// Its sender.
+        from: NodeId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Damaged entries have been overwritten by the leader; the node is whole again.
+    Healed {
+        /// The log is intact up to here.
+        upto: Index,
+    },
+    /// A peer answers heartbeats, but its log has not moved for a long time although it is behind.
+    PeerStalled {
+        /// The peer.
+        peer: NodeId,
+        /// Its log equals the leader's up to here.
+        matched: Index,
+        /// The leader's last index.
+        last: Index,
+    },
+    /// Storage could not do something that the node can live without for now.
+    StorageTrouble {
+        /// What it said.
+        detail: String,
+    },
+    /// The network could not do something that concerns no peer in particular.
+    NetworkTrouble {
+        /// What it said.
+        detail: String,
+    },
+    /// Free disk space fell below the reserve, or rose above it again.
+    StorageFull {
+        /// Whether proposals are refused.
+        full: bool,
+    },
+    /// The node has stopped and does nothing more for its group.
+    Faulted(FaultReason),
+}
+
+/// Why a replica stopped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultReason {
+    /// A write or sync failed. The directory takes no more writes in this life.
+    #[error("storage failed: {0}; check the disk, then restart the node")]
+    Storage(String),
+    /// The state machine failed.
+    #[error("the state machine failed at index {index} ({kind}): {detail}")]
+    Machine {
+        /// First entry of the batch that failed, or the entry itself where it is known.
+        index: Index,
+        /// Which callback: apply, restore, …
+        kind: &'static str,
+        /// What it said.
+        detail: String,
+    },
+    /// The log holds something of a later feature level.
+    #[error("entry {index} needs a newer version of raftz: {what}")]
+    TooNew {
+        /// The entry.
+        index: Index,
+        /// What is not understood.
+        what: String,
+    },
+    /// A committed entry contradicts the log. Some promise was broken: by a disk that lied, by two
+    /// nodes with one identity, or by a bug.
+    #[error("safety violation: {0}; keep the data directory for inspection")]
+    Safety(String),
+    /// The runtime around the replica failed.
+    #[error("the node's runtime failed: {0}; restart the node and report this")]
+    Host(String),
+    /// The cluster knows another data directory under this node's id.
+    #[error(
+        "the cluster knows node {node} by another data directory ({known}, not {ours}): this one was wiped or copied; join under a new id"
+    )]
+    WrongDisk {
+        /// This node.
+        node: NodeId,
+        /// What the membership says.
+        known: DiskId,
+        /// What this directory is.
+        ours: DiskId,
+    },
+}

@@ -1,0 +1,194 @@
+//! What nodes say to each other. The sender, the receiver and the group stand in the frame around
+//! a message, never in it.
+
+use super::{Entry, Index, LogId, Outcome, Payload, SessionTag, Term};
+
+/// Everything that travels between two members of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Consensus.
+    Raft(RaftMessage),
+    /// A follower hands callers' proposals to the leader.
+    Forward(Forward),
+    /// The leader's answer to a [`Message::Forward`].
+    ForwardReply(ForwardReply),
+}
+
+/// A consensus message: the sender's term and what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftMessage {
+    /// The sender's term; in a [`RaftBody::PreVote`], the term that it would campaign in.
+    pub term: Term,
+    /// What it says.
+    pub body: RaftBody,
+}
+
+/// The kinds of consensus message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RaftBody {
+    /// "Would you vote for me?" Changes nothing on its receiver.
+    PreVote(PreVote),
+    /// The answer to a pre-vote, from a voter at `term`.
+    PreVoteReply(VoteReply),
+    /// "Vote for me." Sent only once the candidate's own vote is durable.
+    Vote(Vote),
+    /// The answer to a vote. A grant is sent only once it is durable.
+    VoteReply(VoteReply),
+    /// Entries after `prev`; without entries it probes whether `prev` matches.
+    Append(Append),
+    /// The answer to an append. A match is sent only once it is durable.
+    AppendReply(AppendReply),
+    /// "I lead, and this much is committed." Never truncates, never proves a match.
+    Heartbeat(Heartbeat),
+    /// The answer to a heartbeat: contact, nothing about the log.
+    HeartbeatReply(HeartbeatReply),
+    /// "Campaign now, without pre-vote": leadership is handed over.
+    TimeoutNow,
+}
+
+/// A pre-vote request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PreVote {
+    /// Names this attempt; the reply repeats it.
+    pub round: u64,
+    /// Last entry of the asker's log.
+    pub last: LogId,
+}
+
+/// A vote request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vote {
+    /// Names this attempt; the reply repeats it.
+    pub round: u64,
+    /// Last entry of the candidate's log.
+    pub last: LogId,
+    /// The old leader asked for this election, so voters need not keep faith with it.
+    pub transfer: bool,
+}
+
+/// A voter's answer, to either kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoteReply {
+    /// The attempt that it answers.
+    pub round: u64,
+    /// Whether the voter grants.
+    pub granted: bool,
+    /// Last entry of the voter's log, so that a refused asker can see why.
+    pub last: LogId,
+}
+
+/// Entries to append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// The leader's replication session with this peer; the reply repeats it.
+    pub session: u64,
+    /// The entry right before the first one here.
+    pub prev: LogId,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// The entries, in order, without gaps.
+    pub entries: Vec<Entry>,
+}
+
+/// The answer to an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendReply {
+    /// The replication session of the append that it answers.
+    pub session: u64,
+    /// What became of it.
+    pub outcome: AppendOutcome,
+}
+
+/// What became of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOutcome {
+    /// The follower's log equals the leader's up to `matched`, durably.
+    Matched {
+        /// Last index of the durable match.
+        matched: Index,
+    },
+    /// The follower does not hold `prev`.
+    Rejected {
+        /// Index of the `prev` that was refused: tells which probe this answers.
+        prev: Index,
+        /// The follower's last entry at or below `prev` whose term is not above `prev`'s.
+        hint: LogId,
+    },
+}
+
+/// A leader's sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The replication session; the reply repeats it.
+    pub session: u64,
+    /// Counts the leader's heartbeat rounds in its term; a read is confirmed by replies to a
+    /// round that began after it.
+    pub round: u64,
+    /// The last committed entry. The term proves the prefix: a follower that holds this very
+    /// entry holds everything before it, too.
+    pub commit: LogId,
+    /// The leader's clock when it sent this; the reply repeats it.
+    pub sent_us: u64,
+    /// The receiver's own clock out of its last reply, once a quorum had confirmed that round;
+    /// 0 before. Bounds the age of what the receiver knows.
+    pub confirmed_clock_us: u64,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// The replication session of the heartbeat.
+    pub session: u64,
+    /// The round of the heartbeat.
+    pub round: u64,
+    /// The leader's clock out of the heartbeat.
+    pub sent_us: u64,
+    /// The replier's own clock.
+    pub clock_us: u64,
+}
+
+/// Proposals handed to the leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Names this batch for its sender; the reply repeats it.
+    pub id: u64,
+    /// Microseconds that its callers still wait.
+    pub patience_us: u64,
+    /// The proposals, in order.
+    pub proposals: Vec<ForwardedProposal>,
+}
+
+/// One forwarded proposal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardedProposal {
+    /// The command.
+    pub payload: Payload,
+    /// Its session mark, if any.
+    pub session: Option<SessionTag>,
+}
+
+/// Outcomes of forwarded proposals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardReply {
+    /// The batch that it answers.
+    pub id: u64,
+    /// (position in the batch, outcome). A batch may be answered in several replies.
+    pub outcomes: Vec<(u32, Outcome)>,
+}
+
+impl RaftMessage {
+    /// The message kind's name in transcripts and logs.
+    pub const fn name(&self) -> &'static str {
+        match self.body {
+            RaftBody::PreVote(_) => "PreVote",
+            RaftBody::PreVoteReply(_) => "PreVoteReply",
+            RaftBody::Vote(_) => "Vote",
+            RaftBody::VoteReply(_) => "VoteReply",
+            RaftBody::Append(_) => "Append",
+            RaftBody::AppendReply(_) => "AppendReply",
+            RaftBody::Heartbeat(_) => "Heartbeat",
+            RaftBody::HeartbeatReply(_) => "HeartbeatReply",
+            RaftBody::TimeoutNow => "TimeoutNow",
+        }
+    }
+}

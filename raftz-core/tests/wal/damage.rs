@@ -1,0 +1,342 @@
+//! Damage to a small sealed log: found, named, remembered; never believed and never silently cut.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use raftz_core::storage::wal::{BootstrapSpec, Wal};
+use raftz_core::storage::{Storage, StorageError};
+use raftz_core::types::{Entry, HardState, LogId, NodeId, Recovered, Term};
+
+use crate::disk::{Fault, Image, MemDisk};
+use crate::support::*;
+
+const SEGMENT: u64 = 1 << 14;
+
+fn dir() -> &'static Path {
+    Path::new("/disk/data")
+}
+
+fn bytes_of<'a>(image: &'a mut Image, path: &Path) -> &'a mut Vec<u8> {
+    Arc::make_mut(image.get_mut(path).unwrap())
+}
+
+fn open(disk: &MemDisk) -> Result<(Wal, Recovered), StorageError> {
+    Wal::open(Arc::new(disk.clone()), dir(), owner(), tiny(SEGMENT))
+}
+
+fn format(disk: &MemDisk) -> Result<(), StorageError> {
+    let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base: base() };
+    Wal::bootstrap(disk, dir(), &spec, tiny(SEGMENT)).map(|_| ())
+}
+
+/// What the small log holds.
+struct Truth {
+    image: Image,
+    entries: Vec<Entry>,
+    hard_state: HardState,
+}
+
+/// A log of two segments with entries, votes and a truncation, cleanly closed.
+fn sealed() -> Truth {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    {
+        let (mut wal, _) = open(&disk).unwrap();
+        submit(&mut wal, vec![vote(2, 3), append((1..=4).map(|i| entry(1, i, 90)).collect())])
+            .unwrap();
+        submit(&mut wal, vec![rewrite(3, vec![entry(2, 3, 50), entry(2, 4, 900)])]).unwrap();
+        submit(&mut wal, vec![vote(4, 2)]).unwrap();
+        let op = raftz_core::types::WriteOp {
+            commit: raftz_core::types::Index(4),
+            ..append(vec![entry(4, 5, 20)])
+        };
+        submit(&mut wal, vec![op]).unwrap();
+        wal.close().unwrap();
+    }
+    let entries =
+        vec![entry(1, 1, 90), entry(1, 2, 90), entry(2, 3, 50), entry(2, 4, 900), entry(4, 5, 20)];
+    let hard_state = HardState { term: Term(4), vote: NodeId::new(2) };
+    let image: Image =
+        disk.synced().into_iter().filter(|(path, _)| !path.ends_with("spare.tmp")).collect();
+    Truth { image, entries, hard_state }
+}
+
+/// How an open of a damaged directory went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Intact,
+    Damaged,
+    Refused,
+}
+
+/// Opens and checks everything that must hold whatever was damaged.
+fn judge(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
+    let (wal, recovered) = match open(disk) {
+        Ok(opened) => opened,
+        Err(error) => {
+            let named =
+                matches!(error, StorageError::Corrupt { .. } | StorageError::HardStateLost { .. });
+            assert!(named, "{}: {error}", what());
+            return Verdict::Refused;
+        }
+    };
+    assert_eq!(recovered.hard_state, truth.hard_state, "{}: the vote changed", what());
+    let read = all(&wal, &recovered);
+    assert_eq!(read, truth.entries[..read.len()], "{}: entries changed", what());
+    let last = truth.entries.last().map(Entry::id);
+    match recovered.damage {
+        None => {
+            assert_eq!(read.len(), truth.entries.len(), "{}: silently cut", what());
+            Verdict::Intact
+        }
+        Some(damage) => {
+            assert_eq!(damage.first_faulty.0, read.len() as u64 + 1, "{}", what());
+            assert!(damage.last_known.is_none() || damage.last_known == last, "{}", what());
+            assert!(!recovered.notes.is_empty(), "{}", what());
+            Verdict::Damaged
+        }
+    }
+}
+
+fn open_twice(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
+    let first = judge(truth, disk, what);
+    if first == Verdict::Damaged {
+        let again = judge(truth, disk, &|| format!("{}, second open", what()));
+        assert_eq!(again, Verdict::Damaged, "{}: the damage was forgotten", what());
+    }
+    first
+}
+
+#[test]
+fn every_flipped_bit_is_harmless_named_or_refused() {
+    let truth = sealed();
+    let files: Vec<PathBuf> = truth.image.keys().cloned().collect();
+    assert!(files.len() >= 4, "{files:?}");
+    let counts = [const { AtomicU64::new(0) }; 3];
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let (truth, files, counts) = (&truth, &files, &counts);
+            scope.spawn(move || {
+                for path in files {
+                    for at in (half..truth.image[path].len()).step_by(2) {
+                        for bit in 0..8 {
+                            let mut image = truth.image.clone();
+                            bytes_of(&mut image, path)[at] ^= 1 << bit;
+                            let disk = MemDisk::holding(&image);
+                            let what = || format!("{} byte {at} bit {bit}", path.display());
+                            let verdict = open_twice(truth, &disk, &what);
+                            counts[verdict as usize].fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let counts = counts.map(|count| count.load(Ordering::Relaxed));
+    println!("intact, damaged, refused: {counts:?}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+}
+
+#[test]
+fn every_file_cut_at_every_byte_is_harmless_named_or_refused() {
+    let truth = sealed();
+    for path in truth.image.keys() {
+        let whole = truth.image[path].len();
+        for len in 0..whole {
+            let mut image = truth.image.clone();
+            bytes_of(&mut image, path).truncate(len);
+            let what = || format!("{} cut at {len} of {whole}", path.display());
+            let verdict = open_twice(&truth, &MemDisk::holding(&image), &what);
+            let is_log = path.extension().is_some();
+            assert!(!is_log || verdict == Verdict::Refused, "{}: {verdict:?}", what());
+        }
+    }
+}
+
+#[test]
+fn every_missing_file_is_refused_by_name() {
+    let truth = sealed();
+    for path in truth.image.keys().filter(|path| !path.ends_with("superblock")) {
+        let mut image = truth.image.clone();
+        image.remove(path);
+        let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err().to_string();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+    let mut image = truth.image.clone();
+    image.remove(&dir().join("superblock"));
+    let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("superblock is missing"), "{error}");
+}
+
+#[test]
+fn every_zeroed_block_is_harmless_named_or_refused() {
+    let truth = sealed();
+    for path in truth.image.keys() {
+        for at in (0..truth.image[path].len()).step_by(4096) {
+            let mut image = truth.image.clone();
+            bytes_of(&mut image, path)[at..at + 4096].fill(0);
+            let what = || format!("{} without block {at}", path.display());
+            open_twice(&truth, &MemDisk::holding(&image), &what);
+        }
+    }
+}
+
+/// The offset of each batch in a segment.
+fn batches(segment: &[u8]) -> Vec<usize> {
+    (4096..segment.len())
+        .step_by(4096)
+        .filter(|at| segment[*at..].starts_with(b"rzbatch1"))
+        .collect()
+}
+
+/// A disk whose batch number `n`, counted over all segments from 0, is damaged.
+fn with_damaged_batch(image: &Image, n: usize) -> MemDisk {
+    let mut image = image.clone();
+    let mut at = 0;
+    for (path, bytes) in &mut image {
+        let bytes = Arc::make_mut(bytes);
+        if path.extension().is_some_and(|extension| extension == "log") {
+            for batch in batches(&bytes.clone()) {
+                if at == n {
+                    bytes[batch + 100] ^= 1;
+                }
+                at += 1;
+            }
+        }
+    }
+    assert!(n < at);
+    MemDisk::holding(&image)
+}
+
+#[test]
+fn damaged_entries_are_remembered_until_they_are_overwritten() {
+    let truth = sealed();
+    // Batches: checkpoint, entries 1 to 4, entries 3 and 4 again, …
+    let disk = with_damaged_batch(&truth.image, 2);
+    let last = LogId::new(Term(4), raftz_core::types::Index(5));
+    for _ in 0..3 {
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.last.index.0, 2);
+        assert_eq!(recovered.damage.unwrap().last_known, Some(last));
+    }
+    {
+        let (mut wal, _) = open(&disk).unwrap();
+        submit(&mut wal, vec![append(truth.entries[2..4].to_vec())]).unwrap();
+    }
+    let (mut wal, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.last.index.0, 4);
+    assert_eq!(recovered.damage.unwrap().first_faulty.0, 5);
+    submit(&mut wal, vec![append(truth.entries[4..].to_vec())]).unwrap();
+    drop(wal);
+    let (wal, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damage, None);
+    assert_eq!(all(&wal, &recovered), truth.entries);
+}
+
+#[test]
+fn a_damaged_batch_whose_entries_were_overwritten_later_costs_nothing() {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    submit(&mut wal, vec![append(vec![entry(1, 1, 9)])]).unwrap();
+    submit(&mut wal, vec![append(vec![entry(1, 2, 9), entry(1, 3, 9)])]).unwrap();
+    submit(&mut wal, vec![rewrite(2, vec![entry(2, 2, 9)])]).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    let disk = with_damaged_batch(&disk.synced(), 2);
+    let (wal, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damage, None, "{recovered:?}");
+    assert_eq!(all(&wal, &recovered), [entry(1, 1, 9), entry(2, 2, 9)]);
+}
+
+#[test]
+fn a_damaged_log_beside_a_damaged_vote_is_refused_if_the_newest_vote_may_be_lost() {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    submit(&mut wal, vec![vote(1, 1)]).unwrap();
+    submit(&mut wal, vec![vote(2, 2)]).unwrap();
+    drop(wal);
+    let disk = with_damaged_batch(&disk.synced(), 2);
+    let image = disk.synced();
+    for slot in 0..2 {
+        let mut image = image.clone();
+        bytes_of(&mut image, &dir().join("vote"))[slot * 4096 + 60] ^= 4;
+        let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err();
+        assert!(matches!(error, StorageError::HardStateLost { .. }), "slot {slot}: {error}");
+    }
+    assert_eq!(open(&MemDisk::holding(&image)).unwrap().1.hard_state.term, Term(2));
+}
+
+#[test]
+fn what_an_open_took_over_is_never_cut_as_torn_later() {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    submit(&mut wal, vec![append(vec![entry(1, 1, 9)])]).unwrap();
+    // The process is killed before a seal says that entry 1 is durable. The next one reports it as
+    // its own, and is killed without having written anything.
+    drop(wal);
+    let (_, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.last.index.0, 1);
+    let damaged = with_damaged_batch(&disk.synced(), 1);
+    let (_, recovered) = open(&damaged).unwrap();
+    assert!(recovered.damage.is_some(), "silently cut: {recovered:?}");
+    // The same for a vote that reached the log, but not the second place.
+    let (mut wal, _) = open(&disk).unwrap();
+    disk.fail(Some(Fault::Write(1)));
+    submit(&mut wal, vec![vote(5, 3)]).unwrap_err();
+    drop(wal);
+    disk.fail(None);
+    let given = open(&disk).unwrap().1.hard_state;
+    assert_eq!(given.term, Term(5));
+    let (_, recovered) = open(&with_damaged_batch(&disk.synced(), 2)).unwrap();
+    assert_eq!(recovered.hard_state, given, "the vote changed");
+}
+
+#[test]
+fn damage_at_the_end_is_judged_alike_at_every_open() {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    let entries: Vec<Entry> = (1..=4).map(|index| entry(1, index, 9)).collect();
+    let commit = raftz_core::types::Index(4);
+    let op = raftz_core::types::WriteOp { commit, ..append(entries.clone()) };
+    submit(&mut wal, vec![op]).unwrap();
+    submit(&mut wal, vec![vote(2, 2)]).unwrap();
+    drop(wal);
+    // The last batch is lost, and the vote file knows that it was there.
+    let disk = with_damaged_batch(&disk.synced(), 2);
+    let mut segments = 0;
+    for round in 0..4 {
+        let (wal, recovered) = open(&disk).unwrap();
+        assert_eq!(all(&wal, &recovered), entries, "open {round}: {recovered:?}");
+        assert_eq!(recovered.damage.unwrap().first_faulty.0, 5, "open {round}");
+        assert_eq!(recovered.hard_state.term, Term(2));
+        let files = disk.synced().len();
+        assert!(round == 0 || files == segments, "open {round} went on in a new segment");
+        segments = files;
+    }
+}
+
+#[test]
+fn lost_batches_that_left_the_log_as_it_was_cost_nothing() {
+    let disk = MemDisk::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    submit(&mut wal, vec![append(vec![entry(1, 1, 9), entry(1, 2, 9)])]).unwrap();
+    for term in 1..=3 {
+        submit(&mut wal, vec![vote(term, 2)]).unwrap();
+    }
+    submit(&mut wal, vec![append(vec![entry(3, 3, 9)])]).unwrap();
+    wal.close().unwrap();
+    drop(wal);
+    // The last two votes fill the second segment; the third one's checkpoint follows them.
+    let disk = with_damaged_batch(&with_damaged_batch(&disk.synced(), 4).synced(), 5);
+    let (wal, recovered) = open(&disk).unwrap();
+    assert_eq!(recovered.damage, None, "{recovered:?}");
+    assert_eq!(recovered.hard_state.term, Term(3));
+    assert_eq!(all(&wal, &recovered), [entry(1, 1, 9), entry(1, 2, 9), entry(3, 3, 9)]);
+}

@@ -1,0 +1,71 @@
+//! Each transcript is a test of its own, named after its file.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::verbs::Script;
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios"))
+}
+
+fn play(name: &str) {
+    let path = folder().join(format!("{name}.txt"));
+    let path = path.to_str().expect("a path in UTF-8");
+    datadriven::walk(path, |file| {
+        let mut script = Script::default();
+        file.run(|case| script.play(&case.input));
+    });
+}
+
+macro_rules! transcripts {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            play(stringify!($name));
+        })*
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+transcripts! {
+    aba acknowledged_and_lost answers_of_another_life bridge calls_end caps commit_after_blip damage deaf_leader
+    disk_fails divergent_tail_learns_no_commit doubled_forward election faith
+    faith_in_the_same_term figure7 figure8 handover_votes isolated_asker leader_forgotten
+    learner_votes link_restart lone_voter nonsense partitions prevote_changes_nothing
+    prevote_cohorts prevote_from_lower_term refused_votes_reset_no_timer reordered_answers
+    replication restarts slow_disks stale_log_cannot_win stalled_peer stuck_candidate timers
+    unapplied votes_are_sets votes_once window_lost wrong_disk
+}
+
+#[test]
+fn every_transcript_is_a_test() {
+    let files: BTreeSet<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .filter_map(|entry| {
+            entry.unwrap().file_name().to_str()?.strip_suffix(".txt").map(str::to_owned)
+        })
+        .collect();
+    let names: BTreeSet<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(files, names);
+}
+
+#[test]
+fn every_transcript_and_test_stands_in_the_table() {
+    let table = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    for name in NAMES {
+        assert!(table.contains(&format!("`{name}`")), "{name} is missing");
+    }
+    let sources = [
+        ("cells", include_str!("cells.rs")),
+        ("rules", include_str!("rules.rs")),
+        ("chaos", include_str!("chaos.rs")),
+    ];
+    for (file, source) in sources {
+        for name in table.split('`').filter_map(|word| word.strip_prefix(file)?.strip_prefix("::"))
+        {
+            assert!(source.contains(&format!("fn {name}(")), "{file}::{name} does not exist");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! One node of a test cluster in a process of its own, with clients inside, told what to do by lines
+//! on its standard input. It ends when its input does, so it never outlives the test.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use raftz_core::machine::{KvQuery, KvReply};
+use raftz_core::node::Node;
+use raftz_core::types::Outcome;
+use raftz_examples::{PATIENCE, Result, config, set, start};
+use raftz_tests::value_of;
+
+/// Prints one line as a whole and at once: what was acknowledged must be known to the test even if
+/// this process dies right after.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    // A test that has gone away needs no answer.
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    fn start(node: &Arc<Node>, tag: &str, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..count)
+            .map(|client| {
+                let (node, stop) = (Arc::clone(node), Arc::clone(&stop));
+                let tag = format!("{tag}.{client}");
+                std::thread::spawn(move || write_until(&node, &tag, &stop))
+            })
+            .collect();
+        Self { stop, threads }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            // A client that panicked has said so on standard error.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_until(node: &Node, tag: &str, stop: &AtomicBool) {
+    for n in 0u64.. {
+        let key = format!("{tag}.{n}");
+        let value = value_of(&key);
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match node.propose(set(key.clone(), value.clone())).wait() {
+                Outcome::Done(_) => {
+                    say(&format!("ack {key}"));
+                    break;
+                }
+                // It may be there or not; the next key is another write.
+                Outcome::Unknown(_) => {
+                    say(&format!("unknown {key}"));
+                    break;
+                }
+                Outcome::Refused(_) => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
+}
+
+fn dump(node: &Node) -> Result<BTreeMap<String, String>> {
+    let mut all = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let query =
+            KvQuery::Scan { prefix: bytes::Bytes::new(), after: after.clone(), limit: 5000 };
+        let reply = node.query(query.encode(), PATIENCE)?;
+        let KvReply::Scanned { entries, more } = KvReply::decode(&reply)? else {
+            return Err("not an answer to scan".into());
+        };
+        after = entries.last().map(|(key, _)| key.clone());
+        for (key, value) in entries {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            all.insert(text(&key), text(&value));
+        }
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+fn serve() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [place, root, addresses] = &args[..] else {
+        return Err("usage: raftz-testnode PLACE ROOT ADDRESS,ADDRESS,…".into());
+    };
+    let place: usize = place.parse()?;
+    let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
+    let node = Arc::new(start(config(place, &addresses, Path::new(root))?)?);
+    let served = AtomicU64::new(0);
+    say("ready");
+    let mut clients: Option<Clients> = None;
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["load", tag, count] => {
+                let life = served.fetch_add(1, Ordering::Relaxed);
+                let tag = format!("{tag}.{life}");
+                clients = Some(Clients::start(&node, &tag, count.parse()?));
+            }
+            ["stop"] => {
+                if let Some(clients) = clients.take() {
+                    clients.stop();
+                }
+                say("stopped");
+            }
+            ["status"] => {
+                let status = node.status();
+                let leader = status.leader.map_or(0, |id| id.get());
+                let fault = status.fault.map(|fault| fault.to_string()).unwrap_or_default();
+                let disks = status.membership.members.values().filter(|m| m.disk_id.is_some());
+                let (disks, commit, applied) = (disks.count(), status.commit, status.applied);
+                say(&format!("status {leader} {commit} {applied} {disks} {fault}"));
+            }
+            ["dump"] => {
+                for (key, value) in dump(&node)? {
+                    say(&format!("holds {key} {value}"));
+                }
+                say("end");
+            }
+            _ => return Err(format!("unknown request {line:?}").into()),
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("failed {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
