@@ -17,11 +17,13 @@ pub use entry::{
 };
 pub use event::{Event, FaultReason, Role};
 pub use id::{Boot, ClusterId, DiskId, GroupId, Index, LogId, NodeId, OpId, SANE_MAX, Term, Token};
-pub use membership::{Base, ENTRY_BYTES_LIMIT, FEATURE_LEVEL, Member, Membership, Settings};
+pub use membership::{
+    APPEND_BYTES_LIMIT, Base, ENTRY_BYTES_LIMIT, FEATURE_LEVEL, Member, Membership, Settings,
+};
 pub use message::{
     Append, AppendOutcome, AppendReply, Forward, ForwardReply, ForwardedProposal, Heartbeat,
     HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, Vote, VoteReply,
 };
 pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
 pub use time::Now;
-pub use write::{Damage, HardState, Identity, Recovered, TermRun, WriteOp};
+pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

@@ -20,7 +20,10 @@ use raftz_core::types::*;
 fn a_pre_vote_granted_from_a_lower_term_counts() {
     // Node 1 made term 4 durable and restarted before anybody heard of it. Node 2 votes but cannot
     // stand, as its log is damaged, so it will never raise its own term. Node 3 is dead.
-    let damage = Some(Damage { first_faulty: Index(1), last_known: Some(LogId::ZERO) });
+    let damage = Some(Damage {
+        first_faulty: Index(1),
+        lost: Lost { last_known: Some(LogId::ZERO), term_max: Term(1) },
+    });
     let voter = Recovered { damage, ..recovered(2, 3, 3) };
     let mut net = Net::new(100, vec![Some(recovered(1, 3, 4)), Some(voter), None]);
     assert!(net.elects_within(60 * SECOND));

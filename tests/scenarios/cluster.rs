@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use raftz_core::raft;
 use raftz_core::replica::{Action, Call, Config, Input, Replica};
 use raftz_core::types::{
-    Base, Damage, DiskId, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
+    Base, DiskId, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
     Membership, Message, NodeId, Now, Outcome, Payload, Reply, Role, Settings, Term, Token,
 };
 
@@ -25,7 +25,7 @@ const WALL_AHEAD_US: u64 = 1_000_000_000;
 /// One member, alive or not.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    config: Config,
+    pub(crate) config: Config,
     seed: u64,
     pub(crate) replica: Option<Replica>,
     pub(crate) disk: Disk,
@@ -490,9 +490,9 @@ impl Cluster {
         node.disk.entries = entries;
     }
 
-    /// Loses everything on a disk from `damage.first_faulty` on.
-    pub(crate) fn sabotage(&mut self, id: NodeId, damage: Damage) {
-        self.nodes.get_mut(&id).unwrap().disk.sabotage(damage);
+    /// Loses everything on a disk from `first_faulty` on.
+    pub(crate) fn sabotage(&mut self, id: NodeId, first_faulty: Index, last: Option<LogId>) {
+        self.nodes.get_mut(&id).unwrap().disk.sabotage(first_faulty, last);
     }
 
     /// Replaces a dead node's directory by a new, empty one.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use raftz_core::types::{
     Base, Boot, ClusterId, Damage, DiskId, Entry, EntryKind, HardState, Identity, Index, LogId,
-    NodeId, OpId, Recovered, Term, TermRun, WriteOp,
+    Lost, NodeId, OpId, Recovered, TermRun, WriteOp,
 };
 
 /// What one node's storage holds, and the writes on their way to it.
@@ -18,7 +18,6 @@ pub(crate) struct Disk {
     pub(crate) entries: Vec<Entry>,
     commit: Index,
     pub(crate) damage: Option<Damage>,
-    damaged_term: Term,
     pub(crate) queue: VecDeque<WriteOp>,
 }
 
@@ -33,7 +32,6 @@ impl Disk {
             entries: Vec::new(),
             commit: Index::ZERO,
             damage: None,
-            damaged_term: Term::ZERO,
             queue: VecDeque::new(),
         }
     }
@@ -47,9 +45,8 @@ impl Disk {
         }
         self.entries = edit(std::mem::take(&mut self.entries), &op);
         // Damage is remembered until what was lost has been overwritten, durably.
-        let known = self.damage.map(|damage| damage.last_known);
-        if let (Some(known), Some(last)) = (known, op.entries.last())
-            && known.map_or(last.term > self.damaged_term, |known| last.id() >= known)
+        if let (Some(damage), Some(last)) = (self.damage, op.entries.last())
+            && damage.lost.is_overwritten_by(last.id())
         {
             self.damage = None;
         }
@@ -58,10 +55,10 @@ impl Disk {
     }
 
     /// Loses everything from the first faulty entry on.
-    pub(crate) fn sabotage(&mut self, damage: Damage) {
-        self.entries.truncate(damage.first_faulty.prev().0 as usize);
-        self.damage = Some(damage);
-        self.damaged_term = self.hard_state.term;
+    pub(crate) fn sabotage(&mut self, first_faulty: Index, last_known: Option<LogId>) {
+        self.entries.truncate(first_faulty.prev().0 as usize);
+        let lost = Lost { last_known, term_max: self.hard_state.term };
+        self.damage = Some(Damage { first_faulty, lost });
     }
 
     /// The last durable entry.

@@ -177,7 +177,7 @@ impl Oracle {
             let Some(disk) = nodes.get(voter).map(|node| &node.disk) else { return false };
             let lost = disk.damage.is_some_and(|damage| {
                 entry.index >= damage.first_faulty
-                    && damage.last_known.is_none_or(|known| entry.id() <= known)
+                    && damage.lost.last_known.is_none_or(|known| entry.id() <= known)
             });
             lost || disk.entry(entry.index).is_some_and(|held| held.id() == entry.id())
         };

@@ -169,3 +169,30 @@ fn proposals_for_ever_without_a_quorum_stay_within_the_bound() {
     assert!(bytes <= 4_000 + 200, "{bytes} bytes in the log");
     assert!(cluster.nodes[&node(1)].log.len() > 50);
 }
+
+/// A cluster founded for elections after 150 ms, in which node 1 is configured for 1 s with a heartbeat every
+/// 400 ms: each alone is sound, and what the others keep to was agreed on long before.
+fn with_a_slow_heart() -> Cluster {
+    let mut cluster = quiet(3);
+    cluster.crash(node(1), 0);
+    let raft = &mut cluster.nodes.get_mut(&node(1)).unwrap().config.raft;
+    raft.heartbeat_interval_us = 400_000;
+    raft.election_timeout_min_us = 1_000_000;
+    raft.election_timeout_max_us = 2_000_000;
+    cluster.start(node(1));
+    cluster.now_us += 150_000;
+    cluster
+}
+
+#[test]
+fn heartbeats_come_as_often_as_the_groups_faith_needs_whatever_the_leader_is_configured_to() {
+    let mut cluster = with_a_slow_heart();
+    let ids = cluster.ids();
+    cluster.step(node(1), ReplicaInput::Campaign);
+    cluster.run(10_000, &ids);
+    assert_eq!(cluster.leaders(), vec![node(1)]);
+    // 3 does not hear it, and must not find 2 without faith between two heartbeats.
+    cluster.cut.extend([(node(1), node(3)), (node(3), node(1))]);
+    cluster.run(20_000_000, &ids);
+    assert_eq!((cluster.leaders(), cluster.raft(node(1)).term()), (vec![node(1)], Term(1)));
+}

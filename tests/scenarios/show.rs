@@ -181,6 +181,6 @@ pub(crate) fn status(id: NodeId, status: &Status) -> Vec<String> {
 
 /// What a disk has lost.
 pub(crate) fn damage(damage: &Damage) -> String {
-    let known = damage.last_known.map_or("unknown".into(), |id| id.to_string());
+    let known = damage.lost.last_known.map_or("unknown".into(), |id| id.to_string());
     format!("damaged from {} (last was {known})", damage.first_faulty)
 }

@@ -32,7 +32,7 @@
 use std::collections::BTreeMap;
 
 use raftz_core::replica::Input;
-use raftz_core::types::{Damage, HardState, Index, LogId, NodeId, Term};
+use raftz_core::types::{HardState, Index, LogId, NodeId, Term};
 
 use super::by_hand;
 use super::cluster::{Cluster, Plan, Voice, node};
@@ -402,7 +402,7 @@ fn life(cluster: &mut Cluster, words: &Words<'_>) {
         _ => {
             let last_known = words.named.get("last").map(|word| log_id(word));
             let first_faulty = Index(words.number("from").expect("sabotage 1 from=3"));
-            cluster.sabotage(id, Damage { first_faulty, last_known });
+            cluster.sabotage(id, first_faulty, last_known);
         }
     }
 }

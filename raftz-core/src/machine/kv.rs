@@ -34,6 +34,9 @@ pub use snapshot::KvView;
 pub const SCAN_ENTRIES_MAX: usize = 10_000;
 /// Once the answer to a scan holds this many bytes of keys and values it ends, with `more` set.
 pub const SCAN_REPLY_BYTES_MAX: usize = 1 << 20;
+/// The longest value that the answer to a failed [`KvCommand::CompareAndSet`] repeats: a small
+/// command must not cost every replica a large answer.
+pub const REPEATED_BYTES_MAX: usize = 4096;
 const EMPTY_KEY: &str = "the key is empty; a key has at least one byte";
 
 /// The key-value store. A [`StateMachine`] that never blocks.
@@ -98,7 +101,12 @@ impl KvStore {
                     }
                     KvReply::Swapped
                 } else {
-                    KvReply::NotSwapped { actual: actual.cloned() }
+                    match actual {
+                        Some(value) if value.len() > REPEATED_BYTES_MAX => {
+                            KvReply::NotSwappedLarge { actual_bytes: value.len() as u64 }
+                        }
+                        actual => KvReply::NotSwapped { actual: actual.cloned() },
+                    }
                 }
             }
             KvCommand::Increment { key, by } => {

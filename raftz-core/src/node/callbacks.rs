@@ -5,6 +5,7 @@
 //! call, so their number is capped: beyond the cap the newest are dropped and counted.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -27,6 +28,8 @@ pub(crate) enum Item {
     /// A completion. The permit is given back after it ran, so that a slow callback is felt at
     /// intake.
     Done(Done, Outcome, Permit),
+    /// The waker of a future whose value is there; bounded by the permit of its call.
+    Wake(Waker, Permit),
     /// An event.
     Event(GroupId, Event),
     /// A log line.
@@ -71,7 +74,7 @@ impl Callbacks {
         }
         for item in items.drain(..) {
             let capped = match &item {
-                Item::Done(..) => false,
+                Item::Done(..) | Item::Wake(..) => false,
                 Item::Event(..) | Item::Warn(_) => true,
             };
             if capped {
@@ -143,8 +146,13 @@ fn perform(item: Item, observer: Option<&EventObserver>) {
             drop(permit);
             report("a completion callback", ran);
         }
+        Item::Wake(waker, permit) => {
+            let ran = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
+            drop(permit);
+            report("a future's waker", ran);
+        }
         Item::Event(group, event) => {
-            report("the log subscriber", threads::guarded(|| log_event(group, &event)));
+            report("the log subscriber", logged(|| log_event(group, &event)));
             if let Some(observer) = observer {
                 let ran = threads::guarded(|| {
                     threads::run_inside("the event callback", || observer(group, &event));
@@ -153,15 +161,20 @@ fn perform(item: Item, observer: Option<&EventObserver>) {
             }
         }
         Item::Warn(text) => {
-            let _ = threads::guarded(|| tracing::warn!("{text}"));
+            let _ = logged(|| tracing::warn!("{text}"));
         }
     }
 }
 
 fn report(what: &str, ran: Result<(), String>) {
     if let Err(panic) = ran {
-        let _ = threads::guarded(|| tracing::error!(%panic, "{what} panicked"));
+        let _ = logged(|| tracing::error!(%panic, "{what} panicked"));
     }
+}
+
+/// Writes log lines. The subscriber is a user's code: it may panic, and must not wait for the node.
+pub(super) fn logged(lines: impl FnOnce()) -> Result<(), String> {
+    threads::guarded(|| threads::run_inside("the log subscriber", lines))
 }
 
 fn log_event(group: GroupId, event: &Event) {

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 
 use parking_lot::Mutex;
 
@@ -13,6 +14,7 @@ use crate::types::{Outcome, Refusal, Token, Unknown};
 
 use super::callbacks::{Callbacks, Done, Item};
 use super::pending::Slot;
+use super::threads;
 
 /// What a call costs beyond its payload: an estimate of the bookkeeping around it.
 pub(crate) const CALL_OVERHEAD_BYTES: u64 = 256;
@@ -92,18 +94,20 @@ impl Collector {
         Arc::new(Self { state: Mutex::new((vec![None; count], count)), slot })
     }
 
-    fn put(&self, at: usize, outcome: Outcome) {
+    #[must_use = "nobody else wakes the future"]
+    fn put(&self, at: usize, outcome: Outcome) -> Option<Waker> {
         let mut state = self.state.lock();
         let (outcomes, missing) = &mut *state;
-        let Some(place) = outcomes.get_mut(at) else { return };
+        let place = outcomes.get_mut(at)?;
         if place.replace(outcome).is_none() {
             *missing -= 1;
         }
-        if *missing == 0 {
-            let all = outcomes.drain(..).flatten().collect();
-            drop(state);
-            self.slot.fill(all);
+        if *missing > 0 {
+            return None;
         }
+        let all = outcomes.drain(..).flatten().collect();
+        drop(state);
+        self.slot.fill(all)
     }
 }
 
@@ -139,15 +143,17 @@ impl Caller {
         self.body = None;
     }
 
-    /// Tells the caller how it ended; a user's function is put on `later`, for the callback thread.
+    /// Tells the caller how it ended; what is a user's code (a completion, a future's waker) is put
+    /// on `later`, for the callback thread.
     pub(crate) fn answer(mut self, outcome: Outcome, later: &mut Vec<Item>) {
-        match self.body.take() {
-            Some((Sink::Slot(slot), _permit)) => slot.fill(outcome),
-            Some((Sink::Batch(collector, at), _permit)) => collector.put(at, outcome),
-            Some((Sink::Callback(done, _), permit)) => {
-                later.push(Item::Done(done, outcome, permit))
-            }
-            None => {}
+        let Some((sink, permit)) = self.body.take() else { return };
+        let waker = match sink {
+            Sink::Slot(slot) => slot.fill(outcome),
+            Sink::Batch(collector, at) => collector.put(at, outcome),
+            Sink::Callback(done, _) => return later.push(Item::Done(done, outcome, permit)),
+        };
+        if let Some(waker) = waker {
+            later.push(Item::Wake(waker, permit));
         }
     }
 }
@@ -159,13 +165,17 @@ impl Drop for Caller {
         } else {
             Outcome::Refused(Refusal::ShuttingDown)
         };
-        match self.body.take() {
+        let waker = match self.body.take() {
             Some((Sink::Slot(slot), _permit)) => slot.fill(outcome),
             Some((Sink::Batch(collector, at), _permit)) => collector.put(at, outcome),
             Some((Sink::Callback(done, callbacks), permit)) => {
-                callbacks.push(Item::Done(done, outcome, permit));
+                return callbacks.push(Item::Done(done, outcome, permit));
             }
-            None => {}
+            None => None,
+        };
+        // The node ends or the call was never taken in: there may be no callback thread to ask.
+        if let Some(waker) = waker {
+            let _ = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
         }
     }
 }
@@ -286,10 +296,10 @@ mod tests {
         let slot = Slot::empty();
         let collector = Collector::new(2, Arc::clone(&slot));
         let full = || Outcome::Refused(Refusal::StorageFull);
-        collector.put(1, full());
-        collector.put(1, full());
+        assert!(collector.put(1, full()).is_none());
+        assert!(collector.put(1, full()).is_none());
         assert_eq!(slot.take(), None);
-        collector.put(0, Outcome::Refused(Refusal::Overwritten));
+        assert!(collector.put(0, Outcome::Refused(Refusal::Overwritten)).is_none());
         assert_eq!(slot.take().unwrap(), [Outcome::Refused(Refusal::Overwritten), full()]);
     }
 }

@@ -110,9 +110,10 @@ pub struct Config {
     /// Default `true`; otherwise they are refused with `NotLeader` and a hint.
     pub forward: bool,
 
-    /// Largest payload of a command. Fixed for the whole cluster when it is founded. Default 4 MiB.
+    /// Largest payload of a command. Fixed for the whole cluster when it is founded; afterwards what
+    /// the log says counts, not this. Default 4 MiB.
     pub entry_bytes_max: u64,
-    /// Most entry bytes in one message; an entry larger than this travels alone. Default 1 MiB.
+    /// Most entry bytes in one message, at most 16 MiB; a larger entry travels alone. Default 1 MiB.
     pub append_bytes_max: u64,
     /// Most entry bytes on the way to one peer. Default 8 MiB.
     pub window_bytes: u64,
@@ -136,7 +137,7 @@ pub struct Config {
     /// Most bytes that wait to be sent to one peer. Default 32 MiB.
     pub link_queue_bytes_max: u64,
 
-    /// Size of one log file. Default 64 MiB.
+    /// Size of one log file, at most 64 GiB. Default 64 MiB.
     pub segment_bytes: u64,
     /// Free disk space below which proposals are refused while everything else goes on.
     /// Default 256 MiB.

@@ -84,6 +84,9 @@ impl Turn {
             host.take_event(now, event);
         }
         host.take_calls(now, &mut self.batch.calls);
+        for group in std::mem::take(&mut self.batch.campaigns) {
+            host.step(now, group, Input::Campaign);
+        }
         tick(host, now);
         let mut budget = ApplyBudget::TURN;
         loop {
@@ -102,6 +105,7 @@ impl Turn {
                 break;
             }
         }
+        host.answer_inline();
         host.log.tick(now.boot_us);
         host.publish();
         Ok(())
@@ -142,6 +146,8 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
             (Refusal::Faulted { reason: reason.clone() }, Unknown::Faulted { reason })
         }
     };
+    // First: whoever is answered in the following may look there for the reason.
+    let _ = threads::guarded(|| host.publish_last());
     let left = host.shared.intake.end(refusal.clone());
     for call in left.calls {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
@@ -158,6 +164,5 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     if let Some(lane) = &host.apply {
         lane.stop();
     }
-    host.publish_last();
     host.shared.callbacks.close();
 }

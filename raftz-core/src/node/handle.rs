@@ -174,8 +174,11 @@ impl Node {
         let slot = Slot::empty();
         let job = QueryJob::new(request, Arc::clone(&slot), permit);
         self.shared.intake.notify([Note::Query(GroupId::FIRST, job)]);
-        slot.take_until(clock::deadline_us(timeout))
-            .unwrap_or(Err(NodeError::QueryTimeout { waited_ms: ms(timeout) }))
+        match slot.take_until(clock::deadline_us(timeout)) {
+            Some(Err(NodeError::ShutDown)) => Err(stopped(&self.status())),
+            Some(answer) => answer,
+            None => Err(NodeError::QueryTimeout { waited_ms: ms(timeout) }),
+        }
     }
 
     /// How the node is. Waits for the event loop to say so, which is a matter of microseconds;
@@ -239,7 +242,7 @@ impl Node {
     /// Makes this node stand for election now instead of waiting for its timeout. It wins only
     /// if the others agree.
     pub fn campaign(&self) {
-        self.shared.intake.notify([Note::Campaign(GroupId::FIRST)]);
+        self.shared.intake.campaign(GroupId::FIRST);
     }
 
     /// Stops the node: refuses new calls, answers those in flight, seals and closes the log, and

@@ -1,7 +1,7 @@
 //! The host: the replicas of this process and what they share (transport, lanes, callers), with
 //! the deeds for each action that a replica asks for. The order of a turn stands in `event_loop`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::replica::{Action, Call, Input, Replica};
@@ -67,6 +67,27 @@ impl ApplyBudget {
     }
 }
 
+/// What inline machines may still answer in this turn; the rest waits for the next, so that no
+/// number of questions costs a heartbeat.
+struct QueryBudget {
+    queries: usize,
+    reply_bytes: u64,
+}
+
+impl QueryBudget {
+    /// A whole turn's worth.
+    const TURN: Self = Self { queries: 256, reply_bytes: 1 << 20 };
+
+    const fn is_left(&self) -> bool {
+        self.queries > 0 && self.reply_bytes > 0
+    }
+
+    const fn spend(&mut self, reply_bytes: u64) {
+        self.queries -= 1;
+        self.reply_bytes = self.reply_bytes.saturating_sub(reply_bytes);
+    }
+}
+
 /// Where a group's machine runs.
 pub(super) enum Machine {
     /// On the event loop.
@@ -75,6 +96,8 @@ pub(super) enum Machine {
         applier: Box<Applier>,
         /// What it is to apply; its entries are on their way from the read lane when empty.
         range: Option<Range>,
+        /// Questions to it, in order.
+        queries: VecDeque<QueryJob>,
     },
     /// On the apply lane's thread.
     Lane,
@@ -189,7 +212,6 @@ impl Host {
             }
             Note::Query(group, job) => self.query(group, job),
             Note::RefreshStatus => self.status_wanted = true,
-            Note::Campaign(group) => self.step(now, group, Input::Campaign),
             Note::Shutdown => {
                 self.stopping = true;
                 self.step_all(now, &Input::Shutdown);
@@ -269,8 +291,8 @@ impl Host {
     }
 
     fn query(&mut self, group: GroupId, job: QueryJob) {
-        match self.members.get(&group).map(|member| &member.machine) {
-            Some(Machine::Inline { applier, .. }) => applier.query(job),
+        match self.members.get_mut(&group).map(|member| &mut member.machine) {
+            Some(Machine::Inline { queries, .. }) => queries.push_back(job),
             Some(Machine::Lane) => match &self.apply {
                 Some(lane) => lane.query(group, job),
                 None => drop(job),
@@ -327,10 +349,16 @@ impl Host {
         let Err(error) = self.transport.send(to, codec::encode(group, message)) else { return };
         match message {
             Message::Forward(forward) => {
-                self.unsent.push((group, Input::ForwardUnsent { id: forward.id }));
+                let is_too_large = error == SendError::TooLarge;
+                self.unsent.push((group, Input::ForwardUnsent { id: forward.id, is_too_large }));
             }
             Message::ForwardReply(reply) if error == SendError::TooLarge => {
                 self.send_in_parts(group, to, reply);
+            }
+            Message::Raft(_) if error == SendError::TooLarge => {
+                // Nodes of one cluster agree on the largest entry, so this is a peer's mistake.
+                let detail = format!("node {to} takes no message as large as it needs");
+                self.tell(group, Event::NetworkTrouble { detail });
             }
             Message::ForwardReply(_) | Message::Raft(_) => {}
         }
@@ -381,7 +409,9 @@ impl Host {
         let groups: Vec<GroupId> = self.members.keys().copied().collect();
         for group in groups {
             let Some(member) = self.members.get_mut(&group) else { continue };
-            let Machine::Inline { applier, range: wanted } = &mut member.machine else { continue };
+            let Machine::Inline { applier, range: wanted, .. } = &mut member.machine else {
+                continue;
+            };
             let Some(range) = wanted else { continue };
             let entries = budget.take(&range.entries[range.done..]);
             let Some(upto) = entries.last().map(|entry| entry.index) else { continue };
@@ -407,11 +437,27 @@ impl Host {
         stepped
     }
 
+    /// Lets inline machines answer questions, within a turn's budget.
+    pub(super) fn answer_inline(&mut self) {
+        let mut budget = QueryBudget::TURN;
+        for member in self.members.values_mut() {
+            let Machine::Inline { applier, queries, .. } = &mut member.machine else { continue };
+            while budget.is_left()
+                && let Some(job) = queries.pop_front()
+            {
+                budget.spend(applier.query(job));
+            }
+        }
+    }
+
     /// Whether an inline machine has something at hand that the last turn left over.
     pub(super) fn has_inline_work(&self) -> bool {
         self.members.values().any(|member| match &member.machine {
-            Machine::Inline { range: Some(range), .. } => range.done < range.entries.len(),
-            Machine::Inline { range: None, .. } | Machine::Lane => false,
+            Machine::Inline { range, queries, .. } => {
+                let unapplied = range.as_ref().is_some_and(|r| r.done < r.entries.len());
+                unapplied || !queries.is_empty()
+            }
+            Machine::Lane => false,
         })
     }
 

@@ -3,6 +3,7 @@
 //! One lock and at most one wake for everything that comes while the loop is busy or asleep: the
 //! loop takes the whole queue at once, and only the first sender after it fell asleep wakes it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -62,17 +63,20 @@ impl QueryJob {
 
     /// Answers it.
     pub(crate) fn answer(mut self, result: Result<Reply, NodeError>) {
+        self.fill(result);
+    }
+
+    fn fill(&mut self, result: Result<Reply, NodeError>) {
         if let Some(slot) = self.answer.take() {
-            slot.fill(result);
+            // Queries are only ever waited for by a blocked thread: there is no waker.
+            drop(slot.fill(result));
         }
     }
 }
 
 impl Drop for QueryJob {
     fn drop(&mut self) {
-        if let Some(slot) = self.answer.take() {
-            slot.fill(Err(NodeError::ShutDown));
-        }
+        self.fill(Err(NodeError::ShutDown));
     }
 }
 
@@ -113,8 +117,6 @@ pub(crate) enum Note {
     Query(GroupId, QueryJob),
     /// Somebody wants a fresh status.
     RefreshStatus,
-    /// Campaign now.
-    Campaign(GroupId),
     /// Answer everybody and end.
     Shutdown,
 }
@@ -126,11 +128,13 @@ pub(crate) struct Batch {
     pub(crate) calls: Vec<QueuedCall>,
     /// The rest, in order.
     pub(crate) notes: Vec<Note>,
+    /// Groups that are to campaign. A set, so that asking again costs nothing.
+    pub(crate) campaigns: BTreeSet<GroupId>,
 }
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.notes.is_empty()
+        self.calls.is_empty() && self.notes.is_empty() && self.campaigns.is_empty()
     }
 }
 
@@ -210,6 +214,15 @@ impl Intake {
         }
         queue.batch.notes.extend(notes);
         let wake = !queue.batch.is_empty() && std::mem::take(&mut queue.asleep);
+        drop(queue);
+        self.wake_if(wake);
+    }
+
+    /// Asks that a group's member stand for election.
+    pub(crate) fn campaign(&self, group: GroupId) {
+        let mut queue = self.queue.lock();
+        queue.batch.campaigns.insert(group);
+        let wake = std::mem::take(&mut queue.asleep);
         drop(queue);
         self.wake_if(wake);
     }

@@ -1,7 +1,7 @@
 //! A caller's side of a call in flight: a standard future that can also be waited for.
 //!
-//! The event loop fills the slot itself; no other thread stands between a commit and the caller it
-//! wakes.
+//! The event loop fills the slot itself; no other thread stands between a commit and the blocked
+//! caller it wakes. A future's waker is its executor's code, so the callback thread calls it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -49,21 +49,17 @@ impl<T> Slot<T> {
         Arc::new(Self { state, filled: Condvar::new() })
     }
 
-    /// Gives the value and wakes whoever waits for it.
-    pub(crate) fn fill(&self, value: T) {
+    /// Gives the value and wakes the thread that waits for it. A future's waker is returned: it is
+    /// its executor's code, and is not to run on the event loop.
+    #[must_use = "nobody else wakes the future"]
+    pub(crate) fn fill(&self, value: T) -> Option<Waker> {
         let mut state = self.state.lock();
         state.value = Some(value);
         let waker = state.waker.take();
-        let waiting = state.waiting;
-        drop(state);
-        if waiting {
+        if state.waiting {
             self.filled.notify_all();
         }
-        if let Some(waker) = waker {
-            // An executor's code, on the event loop: neither its panic nor what it drops (perhaps
-            // the node) may hold the loop up.
-            let _ = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
-        }
+        waker
     }
 
     /// The value, if it is there.
@@ -88,14 +84,15 @@ impl<T> Slot<T> {
     }
 
     fn poll(&self, context: &Context<'_>) -> Poll<T> {
+        // Cloning and dropping wakers is the executor's code, too: not under the lock.
+        let mut waker = Some(context.waker().clone());
         let mut state = self.state.lock();
-        match state.value.take() {
-            Some(value) => Poll::Ready(value),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        let value = state.value.take();
+        if value.is_none() {
+            std::mem::swap(&mut state.waker, &mut waker);
         }
+        drop(state);
+        value.map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
     fn a_wait_ends_with_the_value_from_another_thread() {
         let (slot, pending) = pending(Duration::from_secs(10));
         let waiter = std::thread::Builder::new().spawn(move || pending.wait()).unwrap();
-        slot.fill(refused());
+        assert!(slot.fill(refused()).is_none());
         assert_eq!(waiter.join().unwrap(), refused());
     }
 
@@ -214,7 +211,7 @@ mod tests {
     fn a_short_wait_can_be_repeated() {
         let (slot, mut pending) = pending(Duration::from_secs(10));
         assert_eq!(pending.wait_timeout(Duration::from_millis(1)), None);
-        slot.fill(refused());
+        assert!(slot.fill(refused()).is_none());
         assert_eq!(pending.wait_timeout(Duration::from_millis(1)), Some(refused()));
     }
 
@@ -224,7 +221,7 @@ mod tests {
         let outcome = threads::run_inside("a callback", || waiting.wait());
         assert!(matches!(outcome, Outcome::Unknown(Unknown::InCallback { .. })));
         let (slot, answered) = pending(Duration::from_secs(10));
-        slot.fill(refused());
+        assert!(slot.fill(refused()).is_none());
         assert_eq!(threads::run_inside("a callback", || answered.wait()), refused());
     }
 
@@ -242,7 +239,7 @@ mod tests {
         let (slot, pending) = pending(Duration::from_secs(10));
         let mut pending = std::pin::pin!(pending);
         assert!(pending.as_mut().poll(&mut context).is_pending());
-        slot.fill(refused());
+        slot.fill(refused()).unwrap().wake();
         assert_eq!(count.0.load(Ordering::SeqCst), 1);
         assert_eq!(pending.as_mut().poll(&mut context), Poll::Ready(refused()));
     }

@@ -1,7 +1,7 @@
 //! How a node comes to life: the order in which its parts are made, so that whatever is wrong is
 //! told before anything is changed, and nothing is left behind by a start that failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,10 +127,12 @@ fn start(
 ) -> Result<Node, NodeError> {
     let (storage, recovered) = stores::open(&config)?;
     check_identity(&config, &recovered)?;
+    let (config, configured) = (agreed(&config, &recovered)?, config);
     let Identity { cluster, epoch, node, disk, founders_hash } = recovered.identity;
     let hello = Hello::peer(cluster, epoch, node, disk, recovered.boot, founders_hash);
     let membership = latest_membership(&recovered);
-    let transport = connect(&config, hello, &membership)?;
+    let transport = guarded(|| connect(&config, hello, &membership))
+        .unwrap_or_else(|panic| Err(NodeError::Network(format!("it panicked: {panic}"))))?;
     let listen_address = transport.local_address();
     let machine = guarded(machine)
         .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;
@@ -140,7 +142,7 @@ fn start(
     let thread = Arc::clone(&callbacks);
     let observer = config.on_event.clone();
     threads.spawn("call", move || thread.run(observer))?;
-    callbacks.push_all(&mut news(&config, &recovered, &membership));
+    callbacks.push_all(&mut news(&configured, &recovered, &membership));
 
     let shared = Arc::new(Shared {
         intake: Arc::new(Intake::new()),
@@ -151,15 +153,17 @@ fn start(
     let defaults = Defaults {
         timeout: Duration::from_millis(config.propose_timeout_ms),
         forward: config.forward,
-        entry_bytes_max: recovered.base.settings.entry_bytes_max,
+        entry_bytes_max: config.entry_bytes_max,
     };
     let id = config.node_id;
-    let started =
-        host(&config, Arc::clone(&shared), transport, storage, &recovered, machine, &threads)
-            .and_then(|host| {
-                shared.intake.set_waker(host.transport.waker());
-                threads.spawn("loop", move || event_loop::run(host))
-            });
+    let put_together =
+        || host(&config, Arc::clone(&shared), transport, storage, &recovered, machine, &threads);
+    let started = guarded(put_together)
+        .unwrap_or_else(|panic| Err(stores::custom_panicked("first calls", &panic)))
+        .and_then(|host| {
+            shared.intake.set_waker(host.transport.waker());
+            threads.spawn("loop", move || event_loop::run(host))
+        });
     if let Err(error) = started {
         // The host was dropped with its lanes, which ends their threads.
         callbacks.close();
@@ -191,11 +195,11 @@ fn host(
         Arc::clone(&intake),
         threads,
     )?;
-    let applier = Applier::new(group, machine, reader, config.apply_bytes_max);
+    let applier = Box::new(Applier::new(group, machine, reader, config.apply_bytes_max));
     let (machine, apply) = if applier.never_blocks() {
-        (Machine::Inline { applier: Box::new(applier), range: None }, None)
+        (Machine::Inline { applier, range: None, queries: VecDeque::new() }, None)
     } else {
-        let lane = ApplyLane::start(BTreeMap::from([(group, applier)]), intake, threads)?;
+        let lane = ApplyLane::start(BTreeMap::from([(group, *applier)]), intake, threads)?;
         (Machine::Lane, Some(lane))
     };
     let replica = Replica::new(
@@ -271,6 +275,16 @@ fn check_identity(config: &Config, recovered: &Recovered) -> Result<(), NodeErro
     Ok(())
 }
 
+/// The configuration with what the cluster has agreed on in the place of what it says itself.
+fn agreed(config: &Config, recovered: &Recovered) -> Result<Config, NodeError> {
+    let mut agreed = config.clone();
+    agreed.entry_bytes_max = recovered.base.settings.entry_bytes_max;
+    agreed.validate().map_err(|error| {
+        ConfigError::Contradiction(format!("{error} (entry_bytes_max is the cluster's own)"))
+    })?;
+    Ok(agreed)
+}
+
 /// What a person should know about this start.
 fn news(config: &Config, recovered: &Recovered, membership: &Membership) -> Vec<Item> {
     let mut news: Vec<Item> = recovered
@@ -278,6 +292,13 @@ fn news(config: &Config, recovered: &Recovered, membership: &Membership) -> Vec<
         .iter()
         .map(|note| Item::Warn(format!("node {}: {note}", config.node_id)))
         .collect();
+    let agreed = recovered.base.settings.entry_bytes_max;
+    if config.entry_bytes_max != agreed {
+        news.push(Item::Warn(format!(
+            "node {}: entry_bytes_max = {} is ignored, the cluster was founded with {agreed}",
+            config.node_id, config.entry_bytes_max
+        )));
+    }
     if let Some(difference) = founders_differ(config, membership) {
         news.push(Item::Warn(format!(
             "node {}: the configured founders are ignored, the membership in the log counts: {difference}",

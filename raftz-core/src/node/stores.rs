@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use crate::storage::vfs::RealVfs;
 use crate::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
-use crate::storage::{MemoryStorage, Storage};
+use crate::storage::{MemoryStorage, Storage, StorageError};
 use crate::transport::Transport;
 use crate::transport::handshake::Identity as Hello;
 use crate::transport::tcp::{Listen, TcpConfig, TcpTransport};
-use crate::types::{DiskId, GroupId, Identity, Recovered};
+use crate::types::{APPEND_BYTES_LIMIT, DiskId, GroupId, Identity, Recovered};
 
 use super::clock;
 use super::config::{Config, StorageKind};
 use super::error::NodeError;
+use super::threads::guarded;
 
 /// Formats the configured directory.
 pub(super) fn bootstrap(config: &Config) -> Result<(), NodeError> {
@@ -39,7 +40,9 @@ pub(super) fn is_formatted(config: &Config) -> Result<bool, NodeError> {
 pub(super) fn open(config: &Config) -> Result<(Box<dyn Storage>, Recovered), NodeError> {
     match &config.storage {
         StorageKind::Memory => Ok(in_memory(config)),
-        StorageKind::Custom(make) => make(config).map_err(NodeError::from),
+        StorageKind::Custom(make) => guarded(|| make(config))
+            .map_err(|panic| custom_panicked("factory", &panic))?
+            .map_err(NodeError::from),
         StorageKind::Directory(path) => {
             let expect = Expect { cluster: config.cluster_id, node: config.node_id };
             let vfs = Arc::new(RealVfs);
@@ -47,6 +50,16 @@ pub(super) fn open(config: &Config) -> Result<(Box<dyn Storage>, Recovered), Nod
             Ok((Box::new(wal), recovered))
         }
     }
+}
+
+/// What is told of a store of the user's own that panicked while the node started.
+pub(super) fn custom_panicked(part: &str, panic: &str) -> NodeError {
+    let source = std::io::Error::other(format!("it panicked: {panic}"));
+    NodeError::Storage(StorageError::Io {
+        path: "the custom storage".into(),
+        doing: format!("its {part}"),
+        source: Arc::new(source),
+    })
 }
 
 fn wal_options(config: &Config) -> WalOptions {
@@ -95,9 +108,10 @@ pub(super) fn tcp(
     let mut tcp = TcpConfig::new(hello, Listen::Bound(listener));
     tcp.insecure_plaintext = config.insecure_plaintext;
     tcp.seed = config.seed.unwrap_or_else(clock::random_u64);
-    let frame_bytes = config.append_bytes_max.saturating_add(config.entry_bytes_max);
-    // Twice that leaves room for headers and for a batch that its last entry carries over.
-    // A length on the wire has 32 bits, and the largest must still be refused.
+    // What any node of this cluster may send, whatever its own configuration says. Twice that
+    // leaves room for headers and for a batch that its last entry carries over. A length on the
+    // wire has 32 bits, and the largest must still be refused.
+    let frame_bytes = APPEND_BYTES_LIMIT.saturating_add(config.entry_bytes_max);
     let frame_bytes = frame_bytes.saturating_mul(2).min(u64::from(u32::MAX));
     let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
     let limits = &mut tcp.limits;

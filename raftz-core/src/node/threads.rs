@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods, reason = "the one place where the runtime starts threads")]
 
 use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -22,7 +23,7 @@ thread_local! {
 
 /// What this thread must not wait in, or `None` for a thread that is free to wait.
 pub(crate) fn inside() -> Option<&'static str> {
-    INSIDE.get()
+    INSIDE.get().or_else(|| on_loop().then_some("the event loop"))
 }
 
 /// Whether this thread is some node's event loop.
@@ -62,8 +63,16 @@ pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     // What `f` touched is never used again by a caller that gets the error, so that a broken
     // invariant inside it cannot be observed.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(f))
-        .map_err(|payload| panic_text(payload.as_ref()))
+    std::panic::catch_unwind(AssertUnwindSafe(f)).map_err(|payload| {
+        let text = panic_text(payload.as_ref());
+        // The payload's destructor is a user's code as well. What even that panics with is leaked:
+        // dropping it could go on like this for ever.
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+        if let Err(another) = dropped {
+            std::mem::forget(another);
+        }
+        text
+    })
 }
 
 /// The threads of one node.
@@ -206,6 +215,18 @@ mod tests {
         *gate.0.lock() = true;
         gate.1.notify_all();
         threads.join_until(soon()).unwrap();
+    }
+
+    #[test]
+    fn a_panic_whose_payload_panics_when_it_is_dropped_goes_no_further() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose, again");
+            }
+        }
+        let ran = guarded(|| std::panic::panic_any(Bomb));
+        assert_eq!(ran, Err("a panic without text".to_owned()));
     }
 
     #[test]

@@ -377,6 +377,12 @@ impl Raft {
         (min, election_timeout_max_us.max(min.saturating_add(spread)))
     }
 
+    /// The local interval, but never so rare that a voter's faith would not outlast two missed ones.
+    pub(super) fn heartbeat_interval_us(&self) -> u64 {
+        let faith = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
+        self.config.heartbeat_interval_us.min(faith / 3).max(1)
+    }
+
     pub(super) fn send(&self, to: NodeId, body: RaftBody, actions: &mut Vec<Action>) {
         let message = RaftMessage { term: self.hard.term, body };
         actions.push(Action::Send { to, message });
@@ -485,6 +491,11 @@ impl Raft {
     /// The membership in force.
     pub fn membership(&self) -> &Membership {
         self.configs.latest().1
+    }
+
+    /// Whether its disk has lost entries that the leader has not replaced yet.
+    pub const fn is_damaged(&self) -> bool {
+        self.damage.is_some()
     }
 
     /// Whether it leads and knows everything older to be committed.

@@ -37,7 +37,7 @@ impl Raft {
     fn voting_last(&self) -> Option<LogId> {
         match self.damage {
             None => Some(self.log.last()),
-            Some(damage) => damage.last_known.map(|known| known.max(self.log.last())),
+            Some(damage) => damage.lost.last_known.map(|known| known.max(self.log.last())),
         }
     }
 

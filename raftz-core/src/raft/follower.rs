@@ -36,7 +36,7 @@ impl Raft {
         }
         self.advance_verified(matched);
         self.commit_to(commit.min(matched));
-        self.heal(commit, actions);
+        self.heal(actions);
         let covering = self.covering(matched);
         let reply = AppendReply { session, outcome: AppendOutcome::Matched { matched } };
         self.send_promise(from, RaftBody::AppendReply(reply), covering, actions);
@@ -115,25 +115,19 @@ impl Raft {
             heartbeat.commit.index.min(verified)
         };
         self.commit_to(proved);
-        self.heal(heartbeat.commit.index, actions);
+        self.heal(actions);
         self.answer_heartbeat(from, heartbeat, actions);
     }
 
-    /// A damaged node is whole again once the leader has replaced what it lost: when its log is no
-    /// shorter than it was known to be, or, if that is not known, when it holds everything that a
-    /// leader has committed in its own term. Whatever this node ever helped to commit is in there.
-    fn heal(&mut self, leader_commit: Index, actions: &mut Vec<Action>) {
-        let Some(Damage { last_known, .. }) = self.damage else { return };
+    /// A damaged node is whole again once the leader has replaced what it lost. Its storage judges by
+    /// the same rule when this is durable, so that a restart does not make it damaged again.
+    fn heal(&mut self, actions: &mut Vec<Action>) {
+        let Some(Damage { lost, .. }) = self.damage else { return };
         let RoleState::Follower { verified } = self.role else { return };
-        let whole = match last_known {
-            Some(known) => self.log.last() >= known && verified >= self.log.last().index,
-            None => {
-                verified >= leader_commit && self.log.term_at(leader_commit) == Some(self.hard.term)
-            }
-        };
-        if whole {
+        let last = self.log.last();
+        if verified >= last.index && lost.is_overwritten_by(last) {
             self.damage = None;
-            actions.push(Action::Event(Event::Healed { upto: self.log.last().index }));
+            actions.push(Action::Event(Event::Healed { upto: last.index }));
             self.await_election();
         }
     }

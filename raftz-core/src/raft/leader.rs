@@ -43,7 +43,7 @@ impl Raft {
         self.role = RoleState::Leader(Box::new(Leader {
             first,
             peers: BTreeMap::new(),
-            heartbeat_due_us: self.now.boot_us.saturating_add(self.config.heartbeat_interval_us),
+            heartbeat_due_us: self.now.boot_us.saturating_add(self.heartbeat_interval_us()),
             notice_due_us: None,
             round: 0,
             sessions: 0,
@@ -383,7 +383,7 @@ impl Raft {
         let Some(term) = self.log.term_at(self.commit) else { return };
         let commit = LogId::new(term, self.commit);
         let sent_us = self.now.boot_us;
-        let interval = self.config.heartbeat_interval_us;
+        let interval = self.heartbeat_interval_us();
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.round += 1;
         leader.heartbeat_due_us = sent_us.saturating_add(interval);
@@ -403,7 +403,7 @@ impl Raft {
     /// Under load appends carry the commit index; the last one of a burst is told a little later.
     fn plan_commit_notice(&mut self) {
         let commit = self.commit;
-        let delay = self.config.heartbeat_interval_us / COMMIT_NOTICE_PARTS;
+        let delay = self.heartbeat_interval_us() / COMMIT_NOTICE_PARTS;
         let now_us = self.now.boot_us;
         let RoleState::Leader(leader) = &mut self.role else { return };
         let untold = leader

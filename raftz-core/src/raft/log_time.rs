@@ -4,7 +4,7 @@
 //! pace of its boottime clock, and leans towards wall time by at most a tenth of that pace, so a
 //! step of the wall clock never shows. While there is no leader it stands still.
 
-use crate::types::Now;
+use crate::types::{Now, SANE_MAX};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogClock {
@@ -35,6 +35,8 @@ impl LogClock {
         if elapsed > 0 {
             self.read = now;
         }
+        // Never a stamp that the followers would refuse as absurd.
+        self.at_us = self.at_us.min(SANE_MAX);
         self.at_us
     }
 }
@@ -70,6 +72,13 @@ mod tests {
             clock.stamp_us(now(step, 1_000_000));
         }
         assert_eq!(clock.stamp_us(now(1_000, 1_000_000)), 2_100);
+    }
+
+    #[test]
+    fn it_stands_still_at_the_highest_stamp_that_anybody_accepts() {
+        let mut clock = LogClock::start(SANE_MAX - 10, now(0, 0));
+        assert_eq!(clock.stamp_us(now(1_000, 0)), SANE_MAX);
+        assert_eq!(clock.stamp_us(now(9_000, 0)), SANE_MAX);
     }
 
     #[test]

@@ -152,12 +152,17 @@ impl Replica {
         }
     }
 
-    /// A batch never left this host.
-    pub(super) fn return_batch(&mut self, id: u64, out: &mut Vec<Action>) {
+    /// A batch never left this host. One that never can is no reason to try again.
+    pub(super) fn return_batch(&mut self, id: u64, is_too_large: bool, out: &mut Vec<Action>) {
         let Some(batch) = self.batches.remove(&id) else { return };
+        let why = if is_too_large {
+            let detail = format!("node {} takes no message as large as this call", batch.to);
+            Refusal::NoLeader { detail }
+        } else {
+            Refusal::Busy { what: "the link to the leader".into() }
+        };
         for number in batch.tickets {
-            let why = Refusal::Busy { what: "the link to the leader".into() };
-            self.end(number, Outcome::Refused(why), out);
+            self.end(number, Outcome::Refused(why.clone()), out);
         }
     }
 

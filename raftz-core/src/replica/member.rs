@@ -146,7 +146,9 @@ impl Replica {
                     self.links.insert(peer, Link::Down(reason));
                 }
             }
-            Input::ForwardUnsent { id } => self.return_batch(id, out),
+            Input::ForwardUnsent { id, is_too_large } => {
+                self.return_batch(id, is_too_large, out);
+            }
             Input::WrongDisk { known } => {
                 let raft::Config { id, disk_id, .. } = self.config.raft;
                 self.fail(FaultReason::WrongDisk { node: id, known, ours: disk_id }, out);
@@ -468,10 +470,19 @@ impl Replica {
         if !membership.is_voter(self.raft.id()) {
             return "this node does not vote and has heard no leader".into();
         }
+        let voters = membership.voters.len();
+        if self.raft.is_damaged() {
+            let words = "this node's log is damaged and must be healed by a leader; until then it \
+                         does not stand for election";
+            return match voters {
+                1 => format!("{words}, and there is no other voter: restore its directory"),
+                _ if missing.is_empty() => words.into(),
+                _ => format!("{words}; {}", missing.join("; ")),
+            };
+        }
         if missing.is_empty() {
             return "all voters are reachable; an election is under way".into();
         }
-        let voters = membership.voters.len();
         format!("{} of {voters} voters unreachable ({})", missing.len(), missing.join("; "))
     }
 

@@ -105,6 +105,8 @@ pub enum Input {
     ForwardUnsent {
         /// Its id.
         id: u64,
+        /// Whether it never can be: no link takes a message as large as one of its calls.
+        is_too_large: bool,
     },
     /// A peer refused this node because the cluster knows it by another data directory.
     WrongDisk {

@@ -106,6 +106,12 @@ impl Tickets {
             self.slots.pop_front();
             self.first += 1;
         }
+        if self.deadlines.len() > 4 * self.waiting + SLOTS_SPARE {
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            deadlines.retain(|_, range| range.clone().any(|n| self.get_mut(n).is_some()));
+            self.deadlines = deadlines;
+            self.open = None;
+        }
         Some(ticket)
     }
 
@@ -191,6 +197,20 @@ mod tests {
         assert!(tickets.get_mut(patient).is_some());
         assert!(tickets.take(patient).is_some());
         assert_eq!((tickets.waiting(), tickets.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn one_patient_caller_does_not_keep_the_deadlines_of_later_ones() {
+        let mut tickets = Tickets::default();
+        let patient = tickets.issue(ticket(1_000_000));
+        for at in 1..=100_000 {
+            let number = tickets.issue(ticket(1_000_000 + at));
+            assert!(tickets.take(number).is_some());
+            assert_eq!(tickets.next_deadline(), Some(1_000_000));
+        }
+        assert_eq!(tickets.all(), vec![patient]);
+        assert!(tickets.deadlines.len() <= 2 * SLOTS_SPARE, "{}", tickets.deadlines.len());
+        assert_eq!(tickets.expired(1_000_000), vec![patient]);
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub trait Storage: Send {
         Space::Ample
     }
 
-    /// Called once at a clean stop, after the last completion.
+    /// Called once at a clean stop: after the last completion, or while submissions still wait for
+    /// the room that [`Storage::space`] says is lacking. Those are dropped with the store.
     ///
     /// # Errors
     /// Logged: what was completed is durable all the same.

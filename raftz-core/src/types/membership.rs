@@ -128,6 +128,10 @@ impl Settings {
     }
 }
 
+/// No node packs entries together into larger messages, so that every node knows how large the
+/// messages of the others can be: this and one entry.
+pub const APPEND_BYTES_LIMIT: u64 = 16 << 20;
+
 /// No group may allow larger payloads: a frame and a batch must be able to hold one.
 pub const ENTRY_BYTES_LIMIT: u64 = 1 << 30;
 

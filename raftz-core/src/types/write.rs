@@ -57,8 +57,30 @@ pub struct TermRun {
 pub struct Damage {
     /// First index whose entry is damaged. Everything below is intact.
     pub first_faulty: Index,
-    /// The log's last entry before the damage, if its identity survived.
+    /// How far the log had reached.
+    pub lost: Lost,
+}
+
+/// How far a log had reached before it was damaged, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Its last entry, if its identity survived.
     pub last_known: Option<LogId>,
+    /// No entry that was lost had a later term.
+    pub term_max: Term,
+}
+
+impl Lost {
+    /// Whether a log that equals a leader's up to its own end, `last`, holds again whatever this
+    /// one ever helped to commit: it is as new as the last entry lost or, if that is not known, its
+    /// last term began after everything that was lost. A commit of the same term would prove
+    /// nothing: an acknowledgement from before the loss may still be on its way.
+    pub fn is_overwritten_by(&self, last: LogId) -> bool {
+        match self.last_known {
+            Some(known) => last >= known,
+            None => last.term > self.term_max,
+        }
+    }
 }
 
 /// What storage found at open.

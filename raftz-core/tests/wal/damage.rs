@@ -92,7 +92,7 @@ fn judge(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
         }
         Some(damage) => {
             assert_eq!(damage.first_faulty.0, read.len() as u64 + 1, "{}", what());
-            assert!(damage.last_known.is_none() || damage.last_known == last, "{}", what());
+            assert!(damage.lost.last_known.is_none_or(|known| Some(known) == last), "{}", what());
             assert!(!recovered.notes.is_empty(), "{}", what());
             Verdict::Damaged
         }
@@ -219,7 +219,7 @@ fn damaged_entries_are_remembered_until_they_are_overwritten() {
     for _ in 0..3 {
         let (_, recovered) = open(&disk).unwrap();
         assert_eq!(recovered.last.index.0, 2);
-        assert_eq!(recovered.damage.unwrap().last_known, Some(last));
+        assert_eq!(recovered.damage.unwrap().lost.last_known, Some(last));
     }
     {
         let (mut wal, _) = open(&disk).unwrap();

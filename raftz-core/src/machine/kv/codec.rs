@@ -25,6 +25,7 @@
 //!           6 | option value                                           value
 //!           7 | more u8, 0 or 1 | count u32 | count x (bytes key | bytes value)    scanned
 //!           8 | entries u64 | digest u64                               digest
+//!           9 | actual bytes u64                                       not swapped, large
 //! ```
 //! A rejection is not one of these: it is [`Reply::Rejected`], whose bytes are words in UTF-8.
 //! A reader takes nothing on trust: each length is checked against what is left before anything is
@@ -50,7 +51,7 @@ pub enum KvCommand {
         key: Bytes,
     },
     /// Writes `value` if the present value is `expected`. Answer: [`KvReply::Swapped`] or
-    /// [`KvReply::NotSwapped`].
+    /// [`KvReply::NotSwapped`], or [`KvReply::NotSwappedLarge`].
     CompareAndSet {
         /// The key.
         key: Bytes,
@@ -108,6 +109,12 @@ pub enum KvReply {
     NotSwapped {
         /// What it is.
         actual: Option<Bytes>,
+    },
+    /// The value was not the expected one; nothing changed. It is too large to be repeated in the
+    /// answer (beyond [`REPEATED_BYTES_MAX`](super::REPEATED_BYTES_MAX)); ask for it with a query.
+    NotSwappedLarge {
+        /// How long it is.
+        actual_bytes: u64,
     },
     /// The number after an increment.
     Number(i64),
@@ -298,6 +305,10 @@ impl KvReply {
                 out.put_u8(4);
                 put_option(&mut out, actual.as_ref());
             }
+            Self::NotSwappedLarge { actual_bytes } => {
+                out.put_u8(9);
+                out.put_u64_le(*actual_bytes);
+            }
             Self::Number(number) => {
                 out.put_u8(5);
                 out.put_i64_le(*number);
@@ -355,6 +366,7 @@ impl KvReply {
                 Self::Scanned { entries, more }
             }
             8 => Self::Digest { entries: reader.u64("entries")?, digest: reader.u64("digest")? },
+            9 => Self::NotSwappedLarge { actual_bytes: reader.u64("length")? },
             tag => return Err(KvCodecError::UnknownTag { what: "reply", tag }),
         };
         reader.close()?;

@@ -91,6 +91,7 @@ fn reply() -> impl Strategy<Value = KvReply> {
         any::<bool>().prop_map(|existed| KvReply::Deleted { existed }),
         Just(KvReply::Swapped),
         option::of(value()).prop_map(|actual| KvReply::NotSwapped { actual }),
+        any::<u64>().prop_map(|actual_bytes| KvReply::NotSwappedLarge { actual_bytes }),
         any::<i64>().prop_map(KvReply::Number),
         option::of(value()).prop_map(KvReply::Value),
         (vec((key(), value()), 0..4), any::<bool>())
@@ -436,11 +437,12 @@ fn the_bytes_are_the_documented_ones() {
     for (query, expected) in queries {
         assert_eq!(query.encode(), expected, "{query:?}");
     }
-    let replies: [(KvReply, &[u8]); 8] = [
+    let replies: [(KvReply, &[u8]); 9] = [
         (KvReply::Stored, b"\x01"),
         (KvReply::Deleted { existed: true }, b"\x02\x01"),
         (KvReply::Swapped, b"\x03"),
         (KvReply::NotSwapped { actual: None }, b"\x04\0"),
+        (KvReply::NotSwappedLarge { actual_bytes: 258 }, b"\x09\x02\x01\0\0\0\0\0\0"),
         (KvReply::Number(1), b"\x05\x01\0\0\0\0\0\0\0"),
         (KvReply::Value(Some(value.clone())), b"\x06\x01\x02\0\0\0vw"),
         (

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Config, ConfigError, StorageKind};
-use crate::types::{ENTRY_BYTES_LIMIT, Membership};
+use crate::types::{APPEND_BYTES_LIMIT, ENTRY_BYTES_LIMIT, Membership};
 
 /// Longest timeout that is believed to be meant: an hour, as in [`Settings`](crate::types::Settings).
 const TIMEOUT_LIMIT_MS: u64 = 3600 * 1000;
+
+/// Largest segment that is believed to be meant.
+const SEGMENT_BYTES_LIMIT: u64 = 64 << 30;
 
 type Checked = Result<(), ConfigError>;
 
@@ -117,11 +120,18 @@ fn caps(config: &Config) -> Checked {
             "larger than 1 GiB; keep large data elsewhere and put a reference into the log",
         );
     }
-    if config.append_bytes_max > ENTRY_BYTES_LIMIT {
+    if config.append_bytes_max > APPEND_BYTES_LIMIT {
         return bad(
             "append_bytes_max",
             &config.append_bytes_max.to_string(),
-            "larger than 1 GiB; a message is held in memory whole, and a few MiB are enough",
+            "larger than 16 MiB; a message is held in memory whole, and a few MiB are enough",
+        );
+    }
+    if config.segment_bytes > SEGMENT_BYTES_LIMIT {
+        return bad(
+            "segment_bytes",
+            &config.segment_bytes.to_string(),
+            "larger than 64 GiB; a segment is written with zeros before it is used",
         );
     }
     // An append carries one entry whatever its size, so append_bytes_max and window_bytes may be
@@ -293,8 +303,10 @@ mod tests {
             (&[("entry_bytes_max", "2g")], &["entry_bytes_max", "reference"]),
             (
                 &[("append_bytes_max", "2g"), ("window_bytes", "8g")],
-                &["append_bytes_max", "larger than 1 GiB"],
+                &["append_bytes_max", "larger than 16 MiB"],
             ),
+            (&[("segment_bytes", "65g")], &["segment_bytes", "larger than 64 GiB"]),
+            (&[("segment_bytes", "18446744073709551615")], &["segment_bytes", "64 GiB"]),
             (
                 &[("uncommitted_bytes_max", "1m")],
                 &["uncommitted_bytes_max = 1048576", "entry_bytes_max = 4194304", "at least"],

@@ -117,8 +117,8 @@ impl Applier {
         }
     }
 
-    /// Answers a query.
-    pub(crate) fn query(&self, job: QueryJob) {
+    /// Answers a query; gives the size of the reply.
+    pub(crate) fn query(&self, job: QueryJob) -> u64 {
         let reason = match (&self.failed, &self.machine) {
             (Some(failed), _) => failed.clone(),
             (None, None) => "the state machine is gone".into(),
@@ -127,13 +127,18 @@ impl Applier {
                     run_inside("the state machine's query", || machine.query(&job.request))
                 });
                 match ran {
-                    Ok(reply) => return job.answer(Ok(reply)),
+                    Ok(reply) => {
+                        let bytes = reply.bytes().len() as u64;
+                        job.answer(Ok(reply));
+                        return bytes;
+                    }
                     // A query only reads, so its panic is the asker's misfortune, not the state's.
                     Err(panic) => format!("the state machine's query panicked: {panic}"),
                 }
             }
         };
         job.answer(Err(NodeError::Faulted { reason }));
+        0
     }
 }
 
@@ -206,7 +211,7 @@ fn run(mut appliers: BTreeMap<GroupId, Applier>, queue: &LaneQueue<Job>, intake:
         for job in jobs.drain(..) {
             match job {
                 Job::Query(group, query) => match appliers.get(&group) {
-                    Some(applier) => applier.query(query),
+                    Some(applier) => drop(applier.query(query)),
                     None => drop(query),
                 },
                 Job::Apply { group, first, last, entries } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::node::callbacks::logged;
 use crate::node::clock;
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
@@ -21,6 +22,8 @@ use super::rules;
 const SPACE_RETRY_MS: u64 = 500;
 /// How long a clean stop waits for an asynchronous store's last completions.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How often it asks meanwhile whether they wait for room, which is not waited for.
+const CLOSE_LOOK: Duration = Duration::from_millis(50);
 
 /// The log lane, wherever it runs.
 pub(crate) enum LogLane {
@@ -276,22 +279,30 @@ impl Driver {
 
     fn close(&mut self) {
         let deadline_us = clock::deadline_us(CLOSE_WAIT);
-        let mut count = self.outstanding.count.lock();
-        while *count > 0 && !clock::left_until(deadline_us).is_zero() {
-            let left = clock::left_until(deadline_us);
-            self.outstanding.none.wait_for(&mut count, left);
-        }
-        let open = *count;
-        drop(count);
+        let outstanding = Arc::clone(&self.outstanding);
+        let mut lacks_room = false;
+        let open = loop {
+            let mut count = outstanding.count.lock();
+            if *count > 0 && !lacks_room {
+                let left = clock::left_until(deadline_us).min(CLOSE_LOOK);
+                outstanding.none.wait_for(&mut count, left);
+            }
+            let open = *count;
+            drop(count);
+            if open == 0 || lacks_room || clock::left_until(deadline_us).is_zero() {
+                break open;
+            }
+            lacks_room = self.call("the storage's space", |s| s.space()) == Some(Space::Low);
+        };
         // The loop takes no notes any more, so the last words go to the log from here.
-        let trouble = if open > 0 {
+        let trouble = if open > 0 && !lacks_room {
             Some(format!("it was left unclosed: {open} submissions did not complete"))
         } else {
             let closed = self.call("the storage's close", |storage| storage.close());
             closed.and_then(Result::err).map(|error| format!("it was not closed cleanly: {error}"))
         };
         if let Some(trouble) = trouble {
-            let _ = guarded(|| tracing::warn!("storage: {trouble}"));
+            let _ = logged(|| tracing::warn!("storage: {trouble}"));
         }
     }
 }
@@ -321,6 +332,7 @@ mod tests {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Mood {
         Fine,
+        NoRoom,
         Drops,
         Panics,
         CannotSeal,
@@ -336,6 +348,8 @@ mod tests {
 
     struct TestStore {
         mood: Mood,
+        /// Submissions that wait for room.
+        kept: Vec<Completion>,
         inline: bool,
         seen: Arc<Mutex<Seen>>,
         gate: Arc<(Mutex<bool>, Condvar)>,
@@ -350,6 +364,7 @@ mod tests {
             }
             match self.mood {
                 Mood::Fine | Mood::CannotSeal => done.complete(Ok(())),
+                Mood::NoRoom => self.kept.push(done),
                 Mood::Drops => drop(done),
                 Mood::Panics => panic!("on purpose"),
             }
@@ -366,7 +381,7 @@ mod tests {
                 Mood::CannotSeal => {
                     Err(StorageError::NoSpace { path: "/disk".into(), doing: "sealing".into() })
                 }
-                Mood::Fine | Mood::Drops | Mood::Panics => Ok(()),
+                Mood::Fine | Mood::NoRoom | Mood::Drops | Mood::Panics => Ok(()),
             }
         }
         fn space(&mut self) -> Space {
@@ -393,8 +408,13 @@ mod tests {
             let threads = Threads::new("t".into());
             let seen = Arc::new(Mutex::new(Seen::default()));
             let gate = Arc::new((Mutex::new(open), Condvar::new()));
-            let store =
-                TestStore { mood, inline, seen: Arc::clone(&seen), gate: Arc::clone(&gate) };
+            let store = TestStore {
+                mood,
+                kept: Vec::new(),
+                inline,
+                seen: Arc::clone(&seen),
+                gate: Arc::clone(&gate),
+            };
             let lane = LogLane::start(
                 Box::new(store),
                 vec![GroupId::FIRST],
@@ -463,6 +483,17 @@ mod tests {
         rig.lane.stop();
         rig.threads.join_until(clock::deadline_us(Duration::from_secs(10))).unwrap();
         assert_eq!(rig.seen.lock().closed, 1);
+    }
+
+    #[test]
+    fn a_stop_does_not_wait_for_room_that_may_never_come() {
+        let mut rig = Rig::new(Mood::NoRoom, false, true);
+        rig.seen.lock().low = true;
+        rig.write([1]);
+        rig.until("the submission", |rig| rig.seen.lock().submissions.len() == 1);
+        rig.lane.stop();
+        rig.threads.join_until(clock::deadline_us(CLOSE_WAIT / 2)).unwrap();
+        assert_eq!(rig.seen.lock().closed, 1, "sealed all the same");
     }
 
     #[test]

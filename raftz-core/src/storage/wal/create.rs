@@ -101,6 +101,10 @@ fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
     let found = match vfs.make_dir(dir) {
         Ok(()) => false,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            let doing = "creating the directory, whose parent must exist,";
+            return Err(io_error(dir, doing, source));
+        }
         Err(source) => return Err(io_error(dir, "creating the directory", source)),
     };
     let parent = match dir.parent() {

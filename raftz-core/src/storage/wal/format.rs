@@ -22,7 +22,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::types::{
-    Base, EntryHeader, GroupId, HardState, Index, LogId, NodeId, SANE_MAX, Term,
+    Base, EntryHeader, GroupId, HardState, Index, LogId, Lost, NodeId, SANE_MAX, Term,
     encode::{decode, encode_into},
 };
 
@@ -38,7 +38,7 @@ const CRC_AT: usize = 8;
 
 /// The least multiple of a block that holds `bytes`.
 pub(super) const fn padded(bytes: u64) -> u64 {
-    bytes.div_ceil(BLOCK as u64) * BLOCK as u64
+    bytes.div_ceil(BLOCK as u64).saturating_mul(BLOCK as u64)
 }
 
 /// Writes the checksum of `bytes` into its four bytes at `at`, which count as zero.
@@ -136,24 +136,6 @@ const CHECKPOINT: u8 = 6;
 const SEAL: u8 = 7;
 const BASE: u8 = 8;
 
-/// What a directory remembers about damage until it is overwritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Remembered {
-    pub(super) last_known: Option<LogId>,
-    /// No lost entry had a later term than this.
-    pub(super) term_max: Term,
-}
-
-impl Remembered {
-    /// Whether a log that ends with `last` is at least as new as everything that was lost.
-    pub(super) fn is_overwritten_by(&self, last: LogId) -> bool {
-        match self.last_known {
-            Some(known) => last >= known,
-            None => last.term > self.term_max,
-        }
-    }
-}
-
 /// The whole state of a group, as the head of a segment states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Checkpoint {
@@ -163,7 +145,7 @@ pub(super) struct Checkpoint {
     pub(super) commit: Index,
     /// The log before it was damaged and has been cut to `last` on purpose.
     pub(super) recovered: bool,
-    pub(super) damage: Option<Remembered>,
+    pub(super) damage: Option<Lost>,
     pub(super) base: Base,
 }
 
@@ -374,7 +356,7 @@ fn checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, String> {
     let known = fields.log_id()?;
     let term_max = Term(fields.u64()?);
     let damage = (flags & 1 != 0)
-        .then_some(Remembered { last_known: (flags & 2 != 0).then_some(known), term_max });
+        .then_some(Lost { last_known: (flags & 2 != 0).then_some(known), term_max });
     let base = fields.base()?;
     Ok(Checkpoint { hard_state, hard_state_seq, last, commit, recovered, damage, base })
 }

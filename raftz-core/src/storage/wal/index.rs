@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::format::{Checkpoint, Remembered};
+use super::format::Checkpoint;
 use super::hard_state::HardStates;
 use crate::storage::vfs::VfsFile;
-use crate::types::{Base, GroupId, HardState, Index, LogId, Term, TermRun};
+use crate::types::{Base, GroupId, HardState, Index, LogId, Lost, Term, TermRun};
 
 /// A place in the log: a record in a batch in a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(super) struct GroupLog {
     pub(super) commit: Index,
     pub(super) runs: Vec<TermRun>,
     pub(super) extents: Vec<Extent>,
-    pub(super) damage: Option<Remembered>,
+    pub(super) damage: Option<Lost>,
     /// How often entries were dropped from the end, for a reader to notice.
     pub(super) truncations: u64,
     /// Whether the next entry may join the last extent: not after a truncation, because the same

@@ -328,7 +328,7 @@ fn recovered(
         damage: log.damage.map(|damage| Damage {
             // Everything up to `last` was read and verified.
             first_faulty: Index::next(last.index),
-            last_known: damage.last_known,
+            lost: damage,
         }),
         base: log.base,
         notes: Vec::new(),

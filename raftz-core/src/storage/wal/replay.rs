@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use super::format::{BatchHeader, Checkpoint, Placed, Record, Remembered, payload_of, records};
+use super::format::{BatchHeader, Checkpoint, Placed, Record, payload_of, records};
 use super::index::{GroupLog, Place};
-use crate::types::{Entry, EntryHeader, EntryKind, GroupId, Index, LogId};
+use crate::types::{Entry, EntryHeader, EntryKind, GroupId, Index, LogId, Lost};
 
 /// Lost entries, as long as only the log itself tells of them.
 struct Hole {
@@ -139,7 +139,7 @@ impl Group {
         };
         let term_max =
             self.log.hard_state.term.max(known.map_or_else(Default::default, |k| k.term));
-        self.log.damage = Some(Remembered { last_known: known, term_max });
+        self.log.damage = Some(Lost { last_known: known, term_max });
         true
     }
 }
