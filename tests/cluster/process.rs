@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftz_examples::Ports;
@@ -31,20 +32,32 @@ struct Ears {
 /// How things stand as one node sees them.
 #[derive(Debug)]
 pub(crate) struct Seen {
+    pub(crate) term: u64,
     /// Who leads; 0 for nobody.
     pub(crate) leader: u64,
     pub(crate) commit: u64,
     pub(crate) applied: u64,
     /// Members whose data directory the membership names.
     pub(crate) disks: u64,
+    /// Its disk has lost entries that had been durable, and they have not been replaced yet.
+    pub(crate) damaged: bool,
     /// Why the node stopped; empty if it did not.
     pub(crate) fault: String,
+}
+
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    /// Ends when everything that the process said has been heard.
+    ears: JoinHandle<()>,
 }
 
 pub(crate) struct Cluster {
     root: TempDir,
     addresses: Vec<String>,
-    nodes: Vec<Option<(Child, ChildStdin)>>,
+    /// `key=value` for the configuration of each node that is started from now on.
+    pub(crate) options: Vec<String>,
+    nodes: Vec<Option<Process>>,
     lives: u64,
     ears: Arc<Ears>,
     _ports: Ports,
@@ -60,6 +73,7 @@ impl Cluster {
         Self {
             root: TempDir::new_in(parent).expect("a directory"),
             addresses: ports.addresses(),
+            options: Vec::new(),
             nodes: (0..size).map(|_| None).collect(),
             lives: 0,
             ears,
@@ -69,6 +83,16 @@ impl Cluster {
 
     pub(crate) fn size(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// The directory that holds those of the nodes.
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Where each node says that it is reached; for changing before the first start.
+    pub(crate) fn addresses_mut(&mut self) -> &mut [String] {
+        &mut self.addresses
     }
 
     pub(crate) fn directory(&self, place: usize) -> PathBuf {
@@ -81,26 +105,37 @@ impl Cluster {
 
     /// Starts a node and waits until it serves.
     pub(crate) fn start(&mut self, place: usize) {
-        self.launch(place);
-        self.wait_line(place, "ready", |line| (line == "ready").then_some(()));
+        self.launch(place, |_| ());
+        self.ready(place).unwrap_or_else(|why| panic!("node {} did not start: {why}", place + 1));
     }
 
-    fn launch(&mut self, place: usize) {
+    /// Waits until a node serves, or says why it will not.
+    pub(crate) fn ready(&self, place: usize) -> Result<(), String> {
+        self.wait_line(place, "ready", |line| match line {
+            "ready" => Some(Ok(())),
+            _ => line.strip_prefix("failed ").map(|why| Err(why.to_owned())),
+        })
+    }
+
+    /// Starts a process that `dress` has had a hand on.
+    pub(crate) fn launch(&mut self, place: usize, dress: impl FnOnce(&mut Command)) {
         assert!(self.nodes[place].is_none(), "node {} runs already", place + 1);
         self.ears.heard.lock().unwrap().lines[place].clear();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_raftz-testnode"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_raftz-testnode"));
+        command
             .args([&place.to_string(), &self.root.path().display().to_string()])
             .arg(self.addresses.join(","))
+            .args(&self.options)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
+            .stdout(Stdio::piped());
+        dress(&mut command);
+        let mut child = command.spawn().expect("a process");
         let stdin = child.stdin.take().expect("piped");
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         let ears = Arc::clone(&self.ears);
         let life = self.lives;
         self.lives += 1;
-        std::thread::Builder::new()
+        let ears = std::thread::Builder::new()
             .name(format!("ears-{life}"))
             .spawn(move || {
                 for line in stdout.lines().map_while(Result::ok) {
@@ -116,20 +151,58 @@ impl Cluster {
                 }
             })
             .expect("a thread");
-        self.nodes[place] = Some((child, stdin));
+        self.nodes[place] = Some(Process { child, stdin, ears });
     }
 
-    /// SIGKILL, and wait until the process is gone.
-    pub(crate) fn kill(&mut self, place: usize) {
-        if let Some((mut child, _)) = self.nodes[place].take() {
-            child.kill().expect("it was ours to kill");
-            child.wait().expect("it was ours to wait for");
+    /// SIGKILL, and wait until the process is gone and everything it said has been heard. Gives how
+    /// it ended, if it ran.
+    pub(crate) fn kill(&mut self, place: usize) -> Option<ExitStatus> {
+        let mut process = self.nodes[place].take()?;
+        process.child.kill().expect("it was ours to kill");
+        let status = process.child.wait().expect("it was ours to wait for");
+        // Ears die only of a lock that is poisoned, when the test has failed already.
+        let _ = process.ears.join();
+        Some(status)
+    }
+
+    /// Ends the load of these nodes and waits until their clients have stopped.
+    pub(crate) fn quiet(&mut self, which: &[bool]) {
+        let places = || (0..which.len()).filter(|place| which[*place]);
+        for place in places() {
+            self.tell(place, "stop");
+        }
+        for place in places() {
+            self.wait_line(place, "its clients to stop", |line| (line == "stopped").then_some(()));
         }
     }
 
+    /// Waits until `is_so`.
+    pub(crate) fn wait_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until a node serves, or its process has ended.
+    pub(crate) fn wait_ready_or_ended(&mut self, place: usize) {
+        self.wait_until("ready", |cluster| {
+            let is_ready =
+                cluster.ears.heard.lock().unwrap().lines[place].iter().any(|line| line == "ready");
+            is_ready || cluster.has_ended(place)
+        });
+    }
+
+    /// Whether a process that was started has ended by itself.
+    pub(crate) fn has_ended(&mut self, place: usize) -> bool {
+        let process = self.nodes[place].as_mut().expect("the node was started");
+        process.child.try_wait().expect("it was ours to wait for").is_some()
+    }
+
     pub(crate) fn tell(&mut self, place: usize, line: &str) {
-        let (_, stdin) = self.nodes[place].as_mut().expect("the node runs");
-        writeln!(stdin, "{line}").expect("the node listens");
+        let process = self.nodes[place].as_mut().expect("the node runs");
+        writeln!(process.stdin, "{line}").expect("the node listens");
     }
 
     /// Takes the first line of a node that `pick` accepts, and drops those before it.
@@ -144,10 +217,10 @@ impl Cluster {
         loop {
             while !heard.lines[place].is_empty() {
                 let line = heard.lines[place].remove(0);
-                assert!(!line.starts_with("failed"), "node {}: {line}", place + 1);
                 if let Some(found) = pick(&line) {
                     return found;
                 }
+                assert!(!line.starts_with("failed"), "node {}: {line}", place + 1);
             }
             heard = self.wait_news(heard, deadline, what);
         }
@@ -185,12 +258,15 @@ impl Cluster {
     /// How things stand as a node sees them.
     pub(crate) fn status(&mut self, place: usize) -> Seen {
         self.tell(place, "status");
+        let mut damaged = false;
         self.wait_line(place, "a status", |line| {
-            let mut words = line.strip_prefix("status ")?.splitn(5, ' ');
+            damaged |= line.starts_with("damaged ");
+            let mut words = line.strip_prefix("status ")?.splitn(6, ' ');
             let mut number = || words.next().and_then(|word| word.parse().ok());
-            let (leader, commit, applied, disks) = (number()?, number()?, number()?, number()?);
+            let (term, leader, commit) = (number()?, number()?, number()?);
+            let (applied, disks) = (number()?, number()?);
             let fault = words.next().unwrap_or_default().to_owned();
-            Some(Seen { leader, commit, applied, disks, fault })
+            Some(Seen { term, leader, commit, applied, disks, damaged, fault })
         })
     }
 

@@ -53,6 +53,8 @@ impl Clients {
 }
 
 fn write_until(node: &Node, tag: &str, stop: &AtomicBool) {
+    // Said when it changes, not at each attempt.
+    let mut why = None;
     for n in 0u64.. {
         let key = format!("{tag}.{n}");
         let value = value_of(&key);
@@ -63,6 +65,7 @@ fn write_until(node: &Node, tag: &str, stop: &AtomicBool) {
             match node.propose(set(key.clone(), value.clone())).wait() {
                 Outcome::Done(_) => {
                     say(&format!("ack {key}"));
+                    why = None;
                     break;
                 }
                 // It may be there or not; the next key is another write.
@@ -70,7 +73,13 @@ fn write_until(node: &Node, tag: &str, stop: &AtomicBool) {
                     say(&format!("unknown {key}"));
                     break;
                 }
-                Outcome::Refused(_) => std::thread::sleep(Duration::from_millis(2)),
+                Outcome::Refused(refusal) => {
+                    if why.as_ref() != Some(&refusal) {
+                        say(&format!("refused {refusal}"));
+                        why = Some(refusal);
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
             }
         }
     }
@@ -99,12 +108,17 @@ fn dump(node: &Node) -> Result<BTreeMap<String, String>> {
 
 fn serve() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [place, root, addresses] = &args[..] else {
-        return Err("usage: raftz-testnode PLACE ROOT ADDRESS,ADDRESS,…".into());
+    let [place, root, addresses, options @ ..] = &args[..] else {
+        return Err("usage: raftz-testnode PLACE ROOT ADDRESS,ADDRESS,… [key=value …]".into());
     };
-    let place: usize = place.parse()?;
     let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
-    let node = Arc::new(start(config(place, &addresses, Path::new(root))?)?);
+    let mut config = config(place.parse()?, &addresses, Path::new(root))?;
+    for option in options {
+        let (key, value) = option.split_once('=').ok_or("an option is key=value")?;
+        config.set(key, value)?;
+    }
+    config.on_event = Some(Arc::new(|_, event| say(&format!("event {event:?}"))));
+    let node = Arc::new(start(config)?);
     let served = AtomicU64::new(0);
     say("ready");
     let mut clients: Option<Clients> = None;
@@ -128,8 +142,12 @@ fn serve() -> Result<()> {
                 let leader = status.leader.map_or(0, |id| id.get());
                 let fault = status.fault.map(|fault| fault.to_string()).unwrap_or_default();
                 let disks = status.membership.members.values().filter(|m| m.disk_id.is_some());
-                let (disks, commit, applied) = (disks.count(), status.commit, status.applied);
-                say(&format!("status {leader} {commit} {applied} {disks} {fault}"));
+                let (term, commit, applied) = (status.term, status.commit, status.applied);
+                let disks = disks.count();
+                if let Some(from) = status.damaged_from {
+                    say(&format!("damaged {from}"));
+                }
+                say(&format!("status {term} {leader} {commit} {applied} {disks} {fault}"));
             }
             ["dump"] => {
                 for (key, value) in dump(&node)? {
