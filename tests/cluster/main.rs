@@ -1,7 +1,12 @@
-//! Clusters of real processes: real fsync, real sockets, real SIGKILL.
+//! Clusters of real processes: real fsync, real sockets, real SIGKILL; and, under a shim, disks and
+//! resolvers that fail on request.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::disallowed_methods, reason = "a test of real processes lives in real time")]
 
+mod disks;
 mod kill;
+mod power;
 mod process;
+mod resolver;
+mod shim;
 mod wiped;

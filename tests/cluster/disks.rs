@@ -1,0 +1,169 @@
+//! Disks that fail, fill up or stand still, one node at a time.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::shim::{ELECTION, Faulty};
+
+const ALL: [usize; 3] = [0, 1, 2];
+
+/// Three nodes that serve, and the place of their leader.
+fn cluster() -> (Faulty, usize) {
+    let mut faulty = Faulty::steady(3);
+    for place in ALL {
+        faulty.start(place, &[]);
+    }
+    let leader = faulty.cluster.leader();
+    (faulty, leader)
+}
+
+/// Ends the load and checks that every node holds everything that was acknowledged.
+fn all_is_there(faulty: &mut Faulty) {
+    faulty.cluster.quiet(&[true; 3]);
+    faulty.cluster.settle();
+    let acknowledged = faulty.cluster.acknowledged_keys();
+    for place in ALL {
+        let held: BTreeSet<String> =
+            faulty.cluster.dump(place).into_iter().map(|(key, _)| key).collect();
+        assert!(acknowledged.is_subset(&held), "node {} lost writes", place + 1);
+    }
+}
+
+#[test]
+fn a_leader_whose_sync_fails_faults_by_name_and_lives_while_the_others_go_on() {
+    leader_fails("fail sync", "syncing");
+}
+
+#[test]
+fn a_leader_whose_write_fails_faults_by_name_and_lives_while_the_others_go_on() {
+    leader_fails("fail write", "writing");
+}
+
+fn leader_fails(order: &str, doing: &str) {
+    let (mut faulty, leader) = cluster();
+    for place in ALL {
+        faulty.cluster.tell(place, &format!("load n{place} 2"));
+    }
+    faulty.cluster.wait_acknowledged(100);
+    faulty.order(leader, order);
+    let told = faulty.cluster.wait_line(leader, "the fault's event", |line| {
+        line.starts_with("event Faulted").then(|| line.to_owned())
+    });
+    let directory = faulty.cluster.directory(leader).display().to_string();
+    assert!(told.contains(doing) && told.contains(&directory), "which file: {told}");
+    let met = faulty.met(leader);
+    assert_eq!(met.failed, 1);
+    let other = (leader + 1) % 3;
+    faulty.cluster.wait_status(other, "another leader", |seen| {
+        seen.leader > 0 && seen.leader != leader as u64 + 1
+    });
+    faulty.cluster.wait_acknowledged(200);
+    // It lives and says why it stopped; and it did not try again, although that would succeed.
+    let seen = faulty.cluster.status(leader);
+    assert!(seen.fault.contains(doing) && seen.fault.contains("check the disk"), "{}", seen.fault);
+    assert_eq!(faulty.met(leader).operations, met.operations);
+    faulty.kill(leader);
+    faulty.start(leader, &[]);
+    all_is_there(&mut faulty);
+}
+
+#[test]
+fn a_full_disk_refuses_writes_keeps_its_leader_and_comes_back_by_itself() {
+    fills_up("full on");
+}
+
+#[test]
+fn a_disk_that_is_full_without_saying_so_refuses_keeps_its_leader_and_comes_back() {
+    fills_up("full unseen");
+}
+
+fn fills_up(full: &str) {
+    let (mut faulty, leader) = cluster();
+    faulty.cluster.tell(leader, "load n 2");
+    faulty.cluster.wait_acknowledged(100);
+    let term = faulty.cluster.status(leader).term;
+    faulty.order(leader, full);
+    wait_refused(&faulty, leader);
+    // Followers hear the leader all the while, and it them.
+    let begun = Instant::now();
+    while begun.elapsed() < ELECTION * 5 {
+        for place in ALL {
+            let seen = faulty.cluster.status(place);
+            assert_eq!((seen.term, seen.leader), (term, leader as u64 + 1), "{seen:?}");
+            assert_eq!(seen.fault, "");
+        }
+    }
+    faulty.order(leader, "full off");
+    faulty.cluster.wait_acknowledged(100);
+    // Full on all, and the leader starts anew: an open and an election need no room.
+    for place in ALL {
+        faulty.order(place, full);
+    }
+    wait_refused(&faulty, leader);
+    if full == "full unseen" {
+        assert!(faulty.met(leader).full > 0);
+    }
+    faulty.kill(leader);
+    faulty.start(leader, &[full]);
+    faulty.cluster.leader();
+    for place in ALL {
+        faulty.order(place, "full off");
+    }
+    faulty.cluster.tell(leader, "load m 2");
+    faulty.cluster.wait_acknowledged(100);
+    all_is_there(&mut faulty);
+}
+
+fn wait_refused(faulty: &Faulty, place: usize) {
+    faulty.cluster.wait_line(place, "StorageFull", |line| {
+        (line.starts_with("refused") && line.contains("almost full")).then_some(())
+    });
+}
+
+#[test]
+fn a_follower_whose_disk_stands_still_costs_nobody_anything() {
+    let (mut faulty, leader) = cluster();
+    let follower = (leader + 1) % 3;
+    faulty.cluster.tell(leader, "load n 2");
+    faulty.cluster.wait_acknowledged(100);
+    let term = faulty.cluster.status(leader).term;
+    let timed = |faulty: &Faulty| {
+        let begun = Instant::now();
+        faulty.cluster.wait_acknowledged(300);
+        begun.elapsed()
+    };
+    let before = timed(&faulty);
+    faulty.order(follower, "stall on");
+    faulty.wait_met(follower, "a sync that stalls", |met| met.stalled > 0);
+    let during = timed(&faulty);
+    println!("300 writes: {before:?} with three disks, {during:?} with two");
+    let bearable = before * 5 + Duration::from_secs(1);
+    assert!(during < bearable, "{during:?} with one disk less, {before:?} before");
+    assert_eq!(faulty.cluster.status(leader).term, term, "no election");
+    faulty.order(follower, "stall off");
+    all_is_there(&mut faulty);
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_loses_nothing_and_recovers() {
+    let (mut faulty, leader) = cluster();
+    for place in ALL {
+        faulty.cluster.tell(place, &format!("load n{place} 2"));
+    }
+    faulty.cluster.wait_acknowledged(100);
+    faulty.order(leader, "stall on");
+    faulty.wait_met(leader, "a sync that stalls", |met| met.stalled > 0);
+    // The two followers' disks are a quorum.
+    faulty.cluster.wait_acknowledged(300);
+    let loss = faulty.cut(&[leader], 7);
+    println!("the stalled leader had not synced {loss:?}");
+    assert!(loss.dropped_bytes + loss.kept_bytes + loss.garbled_bytes > 0);
+    faulty.cluster.wait_acknowledged(100);
+    faulty.start(leader, &[]);
+    let leader = faulty.cluster.leader();
+    faulty.order(leader, "stall on");
+    faulty.wait_met(leader, "a sync that stalls", |met| met.stalled > 0);
+    faulty.cluster.wait_acknowledged(300);
+    faulty.order(leader, "stall off");
+    all_is_there(&mut faulty);
+}
