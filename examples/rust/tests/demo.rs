@@ -24,15 +24,20 @@ fn finished(data: &TempDir, arguments: &[&str]) -> (Option<i32>, String) {
 
 /// The demo in mid-load.
 fn loading(data: &TempDir) -> Child {
+    saying(data, "acknowledged, node")
+}
+
+/// The demo when it has said this.
+fn saying(data: &TempDir, words: &str) -> Child {
     let mut child = demo(data, &["--writes", "300000"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("the demo starts");
     let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
-    while !line.contains("acknowledged, node") {
+    while !line.contains(words) {
         line.clear();
-        assert!(output.read_line(&mut line).expect("readable") > 0, "it ended before the load");
+        assert!(output.read_line(&mut line).expect("readable") > 0, "it ended too early");
     }
     assert!(!processes_of(data.path()).is_empty());
     // Whatever else it says must not block it.
@@ -129,10 +134,12 @@ fn an_interrupted_demo_removes_processes_and_files() {
 }
 
 #[test]
-fn a_killed_demo_is_cleaned_up_by_its_children() {
-    let data = tempfile::tempdir().unwrap();
-    let mut child = loading(&data);
-    signal(&child, Signal::KILL);
-    child.wait().unwrap();
-    assert_nothing_left(data.path());
+fn a_killed_demo_is_cleaned_up_by_its_children_also_after_those_that_are_dead() {
+    for moment in ["acknowledged, node", "SIGKILL to node"] {
+        let data = tempfile::tempdir().unwrap();
+        let mut child = saying(&data, moment);
+        signal(&child, Signal::KILL);
+        child.wait().unwrap();
+        assert_nothing_left(data.path());
+    }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raftz_core::machine::{KvQuery, KvReply};
 use raftz_core::node::{Node, ProposeOptions};
+use raftz_core::storage::vfs::{RealVfs, Vfs};
 use raftz_core::types::{Event, Index, Outcome, Refusal, Reply, Role, Term};
 use raftz_examples::{PATIENCE, ask, config, set, start};
 
@@ -78,10 +79,18 @@ pub(crate) fn run(options: ChildOptions) -> ExitCode {
 }
 
 /// Standard input has ended without an order to stop: the parent is dead, and nobody else will
-/// remove what is on disk. The last child removes the directory that they share.
+/// remove what is on disk, be it of a child that was dead already. The last one removes the
+/// directory that they share.
 fn orphaned(node: &Node, options: &ChildOptions) -> ExitCode {
     let _ = node.shutdown(Duration::from_secs(2));
-    let _ = std::fs::remove_dir_all(options.root.join(format!("node-{}", options.place + 1)));
+    for entry in std::fs::read_dir(&options.root).into_iter().flatten().flatten() {
+        let directory = entry.path();
+        // Who lives holds the lock of its directory.
+        let lock = RealVfs.lock(&directory.join("LOCK"));
+        if let Ok(Some(_lock)) = lock {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
     let _ = std::fs::remove_file(options.root.join("input"));
     let _ = std::fs::remove_dir(&options.root);
     ExitCode::FAILURE

@@ -7,6 +7,11 @@ use std::path::Path;
 /// Longest line that the demo takes; raftz itself takes more.
 pub(crate) const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// Most bytes of lines that a run writes: each node keeps all of them in memory and on disk.
+const BYTES_MAX: u64 = 512 << 20;
+/// A run of fewer writes would be over before its leader is killed.
+const WRITES_LEAST: u64 = 20_000;
+
 /// All the writes of a run.
 pub(crate) struct Work {
     text: Vec<u8>,
@@ -15,7 +20,8 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// Cuts a text into lines; whole repetitions, until there are `writes_min` writes.
+    /// Cuts a text into lines; whole repetitions, until there are `writes_min` writes, or fewer if
+    /// the lines are long, but never fewer than make a run.
     pub(crate) fn new(text: Vec<u8>, writes_min: u64) -> Result<Self, String> {
         let mut lines = Vec::new();
         let mut start = 0;
@@ -35,7 +41,20 @@ impl Work {
             return Err("it has no lines; give a text file with at least one".into());
         }
         let count = lines.len() as u64;
-        let writes = writes_min.div_ceil(count).max(1) * count;
+        let bytes = text.len().max(1) as u64;
+        let repetitions = |writes: u64| writes.div_ceil(count).max(1);
+        let least = repetitions(writes_min.min(WRITES_LEAST));
+        let affordable = BYTES_MAX / bytes;
+        if least > affordable {
+            return Err(format!(
+                "it is too large: {} writes of its lines are {} MiB, and each node keeps them in \
+                 memory; the demo takes up to {} MiB",
+                least * count,
+                least.saturating_mul(bytes) >> 20,
+                BYTES_MAX >> 20
+            ));
+        }
+        let writes = repetitions(writes_min).min(affordable) * count;
         Ok(Self { text, lines, writes })
     }
 
@@ -115,8 +134,17 @@ mod tests {
     }
 
     #[test]
+    fn long_lines_are_repeated_less_often_than_asked() {
+        let work = Work::new(vec![b'x'; 16 << 10], 200_000).unwrap();
+        assert_eq!(work.writes(), 32_768, "512 MiB of them");
+    }
+
+    #[test]
     fn an_input_that_cannot_be_used_is_told_why() {
         assert!(Work::new(Vec::new(), 1).err().unwrap().contains("no lines"));
+        let heavy = vec![b'x'; LINE_BYTES_MAX];
+        let why = Work::new(heavy, 200_000).err().unwrap();
+        assert!(why.contains("20000 writes of its lines are 20000 MiB"), "{why}");
         let long = vec![b'x'; LINE_BYTES_MAX + 1];
         assert!(Work::new(long, 1).err().unwrap().contains("line 1 has 1048577 bytes"));
     }
