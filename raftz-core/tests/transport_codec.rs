@@ -227,7 +227,7 @@ fn the_drawn_frame_header_is_the_written_one() {
     assert_eq!(bytes[12..16], GROUP.0.to_le_bytes(), "group");
     assert_eq!(bytes[16..20], (bytes.len() as u32 - 32).to_le_bytes(), "length");
     assert_eq!(bytes[20..24], (bytes.len() as u32 - 32).to_le_bytes(), "metadata length");
-    assert_eq!(bytes[24..28], [0; 4], "reserved");
+    assert_eq!(bytes[24..28], crc32c::crc32c(&bytes[..24]).to_le_bytes(), "header crc32c");
     let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..28]), &bytes[32..]);
     assert_eq!(bytes[28..32], crc.to_le_bytes(), "crc32c");
     assert_eq!(bytes[32..36], (bytes.len() as u32 - 36).to_le_bytes(), "struct length");
@@ -325,6 +325,8 @@ fn no_handshake_message_exceeds_its_bound() {
 fn resealed(mut bytes: Vec<u8>, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut bytes);
     let metadata = u32::from_le_bytes(bytes[20..24].try_into().unwrap()) as usize;
+    let header_crc = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&header_crc.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..28]);
     let crc = crc32c::crc32c_append(crc, &bytes[32..32 + metadata]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());

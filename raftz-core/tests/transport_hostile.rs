@@ -185,6 +185,8 @@ fn an_admitted_peer_that_lies_about_a_length_is_dropped() {
     let mut stream = admitted(&mut one);
     let mut bytes = frame(1, 100).head.to_vec();
     bytes[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+    let header_crc = crc32c::crc32c(&bytes[..24]);
+    bytes[24..28].copy_from_slice(&header_crc.to_le_bytes());
     stream.write_all(&bytes[..FRAME_HEADER_BYTES]).unwrap();
     until(&mut [&mut one, &mut two], "drop", |_| is_closed(&stream));
     assert!(one.downs(9)[0].contains("exceeds the limit"), "{:?}", one.downs(9));

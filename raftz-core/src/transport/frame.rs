@@ -8,13 +8,16 @@
 //!      +--------+---------+------+-------+------+---------+
 //!      | group (12..16) | length (16..20) | metadata (20..24)
 //!      +--------------------------------------------------+
-//!      | 0 (24..28) | crc32c (28..32)                     |
+//!      | header crc32c (24..28) | crc32c (28..32)         |
 //!      +--------------------------------------------------+
 //!      | metadata ... | payloads ...                      |
 //! ```
 //! All numbers are little-endian. `length` counts what follows the header; the first `metadata`
-//! bytes of it are metadata. The checksum covers bytes 0..28 of the header and the metadata;
-//! payloads carry checksums of their own, so that a large one is summed only once.
+//! bytes of it are metadata. The header's own checksum covers bytes 0..24, so that no length is
+//! believed before it is known to be right: a reader that waits for the rest of a frame which nobody
+//! sends takes everything that follows for it, and its link looks alive and is deaf. The frame's
+//! checksum covers bytes 0..28 and the metadata; payloads carry checksums of their own, so that a
+//! large one is summed only once.
 //!
 //! Invariants: a length is compared with its limit before anything is allocated for it, and a
 //! buffer grows only as bytes arrive, so a lying header costs its sender as many bytes as it costs
@@ -34,6 +37,7 @@ pub const FRAME_MAGIC: [u8; 4] = *b"RFTZ";
 
 /// Bytes up to which a buffer for one large frame is reserved ahead of their arrival.
 const GROWTH_BYTES: usize = 64 << 10;
+const HEADER_CRC_AT: usize = 24;
 const CRC_AT: usize = 28;
 
 /// Largest frame of each class that is accepted.
@@ -114,6 +118,14 @@ pub enum FrameError {
         /// Bytes after the header.
         length: u32,
     },
+    /// The header was garbled on its way, or is not one.
+    #[error("frame header checksum {found:08x} does not match the header ({computed:08x})")]
+    BadHeaderCrc {
+        /// What the header says.
+        found: u32,
+        /// What it should say.
+        computed: u32,
+    },
     /// The header or the metadata was garbled on its way.
     #[error("frame checksum {found:08x} does not match its header and metadata ({computed:08x})")]
     BadCrc {
@@ -142,7 +154,8 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads a header. The checksum is only taken over, see [`FrameHeader::verify`].
+    /// Reads a header and checks it. The frame's checksum is only taken over, see
+    /// [`FrameHeader::verify`].
     pub fn parse(bytes: &[u8; FRAME_HEADER_BYTES]) -> Result<Self, FrameError> {
         let mut at = &bytes[..];
         let mut magic = [0; 4];
@@ -154,16 +167,22 @@ impl FrameHeader {
         if version != FRAME_VERSION {
             return Err(FrameError::BadVersion { found: version });
         }
+        // Everything beyond the version is laid out as this version has it.
+        let computed = crc32c::crc32c(&bytes[..HEADER_CRC_AT]);
+        let found = (&bytes[HEADER_CRC_AT..CRC_AT]).get_u32_le();
+        if found != computed {
+            return Err(FrameError::BadHeaderCrc { found, computed });
+        }
         let kind = at.get_u16_le();
         let flags = at.get_u16_le();
         let class = class_from_u8(at.get_u8())?;
-        let reserved_low = at.get_u8();
+        let reserved = at.get_u8();
         let group = GroupId(at.get_u32_le());
         let length = at.get_u32_le();
         let metadata_length = at.get_u32_le();
-        let reserved_high = at.get_u32_le();
+        at.advance(CRC_AT - HEADER_CRC_AT);
         let crc = at.get_u32_le();
-        if flags != 0 || reserved_low != 0 || reserved_high != 0 {
+        if flags != 0 || reserved != 0 {
             return Err(FrameError::UnknownFlags);
         }
         if metadata_length > length {
@@ -246,7 +265,7 @@ pub(super) fn seal(
 ) {
     let metadata = front.len() - FRAME_HEADER_BYTES;
     let saturated = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
-    let mut at = &mut front[..CRC_AT];
+    let mut at = &mut front[..HEADER_CRC_AT];
     at.put_slice(&FRAME_MAGIC);
     at.put_u16_le(FRAME_VERSION);
     at.put_u16_le(kind);
@@ -256,7 +275,13 @@ pub(super) fn seal(
     at.put_u32_le(group.0);
     at.put_u32_le(saturated(metadata.saturating_add(payload_bytes)));
     at.put_u32_le(saturated(metadata));
-    at.put_u32_le(0);
+    write_checksums(front);
+}
+
+/// Writes both checksums of a front that is complete but for them.
+fn write_checksums(front: &mut [u8]) {
+    let header_crc = crc32c::crc32c(&front[..HEADER_CRC_AT]);
+    front[HEADER_CRC_AT..CRC_AT].copy_from_slice(&header_crc.to_le_bytes());
     let crc = front_crc(front);
     front[CRC_AT..FRAME_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
@@ -404,6 +429,13 @@ mod tests {
         front
     }
 
+    /// The same frame with another length, and with checksums that say so.
+    fn with_length(mut frame: Vec<u8>, length: u32) -> Vec<u8> {
+        frame[16..20].copy_from_slice(&length.to_le_bytes());
+        write_checksums(&mut frame);
+        frame
+    }
+
     fn read_in_pieces(bytes: &[u8], piece: usize) -> Result<Vec<Vec<u8>>, FrameError> {
         let mut reader = FrameReader::new(FrameLimits::default());
         let mut out = Vec::new();
@@ -473,8 +505,7 @@ mod tests {
 
     #[test]
     fn an_oversized_length_is_refused_before_anything_is_allocated() {
-        let mut header = frame(Class::Control, b"", b"");
-        header[16..20].copy_from_slice(&u32::MAX.to_le_bytes());
+        let header = with_length(frame(Class::Control, b"", b""), u32::MAX);
         for piece in [1, 32] {
             let mut reader = FrameReader::new(FrameLimits::default());
             let mut result = Ok(());
@@ -488,11 +519,8 @@ mod tests {
 
     #[test]
     fn a_lying_length_within_the_limit_costs_only_what_arrives() {
-        let mut header = frame(Class::Data, b"", b"");
         let length = (FrameLimits::default().data_bytes_max - FRAME_HEADER_BYTES) as u32;
-        header[16..20].copy_from_slice(&length.to_le_bytes());
-        let crc = front_crc(&header);
-        header[28..32].copy_from_slice(&crc.to_le_bytes());
+        let header = with_length(frame(Class::Data, b"", b""), length);
         let mut reader = FrameReader::new(FrameLimits::default());
         reader.push(&header, &mut Vec::new()).unwrap();
         reader.push(&[0; 100], &mut Vec::new()).unwrap();
@@ -510,19 +538,33 @@ mod tests {
         assert!(words.contains("version 9") && words.contains("version 1"), "{words}");
     }
 
+    /// A garbled length must not make the reader wait for bytes that nobody sends, while all that
+    /// come are taken for the rest of one frame: the link would look alive and be deaf.
+    #[test]
+    fn a_flipped_bit_of_a_header_is_found_out_before_anything_else_arrives() {
+        let good = frame(Class::Data, b"some metadata", &[7; 100]);
+        for bit in 0..FRAME_HEADER_BYTES * 8 {
+            // The last field is the checksum of what is still to come.
+            if bit / 8 >= CRC_AT {
+                continue;
+            }
+            let mut header = good[..FRAME_HEADER_BYTES].to_vec();
+            header[bit / 8] ^= 1 << (bit % 8);
+            let mut reader = FrameReader::new(FrameLimits::default());
+            assert!(reader.push(&header, &mut Vec::new()).is_err(), "bit {bit}");
+        }
+    }
+
     #[test]
     fn every_flipped_bit_of_header_and_metadata_is_an_error() {
         let good = frame(Class::Data, b"some metadata", b"");
         for bit in 0..good.len() * 8 {
             let mut bytes = good.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            // A longer length only waits for more; the checksum is judged with the metadata.
-            bytes.extend_from_slice(&[0; 64]);
             let mut reader = FrameReader::new(FrameLimits::default());
             let mut out = Vec::new();
-            let result = reader.push(&bytes, &mut out);
+            assert!(reader.push(&bytes, &mut out).is_err(), "bit {bit}");
             assert!(out.is_empty(), "bit {bit}");
-            assert!(result.is_err() || reader.is_mid_frame(), "bit {bit}");
         }
     }
 }
