@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test examples bench lint
+.PHONY: help demo test soak examples bench lint
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -18,6 +18,10 @@ demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=
 
 test: rust ## every test
 	$(CARGO) test --workspace --locked
+
+soak: rust ## 64 clients, three processes, random faults, ten minutes; RAFTZ_SOAK_SECONDS=60 for less
+	@RAFTZ_SOAK_SECONDS="$${RAFTZ_SOAK_SECONDS:-600}" \
+		$(CARGO) test --locked --release -p raftz-tests --test soak
 
 examples: rust ## the three examples, one after the other; each checks what it claims
 	@set -e; for name in simple client cluster; do \

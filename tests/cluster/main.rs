@@ -4,9 +4,13 @@
 #![allow(clippy::disallowed_methods, reason = "a test of real processes lives in real time")]
 
 mod disks;
+mod faults;
 mod kill;
+mod network;
 mod power;
 mod process;
+mod proxy;
+mod refusals;
 mod resolver;
 mod shim;
 mod wiped;

@@ -9,7 +9,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use raftz_examples::Ports;
+use raftz_tests::history::{Account, History};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use super::proxy::Proxies;
 
 /// How long anything that should happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +23,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 struct Heard {
     acknowledged: BTreeSet<String>,
     unknown: u64,
+    history: History,
+    /// What broke the rules of a history.
+    broken: Vec<String>,
     /// Other lines of the present life of each node.
     lines: Vec<Vec<String>>,
 }
@@ -27,6 +34,26 @@ struct Heard {
 struct Ears {
     heard: Mutex<Heard>,
     news: Condvar,
+}
+
+impl Ears {
+    fn hear(&self, place: usize, life: u64, line: String) {
+        let mut heard = self.heard.lock().unwrap();
+        match heard.history.hear(life, &line) {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Some(key) = line.strip_prefix("ack ") {
+                    heard.acknowledged.insert(key.to_owned());
+                } else if line.starts_with("unknown ") {
+                    heard.unknown += 1;
+                } else {
+                    heard.lines[place].push(line);
+                }
+            }
+            Err(error) => heard.broken.push(error),
+        }
+        self.news.notify_all();
+    }
 }
 
 /// How things stand as one node sees them.
@@ -43,19 +70,32 @@ pub(crate) struct Seen {
     pub(crate) damaged: bool,
     /// Why the node stopped; empty if it did not.
     pub(crate) fault: String,
+    /// The other members, in words: why there is no link, or how far a leader thinks they are.
+    pub(crate) peers: Vec<(u64, String)>,
 }
 
+/// One life of a node.
 struct Process {
     child: Child,
     stdin: ChildStdin,
-    /// Ends when everything that the process said has been heard.
     ears: JoinHandle<()>,
+    is_paused: bool,
+}
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a process id");
+        kill_process(pid, signal).expect("it is ours, and runs");
+    }
 }
 
 pub(crate) struct Cluster {
     root: TempDir,
+    /// Where the nodes are dialled, by the membership.
     addresses: Vec<String>,
-    /// `key=value` for the configuration of each node that is started from now on.
+    /// Where they listen: the same, unless there are proxies in between.
+    listening: Vec<String>,
+    /// Keys of the configuration, `key=value`, of each node that is started from now on.
     pub(crate) options: Vec<String>,
     nodes: Vec<Option<Process>>,
     lives: u64,
@@ -65,16 +105,34 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(size: usize) -> Self {
+        Self::with_options(size, &[])
+    }
+
+    /// A cluster whose nodes are configured with these options, each `key=value`.
+    pub(crate) fn with_options(size: usize, options: &[&str]) -> Self {
         let ports = Ports::reserve(size).expect("loopback ports");
+        let addresses = ports.addresses();
+        Self::on(ports, addresses, options)
+    }
+
+    /// A cluster in which every connection leads through a proxy.
+    pub(crate) fn behind_proxies(size: usize, options: &[&str], seed: u64) -> (Self, Proxies) {
+        let ports = Ports::reserve(size).expect("loopback ports");
+        let proxies = Proxies::new(&ports.addresses(), seed);
+        (Self::on(ports, proxies.addresses(), options), proxies)
+    }
+
+    fn on(ports: Ports, addresses: Vec<String>, options: &[&str]) -> Self {
         let parent =
             option_env!("CARGO_TARGET_TMPDIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let ears = Arc::new(Ears::default());
-        ears.heard.lock().unwrap().lines = vec![Vec::new(); size];
+        ears.heard.lock().unwrap().lines = vec![Vec::new(); addresses.len()];
         Self {
             root: TempDir::new_in(parent).expect("a directory"),
-            addresses: ports.addresses(),
-            options: Vec::new(),
-            nodes: (0..size).map(|_| None).collect(),
+            nodes: addresses.iter().map(|_| None).collect(),
+            listening: ports.addresses(),
+            addresses,
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             lives: 0,
             ears,
             _ports: ports,
@@ -99,13 +157,32 @@ impl Cluster {
         self.root.path().join(format!("node-{}", place + 1))
     }
 
-    pub(crate) fn is_up(&self, place: usize) -> bool {
-        self.nodes[place].is_some()
+    /// Whether a node runs and is not paused.
+    pub(crate) fn is_awake(&self, place: usize) -> bool {
+        self.nodes[place].as_ref().is_some_and(|process| !process.is_paused)
+    }
+
+    /// The places of the nodes that run and are not paused.
+    pub(crate) fn awake(&self) -> Vec<usize> {
+        (0..self.size()).filter(|place| self.is_awake(*place)).collect()
+    }
+
+    /// The process id of a node that runs.
+    #[allow(dead_code, reason = "only the soak looks at processes from outside")]
+    pub(crate) fn process_id(&self, place: usize) -> u32 {
+        self.nodes[place].as_ref().expect("the node runs").child.id()
     }
 
     /// Starts a node and waits until it serves.
     pub(crate) fn start(&mut self, place: usize) {
-        self.launch(place, |_| ());
+        self.start_with(place, &[]);
+    }
+
+    /// Starts a node with options of its own, which come after the cluster's.
+    pub(crate) fn start_with(&mut self, place: usize, options: &[&str]) {
+        self.launch(place, |command| {
+            command.args(options);
+        });
         self.ready(place).unwrap_or_else(|why| panic!("node {} did not start: {why}", place + 1));
     }
 
@@ -117,17 +194,23 @@ impl Cluster {
         })
     }
 
-    /// Starts a process that `dress` has had a hand on.
-    pub(crate) fn launch(&mut self, place: usize, dress: impl FnOnce(&mut Command)) {
-        assert!(self.nodes[place].is_none(), "node {} runs already", place + 1);
-        self.ears.heard.lock().unwrap().lines[place].clear();
+    /// The command that starts a node.
+    pub(crate) fn command(&self, place: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raftz-testnode"));
         command
             .args([&place.to_string(), &self.root.path().display().to_string()])
             .arg(self.addresses.join(","))
-            .args(&self.options)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .arg(format!("listen_address={}", self.listening[place]))
+            .args(&self.options);
+        command
+    }
+
+    /// Starts a process that `dress` has had a hand on.
+    pub(crate) fn launch(&mut self, place: usize, dress: impl FnOnce(&mut Command)) {
+        assert!(self.nodes[place].is_none(), "node {} runs already", place + 1);
+        self.ears.heard.lock().unwrap().lines[place].clear();
+        let mut command = self.command(place);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         dress(&mut command);
         let mut child = command.spawn().expect("a process");
         let stdin = child.stdin.take().expect("piped");
@@ -139,29 +222,23 @@ impl Cluster {
             .name(format!("ears-{life}"))
             .spawn(move || {
                 for line in stdout.lines().map_while(Result::ok) {
-                    let mut heard = ears.heard.lock().unwrap();
-                    if let Some(key) = line.strip_prefix("ack ") {
-                        heard.acknowledged.insert(key.to_owned());
-                    } else if line.starts_with("unknown ") {
-                        heard.unknown += 1;
-                    } else {
-                        heard.lines[place].push(line);
-                    }
-                    ears.news.notify_all();
+                    ears.hear(place, life, line);
                 }
+                ears.heard.lock().unwrap().history.died(life);
+                ears.news.notify_all();
             })
             .expect("a thread");
-        self.nodes[place] = Some(Process { child, stdin, ears });
+        self.nodes[place] = Some(Process { child, stdin, ears, is_paused: false });
     }
 
-    /// SIGKILL, and wait until the process is gone and everything it said has been heard. Gives how
+    /// SIGKILL, and wait until the process is gone and everything that it said was heard. Gives how
     /// it ended, if it ran.
     pub(crate) fn kill(&mut self, place: usize) -> Option<ExitStatus> {
-        let mut process = self.nodes[place].take()?;
-        process.child.kill().expect("it was ours to kill");
-        let status = process.child.wait().expect("it was ours to wait for");
-        // Ears die only of a lock that is poisoned, when the test has failed already.
-        let _ = process.ears.join();
+        let Process { mut child, ears, .. } = self.nodes[place].take()?;
+        child.kill().expect("it was ours to kill");
+        let status = child.wait().expect("it was ours to wait for");
+        // One that failed to listen has said so.
+        let _ = ears.join();
         Some(status)
     }
 
@@ -198,6 +275,26 @@ impl Cluster {
     pub(crate) fn has_ended(&mut self, place: usize) -> bool {
         let process = self.nodes[place].as_mut().expect("the node was started");
         process.child.try_wait().expect("it was ours to wait for").is_some()
+    }
+
+    /// SIGSTOP, and wait until the process stands still.
+    pub(crate) fn pause(&mut self, place: usize) {
+        let process = self.nodes[place].as_mut().expect("the node runs");
+        process.is_paused = true;
+        process.signal(Signal::STOP);
+        let path = format!("/proc/{}/stat", process.child.id());
+        let deadline = Instant::now() + PATIENCE;
+        while !std::fs::read_to_string(&path).expect("readable").contains(") T ") {
+            assert!(Instant::now() < deadline, "node {} does not stand still", place + 1);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&mut self, place: usize) {
+        let process = self.nodes[place].as_mut().expect("the node runs");
+        process.signal(Signal::CONT);
+        process.is_paused = false;
     }
 
     pub(crate) fn tell(&mut self, place: usize, line: &str) {
@@ -255,18 +352,54 @@ impl Cluster {
         }
     }
 
+    /// The account of all calls with a history.
+    ///
+    /// Fails if what was heard breaks the rules of a history: a call that ended twice, say.
+    pub(crate) fn account(&self) -> Account {
+        let heard = self.ears.heard.lock().unwrap();
+        assert!(heard.broken.is_empty(), "{:?}", heard.broken);
+        heard.history.account()
+    }
+
+    /// What `read` makes of the history so far.
+    pub(crate) fn history<T>(&self, read: impl FnOnce(&History) -> T) -> T {
+        read(&self.ears.heard.lock().unwrap().history)
+    }
+
+    /// Waits until the account is as `is_so` wants. In vain, it says how every node sees things.
+    pub(crate) fn wait_account(&mut self, what: &str, is_so: impl Fn(&Account) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = self.ears.heard.lock().unwrap();
+        while !is_so(&heard.history.account()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let account = heard.history.account();
+                drop(heard);
+                let seen: Vec<_> =
+                    self.awake().into_iter().map(|place| (place + 1, self.status(place))).collect();
+                panic!("waited {PATIENCE:?} in vain for {what}: {account}; {seen:#?}");
+            }
+            heard = self.ears.news.wait_timeout(heard, left).unwrap().0;
+        }
+    }
+
     /// How things stand as a node sees them.
     pub(crate) fn status(&mut self, place: usize) -> Seen {
         self.tell(place, "status");
-        let mut damaged = false;
+        let (mut peers, mut damaged) = (Vec::new(), false);
         self.wait_line(place, "a status", |line| {
             damaged |= line.starts_with("damaged ");
+            if let Some((id, words)) = line.strip_prefix("peer ").and_then(|it| it.split_once(' '))
+            {
+                peers.push((id.parse().ok()?, words.to_owned()));
+            }
             let mut words = line.strip_prefix("status ")?.splitn(6, ' ');
             let mut number = || words.next().and_then(|word| word.parse().ok());
             let (term, leader, commit) = (number()?, number()?, number()?);
             let (applied, disks) = (number()?, number()?);
             let fault = words.next().unwrap_or_default().to_owned();
-            Some(Seen { term, leader, commit, applied, disks, damaged, fault })
+            let peers = std::mem::take(&mut peers);
+            Some(Seen { term, leader, commit, applied, disks, damaged, fault, peers })
         })
     }
 
@@ -292,12 +425,10 @@ impl Cluster {
     pub(crate) fn leader(&mut self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            for place in 0..self.size() {
-                if self.is_up(place) {
-                    let leader = self.status(place).leader as usize;
-                    if leader > 0 && self.is_up(leader - 1) {
-                        return leader - 1;
-                    }
+            for place in self.awake() {
+                let leader = self.status(place).leader as usize;
+                if leader > 0 && self.is_awake(leader - 1) {
+                    return leader - 1;
                 }
             }
             assert!(Instant::now() < deadline, "no leader in {PATIENCE:?}");
@@ -308,8 +439,8 @@ impl Cluster {
     pub(crate) fn settle(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let up: Vec<usize> = (0..self.size()).filter(|place| self.is_up(*place)).collect();
-            let seen: BTreeSet<(u64, u64)> = up
+            let seen: BTreeSet<(u64, u64)> = self
+                .awake()
                 .into_iter()
                 .map(|place| self.status(place))
                 .map(|seen| (seen.commit, seen.applied))

@@ -1,5 +1,10 @@
 //! What the tests of several subjects share.
 
+pub mod flawed;
+pub mod history;
+pub mod linear;
+pub mod mixed;
+
 /// The one right value under a key of a test: whatever else is found there was never written.
 pub fn value_of(key: &str) -> String {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {

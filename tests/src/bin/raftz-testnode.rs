@@ -1,5 +1,17 @@
 //! One node of a test cluster in a process of its own, with clients inside, told what to do by lines
 //! on its standard input. It ends when its input does, so it never outlives the test.
+//!
+//! ```text
+//! raftz-testnode PLACE ROOT ADDRESS,ADDRESS,… [key=value …]
+//!     keys of the configuration, and machine=kv, blockable or forgetful
+//!
+//! load TAG CLIENTS                             clients that write keys of their own     -> ack …
+//! mix TAG CLIENTS KEYS PACE_MS TIMEOUT_MS SEED clients with a history                   -> op …
+//! read KEY TIMEOUT_MS                          one read through the log, in the history -> op …
+//! stop                                         ends all clients                         -> stopped
+//! block MS                                     the machine stands still once
+//! status | dump
+//! ```
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -10,10 +22,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use raftz_core::machine::{KvQuery, KvReply};
+use bytes::Bytes;
+use raftz_core::machine::{KvQuery, KvReply, KvStore, StateMachine};
 use raftz_core::node::Node;
 use raftz_core::types::Outcome;
-use raftz_examples::{PATIENCE, Result, config, set, start};
+use raftz_examples::{PATIENCE, Result, config, set};
+use raftz_tests::flawed::{Blockable, Brake, Forgetful};
+use raftz_tests::mixed::{self, Ids, Mix, MixedClients};
 use raftz_tests::value_of;
 
 /// Prints one line as a whole and at once: what was acknowledged must be known to the test even if
@@ -106,22 +121,66 @@ fn dump(node: &Node) -> Result<BTreeMap<String, String>> {
     }
 }
 
-fn serve() -> Result<()> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [place, root, addresses, options @ ..] = &args[..] else {
+/// Starts the node that the arguments describe.
+fn launch(args: &[String], brake: Brake) -> Result<Node> {
+    let [place, root, addresses, options @ ..] = args else {
         return Err("usage: raftz-testnode PLACE ROOT ADDRESS,ADDRESS,… [key=value …]".into());
     };
     let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
     let mut config = config(place.parse()?, &addresses, Path::new(root))?;
+    let mut machine = "kv";
     for option in options {
-        let (key, value) = option.split_once('=').ok_or("an option is key=value")?;
-        config.set(key, value)?;
+        match option.split_once('=').ok_or("an option is key=value")? {
+            ("machine", kind) => machine = kind,
+            (key, value) => config.set(key, value)?,
+        }
     }
     config.on_event = Some(Arc::new(|_, event| say(&format!("event {event:?}"))));
-    let node = Arc::new(start(config)?);
+    let machine: Box<dyn StateMachine> = match machine {
+        "kv" => Box::new(KvStore::new()),
+        "blockable" => Box::new(Blockable::new(brake, say)),
+        "forgetful" => Box::new(Forgetful::default()),
+        other => return Err(format!("no machine is called {other:?}").into()),
+    };
+    if !Node::is_formatted(&config)? {
+        Node::bootstrap(&config)?;
+    }
+    Ok(Node::start(config, || Ok(machine))?)
+}
+
+fn status(node: &Node) {
+    let status = node.status();
+    let leader = status.leader.map_or(0, |id| id.get());
+    let fault = status.fault.as_ref().map(ToString::to_string).unwrap_or_default();
+    let disks = status.membership.members.values().filter(|m| m.disk_id.is_some()).count();
+    let (term, commit, applied) = (status.term, status.commit, status.applied);
+    for peer in &status.peers {
+        let words = if !peer.connected {
+            peer.unreachable.clone().unwrap_or_else(|| "not connected yet".into())
+        } else if let (Some(mode), Some(matched), Some(next), Some(in_flight)) =
+            (peer.mode, peer.matched, peer.next, peer.in_flight)
+        {
+            format!("linked; {mode}, matched {matched}, next {next}, {in_flight} in flight")
+        } else {
+            "linked".to_owned()
+        };
+        say(&format!("peer {} {words}", peer.id));
+    }
+    if let Some(from) = status.damaged_from {
+        say(&format!("damaged {from}"));
+    }
+    say(&format!("status {term} {leader} {commit} {applied} {disks} {fault}"));
+}
+
+fn serve() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let brake = Brake::default();
+    let node = Arc::new(launch(&args, brake.clone())?);
     let served = AtomicU64::new(0);
+    let ids = Arc::new(Ids::default());
     say("ready");
     let mut clients: Option<Clients> = None;
+    let mut mixed: Option<MixedClients> = None;
     for line in io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split(' ').collect();
@@ -131,24 +190,32 @@ fn serve() -> Result<()> {
                 let tag = format!("{tag}.{life}");
                 clients = Some(Clients::start(&node, &tag, count.parse()?));
             }
+            ["mix", tag, clients, keys, pace_ms, timeout_ms, seed] => {
+                let mix = Mix {
+                    tag: tag.to_owned(),
+                    clients: clients.parse()?,
+                    keys: keys.parse()?,
+                    pace: Duration::from_millis(pace_ms.parse()?),
+                    timeout: Duration::from_millis(timeout_ms.parse()?),
+                    seed: seed.parse()?,
+                };
+                mixed = Some(MixedClients::start(&node, &ids, &mix, say));
+            }
+            ["read", key, timeout_ms] => {
+                let timeout = Duration::from_millis(timeout_ms.parse()?);
+                mixed::read(&node, &ids, Bytes::from(key.to_owned()), timeout, say);
+            }
             ["stop"] => {
                 if let Some(clients) = clients.take() {
                     clients.stop();
                 }
+                if let Some(mixed) = mixed.take() {
+                    mixed.stop();
+                }
                 say("stopped");
             }
-            ["status"] => {
-                let status = node.status();
-                let leader = status.leader.map_or(0, |id| id.get());
-                let fault = status.fault.map(|fault| fault.to_string()).unwrap_or_default();
-                let disks = status.membership.members.values().filter(|m| m.disk_id.is_some());
-                let (term, commit, applied) = (status.term, status.commit, status.applied);
-                let disks = disks.count();
-                if let Some(from) = status.damaged_from {
-                    say(&format!("damaged {from}"));
-                }
-                say(&format!("status {term} {leader} {commit} {applied} {disks} {fault}"));
-            }
+            ["block", for_ms] => brake.block(for_ms.parse()?),
+            ["status"] => status(&node),
             ["dump"] => {
                 for (key, value) in dump(&node)? {
                     say(&format!("holds {key} {value}"));

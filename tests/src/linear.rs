@@ -1,0 +1,418 @@
+//! Whether what clients saw of one key could have happened one operation at a time, each at some
+//! moment between its invocation and its answer: linearizability, decided by search.
+//!
+//! The search is Wing and Gong's with the memory that Lowe added: it places one operation after the
+//! other, takes a placement back where nothing fits behind it, and never enters the same situation
+//! (the operations placed so far, the value they leave) twice. Keys are independent, so a history is
+//! cut by key first, which is what keeps the search short.
+//!
+//! How an operation ended decides what is asked of it:
+//! - *done*: it took effect once, between its two times, and the store would have answered that;
+//! - *unknown*: it took effect once at any time after its invocation, or never;
+//! - *refused*: it never took effect, so it is left out, and an effect of it that somebody saw has
+//!   no explanation.
+//!
+//! The key begins absent. The model of the store is written down here once more, on purpose: a
+//! checker that asked the store itself would agree with its mistakes.
+//!
+//! Until there is a linearizable read, a read goes through the log: a compare-and-set whose
+//! expectation never holds answers with the value ([`Request::read_through_log`]). [`Request::Get`]
+//! is there for reads that do not.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+
+use bytes::Bytes;
+use raftz_core::machine::{KvCommand, KvReply};
+
+/// Situations after which a search gives up. A history of clients that write unique values needs
+/// about as many as it has operations.
+const SITUATIONS_MAX: usize = 4_000_000;
+/// A value that no client writes.
+const NEVER_WRITTEN: &[u8] = b"\0never written";
+/// Operations shown with an objection.
+const SHOWN_MAX: usize = 24;
+
+/// What was asked of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// A command, through the log.
+    Command(KvCommand),
+    /// A read that does not go through the log.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+}
+
+impl Request {
+    /// The command that reads `key` without changing it.
+    pub const fn read_through_log(key: Bytes) -> KvCommand {
+        let never = Bytes::from_static(NEVER_WRITTEN);
+        KvCommand::CompareAndSet { key, expected: Some(never), value: None }
+    }
+
+    /// The key that it is about.
+    pub const fn key(&self) -> &Bytes {
+        match self {
+            Self::Command(command) => command.key(),
+            Self::Get { key } => key,
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Answered.
+    Done {
+        /// When, by the clock of `invoked_us`.
+        at_us: u64,
+        /// With what.
+        reply: KvReply,
+    },
+    /// It may have taken effect, or may yet, or never.
+    Unknown,
+    /// It certainly never takes effect.
+    Refused,
+}
+
+/// One operation of one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Whose it is; only shown.
+    pub client: String,
+    /// When it was begun, by a clock that all clients share.
+    pub invoked_us: u64,
+    /// What was asked.
+    pub request: Request,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Operation {
+    const fn answered_us(&self) -> Option<u64> {
+        match self.end {
+            End::Done { at_us, .. } => Some(at_us),
+            End::Unknown | End::Refused => None,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>12}..", self.invoked_us)?;
+        match &self.end {
+            End::Done { at_us, reply } => {
+                write!(f, "{at_us:<12} {} {:?} -> {reply:?}", self.client, self.request)
+            }
+            End::Unknown => {
+                write!(f, "{:<12} {} {:?} -> unknown", "", self.client, self.request)
+            }
+            End::Refused => {
+                write!(f, "{:<12} {} {:?} -> refused", "", self.client, self.request)
+            }
+        }
+    }
+}
+
+/// Why a history was not accepted.
+#[derive(Clone, Debug)]
+pub enum Objection {
+    /// No order of the operations explains what was answered.
+    NotLinearizable {
+        /// Operations in the longest explanation that was found.
+        placed: usize,
+        /// Operations that had to be explained.
+        of: usize,
+        /// The value after it.
+        value: Option<Bytes>,
+        /// The operations that would have come next, none of which fits.
+        stuck: Vec<Operation>,
+    },
+    /// The search was given up: nothing is known.
+    TooHard {
+        /// Situations entered.
+        situations: usize,
+    },
+}
+
+impl std::error::Error for Objection {}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLinearizable { placed, of, value, stuck } => {
+                writeln!(
+                    f,
+                    "not linearizable: {placed} of {of} operations can be explained, which leaves \
+                     the value {value:?}; then none of these fits:"
+                )?;
+                stuck.iter().try_for_each(|operation| writeln!(f, "  {operation}"))
+            }
+            Self::TooHard { situations } => {
+                write!(f, "undecided after {situations} situations")
+            }
+        }
+    }
+}
+
+/// Cuts a history by key.
+pub fn by_key(history: impl IntoIterator<Item = Operation>) -> BTreeMap<Bytes, Vec<Operation>> {
+    let mut keys: BTreeMap<Bytes, Vec<Operation>> = BTreeMap::new();
+    for operation in history {
+        keys.entry(operation.request.key().clone()).or_default().push(operation);
+    }
+    keys
+}
+
+/// Checks the history of one key.
+///
+/// # Errors
+/// Why it is not linearizable, or that this could not be decided.
+pub fn check(history: &[Operation]) -> Result<(), Objection> {
+    Search::new(history).run()
+}
+
+/// What the store makes of a request: the value after it, and the answer.
+fn model(request: &Request, value: Option<&Bytes>) -> (Option<Bytes>, KvReply) {
+    let same = || value.cloned();
+    let command = match request {
+        Request::Get { .. } => return (same(), KvReply::Value(same())),
+        Request::Command(command) => command,
+    };
+    match command {
+        KvCommand::Set { value: new, .. } => (Some(new.clone()), KvReply::Stored),
+        KvCommand::Delete { .. } => (None, KvReply::Deleted { existed: value.is_some() }),
+        KvCommand::CompareAndSet { expected, value: new, .. } => {
+            if expected.as_ref() == value {
+                (new.clone(), KvReply::Swapped)
+            } else {
+                (same(), KvReply::NotSwapped { actual: same() })
+            }
+        }
+        KvCommand::Increment { by, .. } => {
+            let number = match value {
+                None => Some(0),
+                Some(text) => decimal(text),
+            };
+            match number.and_then(|number| number.checked_add(*by)) {
+                Some(sum) => (Some(Bytes::from(sum.to_string())), KvReply::Number(sum)),
+                None => (same(), KvReply::Rejected(String::new())),
+            }
+        }
+    }
+}
+
+fn decimal(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    // What `parse` takes beyond the store's numbers.
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
+/// Whether two answers say the same; a rejection's words are the store's own affair.
+fn agree(expected: &KvReply, answered: &KvReply) -> bool {
+    match (expected, answered) {
+        (KvReply::Rejected(_), KvReply::Rejected(_)) => true,
+        (expected, answered) => expected == answered,
+    }
+}
+
+/// A set of small numbers.
+#[derive(Clone, Debug)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn new(size: usize) -> Self {
+        Self(vec![0; size.div_ceil(64)])
+    }
+    fn has(&self, at: usize) -> bool {
+        self.0[at / 64] >> (at % 64) & 1 == 1
+    }
+    fn flip(&mut self, at: usize) {
+        self.0[at / 64] ^= 1 << (at % 64);
+    }
+}
+
+/// One operation by its place in [`Search::certain`] or [`Search::uncertain`].
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Certain(usize),
+    Uncertain(usize),
+}
+
+/// A placement, and what was left to try before it.
+struct Step {
+    place: Place,
+    value_before: Option<Bytes>,
+    choices: Vec<Place>,
+    tried: usize,
+}
+
+struct Search<'a> {
+    /// Answered operations and their ends, in the order of their invocations.
+    certain: Vec<(&'a Operation, u64)>,
+    /// Operations that may or may not have happened, in the order of their invocations.
+    uncertain: Vec<&'a Operation>,
+    certain_placed: Bits,
+    uncertain_placed: Bits,
+    /// All certain operations before this one are placed.
+    low: usize,
+    placed: usize,
+    value: Option<Bytes>,
+    /// Situations entered so far: `low`, the placed ones from there on, and the value.
+    entered: HashSet<(Box<[u64]>, Option<Bytes>)>,
+    /// The longest explanation so far, for the objection.
+    best: Option<(usize, Option<Bytes>, Vec<Place>)>,
+}
+
+impl<'a> Search<'a> {
+    fn new(history: &'a [Operation]) -> Self {
+        let mut certain: Vec<_> =
+            history.iter().filter_map(|op| Some((op, op.answered_us()?))).collect();
+        certain.sort_by_key(|(op, answered_us)| (op.invoked_us, *answered_us));
+        let mut uncertain: Vec<_> = history.iter().filter(|op| op.end == End::Unknown).collect();
+        uncertain.sort_by_key(|op| op.invoked_us);
+        Self {
+            certain_placed: Bits::new(certain.len()),
+            uncertain_placed: Bits::new(uncertain.len()),
+            certain,
+            uncertain,
+            low: 0,
+            placed: 0,
+            value: None,
+            entered: HashSet::new(),
+            best: None,
+        }
+    }
+
+    fn run(mut self) -> Result<(), Objection> {
+        let mut path: Vec<Step> = Vec::new();
+        let mut choices = self.choices();
+        let mut tried = 0;
+        while self.placed < self.certain.len() {
+            let Some(place) = choices.get(tried).copied() else {
+                self.remember_best(&choices);
+                let Some(step) = path.pop() else { return Err(self.objection()) };
+                self.take_back(step.place, step.value_before);
+                (choices, tried) = (step.choices, step.tried);
+                continue;
+            };
+            tried += 1;
+            let Some(value) = self.value_after(place) else { continue };
+            let value_before = std::mem::replace(&mut self.value, value);
+            self.place(place);
+            if !self.entered.insert(self.situation()) {
+                self.take_back(place, value_before);
+                continue;
+            }
+            if self.entered.len() > SITUATIONS_MAX {
+                return Err(Objection::TooHard { situations: self.entered.len() });
+            }
+            let choices_before = std::mem::replace(&mut choices, self.choices());
+            path.push(Step { place, value_before, choices: choices_before, tried });
+            tried = 0;
+        }
+        // Whatever is left may never have happened.
+        Ok(())
+    }
+
+    /// What may come next: everything that began before the first end among what is not placed.
+    /// The likeliest first: what was answered first, then what may never have happened.
+    fn choices(&self) -> Vec<Place> {
+        let mut first_end_us = u64::MAX;
+        let mut open: Vec<usize> = Vec::new();
+        for at in self.low..self.certain.len() {
+            let (operation, answered_us) = self.certain[at];
+            if operation.invoked_us > first_end_us {
+                break;
+            }
+            if !self.certain_placed.has(at) {
+                open.push(at);
+                first_end_us = first_end_us.min(answered_us);
+            }
+        }
+        open.retain(|at| self.certain[*at].0.invoked_us <= first_end_us);
+        open.sort_by_key(|at| self.certain[*at].1);
+        let uncertain = (0..self.uncertain.len())
+            .take_while(|at| self.uncertain[*at].invoked_us <= first_end_us)
+            .filter(|at| !self.uncertain_placed.has(*at));
+        open.into_iter().map(Place::Certain).chain(uncertain.map(Place::Uncertain)).collect()
+    }
+
+    /// The value if this operation comes next; `None` if it cannot, or need not.
+    fn value_after(&self, place: Place) -> Option<Option<Bytes>> {
+        match place {
+            Place::Certain(at) => {
+                let operation = self.certain[at].0;
+                let (value, expected) = model(&operation.request, self.value.as_ref());
+                match &operation.end {
+                    End::Done { reply, .. } if agree(&expected, reply) => Some(value),
+                    End::Done { .. } | End::Unknown | End::Refused => None,
+                }
+            }
+            Place::Uncertain(at) => {
+                let (value, _) = model(&self.uncertain[at].request, self.value.as_ref());
+                // Without an effect it explains nothing.
+                (value != self.value).then_some(value)
+            }
+        }
+    }
+
+    fn place(&mut self, place: Place) {
+        match place {
+            Place::Certain(at) => {
+                self.certain_placed.flip(at);
+                self.placed += 1;
+                while self.low < self.certain.len() && self.certain_placed.has(self.low) {
+                    self.low += 1;
+                }
+            }
+            Place::Uncertain(at) => self.uncertain_placed.flip(at),
+        }
+    }
+
+    fn take_back(&mut self, place: Place, value_before: Option<Bytes>) {
+        match place {
+            Place::Certain(at) => {
+                self.certain_placed.flip(at);
+                self.placed -= 1;
+                self.low = self.low.min(at);
+            }
+            Place::Uncertain(at) => self.uncertain_placed.flip(at),
+        }
+        self.value = value_before;
+    }
+
+    /// The present situation in few words: everything before `low` is placed, so only the window
+    /// behind it is told.
+    fn situation(&self) -> (Box<[u64]>, Option<Bytes>) {
+        let from = (self.low / 64).min(self.certain_placed.0.len());
+        let window = &self.certain_placed.0[from..];
+        let used = window.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        let mut words = Vec::with_capacity(1 + used + self.uncertain_placed.0.len());
+        words.push(self.low as u64);
+        // Of a fixed length, so that what follows cannot be taken for it.
+        words.extend(&self.uncertain_placed.0);
+        words.extend(&window[..used]);
+        (words.into(), self.value.clone())
+    }
+
+    fn remember_best(&mut self, stuck: &[Place]) {
+        if self.best.as_ref().is_none_or(|(placed, ..)| *placed < self.placed) {
+            self.best = Some((self.placed, self.value.clone(), stuck.to_vec()));
+        }
+    }
+
+    fn objection(self) -> Objection {
+        let (placed, value, stuck) = self.best.unwrap_or_default();
+        let stuck = stuck.into_iter().take(SHOWN_MAX).map(|place| match place {
+            Place::Certain(at) => self.certain[at].0.clone(),
+            Place::Uncertain(at) => self.uncertain[at].clone(),
+        });
+        Objection::NotLinearizable { placed, of: self.certain.len(), value, stuck: stuck.collect() }
+    }
+}
