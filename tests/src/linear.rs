@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use bytes::Bytes;
+use raftz_core::machine::kv::REPEATED_BYTES_MAX;
 use raftz_core::machine::{KvCommand, KvReply};
 
 /// Situations after which a search gives up. A history of clients that write unique values needs
@@ -191,7 +192,13 @@ fn model(request: &Request, value: Option<&Bytes>) -> (Option<Bytes>, KvReply) {
             if expected.as_ref() == value {
                 (new.clone(), KvReply::Swapped)
             } else {
-                (same(), KvReply::NotSwapped { actual: same() })
+                let answer = match value {
+                    Some(value) if value.len() > REPEATED_BYTES_MAX => {
+                        KvReply::NotSwappedLarge { actual_bytes: value.len() as u64 }
+                    }
+                    actual => KvReply::NotSwapped { actual: actual.cloned() },
+                };
+                (same(), answer)
             }
         }
         KvCommand::Increment { by, .. } => {
