@@ -434,6 +434,44 @@ fn a_doubled_forward_runs_once_and_is_not_refused_later() {
 }
 
 #[test]
+fn strangers_that_left_leave_nothing_behind_and_a_doubled_call_of_one_runs_once() {
+    let mut solo = Solo::leader(config(1));
+    let forward = |from, number| {
+        let proposals = vec![ForwardedProposal { payload: Payload::new("x"), session: None }];
+        let forward = Forward { id: number, patience_us: SECOND, proposals };
+        Input::Receive { from: id(from), message: Message::Forward(forward) }
+    };
+    let down = |peer| Input::LinkDown { peer: id(peer), reason: "reset".into() };
+    solo.step(link_up(99, 1));
+    let before = solo.status().last.index;
+    solo.step(forward(99, 7));
+    // Others come and go meanwhile.
+    for stranger in 1000..1010 {
+        solo.step(link_up(stranger, 1));
+        solo.step(down(stranger));
+    }
+    solo.step(forward(99, 7));
+    assert_eq!(solo.status().last.index, before.next());
+
+    // A follower, so that nothing that they ask for stays in the log.
+    solo.receive(3, 9, heartbeat());
+    let size = |solo: &Solo| format!("{:?}", solo.replica).len();
+    let mut sizes = Vec::new();
+    for round in 1..=3 {
+        for stranger in (1000..1500).map(|n| n + round * 1000) {
+            solo.step(link_up(stranger, 1));
+            solo.step(forward(stranger, 1));
+            solo.step(down(stranger));
+        }
+        sizes.push(size(&solo));
+    }
+    assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 200), "{sizes:?}");
+    // Why a member is out of reach is kept.
+    solo.step(down(2));
+    assert_eq!(solo.replica.status().unreachable, [(id(2), "reset".to_owned())]);
+}
+
+#[test]
 fn calls_without_payload_count_against_the_bound_on_held_calls() {
     let mut solo = Solo::new(Config { held_bytes_max: 1000, ..config(1) }, &recovered(1, 3, 1));
     let mut refused = 0;

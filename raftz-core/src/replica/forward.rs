@@ -152,6 +152,15 @@ impl Replica {
         }
     }
 
+    /// Forgets the nodes outside the membership that are not linked: anybody may come under any id,
+    /// and what is kept of each would add up. What they handed over need not be remembered any
+    /// longer, since of what came over a link that is gone no second copy comes.
+    pub(super) fn forget_strangers(&mut self) {
+        let members = &self.raft.membership().members;
+        self.links.retain(|id, link| matches!(link, Link::Up(_)) || members.contains_key(id));
+        self.seen.retain(|id, _| self.links.contains_key(id) || members.contains_key(id));
+    }
+
     /// A batch never left this host. One that never can is no reason to try again.
     pub(super) fn return_batch(&mut self, id: u64, is_too_large: bool, out: &mut Vec<Action>) {
         let Some(batch) = self.batches.remove(&id) else { return };

@@ -140,6 +140,7 @@ impl Replica {
                 out.push(Action::Event(Event::PeerDown { peer, reason }));
                 self.lose_batches_of(peer, out);
                 self.drive(raft::Input::LinkDown { peer }, out);
+                self.forget_strangers();
             }
             Input::Unreachable { peer, reason } => {
                 if !self.is_linked(peer) {
