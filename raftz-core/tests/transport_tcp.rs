@@ -170,8 +170,10 @@ fn a_newer_boot_of_a_node_that_no_membership_names_is_up_like_any_other() {
     });
 }
 
-/// Starts 1 and 2 with the given difference; returns what 2, dialling 1, is told.
-fn refused(change: impl FnOnce(&mut raftz_core::transport::handshake::Identity)) -> (u16, String) {
+/// Starts 1 and 2 with the given difference; returns what 2, dialling 1, is told, and what 1 says.
+fn refused(
+    change: impl FnOnce(&mut raftz_core::transport::handshake::Identity),
+) -> (u16, String, String) {
     let mut one = Rig::new(identity(1));
     let mut other = identity(2);
     change(&mut other);
@@ -180,17 +182,21 @@ fn refused(change: impl FnOnce(&mut raftz_core::transport::handshake::Identity))
     two.knows(&[(1, &first)]);
     until(&mut [&mut one, &mut two], "refusal", |rigs| !rigs[1].refusals_by(1).is_empty());
     assert!(one.ups(2).is_empty() && two.ups(1).is_empty());
-    let (code, words) = two.refusals_by(1)[0];
-    (code, words.to_owned())
+    let (code, told) = two.refusals_by(1)[0];
+    let (own_code, words) = one.refusals_of(2)[0];
+    assert_eq!(code, own_code);
+    (code, told.to_owned(), words.to_owned())
 }
 
 #[test]
 fn nodes_of_another_cluster_epoch_or_version_are_refused_with_words() {
-    let (code, words) = refused(|other| other.cluster = ClusterId(8));
+    let (theirs, ours) = (ClusterId(8).to_string(), ClusterId(7).to_string());
+    let (code, told, words) = refused(|other| other.cluster = ClusterId(8));
     assert_eq!(code, Reject::WRONG_CLUSTER);
-    assert!(words.contains(&ClusterId(8).to_string()) && words.contains(&ClusterId(7).to_string()));
+    assert!(words.contains(&theirs) && words.contains(&ours), "{words}");
+    assert!(told.contains(&theirs) && !told.contains(&ours), "{told}");
     assert_eq!(refused(|other| other.epoch = 2).0, Reject::WRONG_EPOCH);
-    let (code, words) = refused(|other| {
+    let (code, words, _) = refused(|other| {
         other.version_min = 5;
         other.version_max = 6;
     });
@@ -317,6 +323,31 @@ fn a_reader_that_stops_costs_bounded_memory_and_is_dropped() {
 }
 
 #[test]
+fn a_hold_up_of_this_side_is_no_stall_of_the_peer() {
+    let with = |node, dead_after_ms| {
+        let mut config = config(identity(node));
+        config.limits.dead_after_ms = dead_after_ms;
+        config.limits.ping_after_ms = 100;
+        Rig::with(config)
+    };
+    let (mut one, mut two) = pair_of(with(1, 300), with(2, 60_000));
+    // More than the sockets hold, so that something waits here.
+    for number in 0..6 {
+        one.send(2, number, 4 << 20).unwrap();
+    }
+    one.poll();
+    // The peer takes what is in the sockets, and speaks, while this side does nothing.
+    let held_up_until = Instant::now() + Duration::from_millis(600);
+    until(&mut [&mut two], "hold-up", |_| Instant::now() >= held_up_until);
+    two.send(1, 7, 10).unwrap();
+    two.poll();
+    until(&mut [&mut one, &mut two], "frames", |rigs| {
+        rigs[1].received(1).len() == 6 && rigs[0].received(2) == [7]
+    });
+    assert!(one.downs(2).is_empty(), "{:?}", one.downs(2));
+}
+
+#[test]
 fn a_reset_in_the_middle_of_a_frame_ends_the_link_and_hands_up_nothing_of_it() {
     let mut one = Rig::new(identity(1));
     let mut two = Rig::new(identity(2));
@@ -390,6 +421,39 @@ fn a_name_that_does_not_resolve_is_reported_retried_and_harms_nobody() {
     let start = Instant::now();
     drop(one);
     assert!(start.elapsed() < Duration::from_secs(1), "a hung lookup must not delay the end");
+}
+
+#[test]
+fn a_peer_that_came_by_itself_is_not_told_to_be_out_of_reach() {
+    let (answer, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let mut one = {
+        let mut config = config(identity(1));
+        config.resolve = Some(Arc::new(move |_: &str| {
+            let _ = wait.lock().unwrap().recv();
+            Err(std::io::Error::other("no such name"))
+        }));
+        Rig::with(config)
+    };
+    let mut two = Rig::new(identity(2));
+    one.knows(&[(2, "two.invalid:7001")]);
+    one.poll();
+    let first = one.address();
+    two.knows(&[(1, &first)]);
+    until(&mut [&mut one, &mut two], "link", |rigs| rigs[0].is_up(2) && rigs[1].is_up(1));
+    // Now the lookup fails, which concerns nobody.
+    drop(answer);
+    for number in 0..20 {
+        two.send(1, number, 10).unwrap();
+        until(&mut [&mut one, &mut two], "frames", |rigs| {
+            rigs[0].received(2).len() as u64 > number
+        });
+    }
+    assert!(one.unreachable(2).is_empty(), "{:?}", one.unreachable(2));
+    // Once the link is gone it does.
+    drop(two);
+    until(&mut [&mut one], "report", |rigs| !rigs[0].unreachable(2).is_empty());
+    assert!(one.unreachable(2)[0].contains("no such name"), "{:?}", one.unreachable(2));
 }
 
 #[test]

@@ -236,7 +236,7 @@ impl Host {
                 self.warn_unreachable(peer, &reason);
                 self.step_all(now, &Input::Unreachable { peer, reason });
             }
-            TransportEvent::Refused { peer, disk, reason } => {
+            TransportEvent::Refused { peer, disk, reason, code: _ } => {
                 self.tell(GroupId::FIRST, Event::PeerRefused { peer, disk, reason });
             }
             TransportEvent::Trouble { detail } => {

@@ -28,7 +28,7 @@ mod verdict;
 
 use bytes::{Buf, BufMut};
 
-pub use verdict::{Accepted, Known, judge};
+pub use verdict::{Accepted, Known, Refused, judge};
 
 use crate::types::{Boot, ClusterId, DiskId, FEATURE_LEVEL, NodeId};
 
@@ -172,7 +172,7 @@ pub enum HandshakeMessage {
 pub struct Reject {
     /// One of the constants here; a later version may send others.
     pub code: u16,
-    /// What is wrong and what to do.
+    /// What is wrong and what to do, in printable text; see [`Refused`] for what it leaves out.
     pub words: String,
     /// With [`Reject::WRONG_DISK`]: the data directory by which the refusing node knows the other.
     pub known_disk: Option<DiskId>,
@@ -202,10 +202,8 @@ impl Reject {
     pub const ROLE_NOT_SERVED: u16 = 10;
     /// The hello itself is wrong.
     pub const MALFORMED: u16 = 11;
-
-    fn new(code: u16, words: impl Into<String>) -> Self {
-        Self { code, words: words.into(), known_disk: None }
-    }
+    /// No place is left for another node outside the membership; it may try again later.
+    pub const NO_PLACE: u16 = 12;
 }
 
 /// Why bytes are not a handshake message.
@@ -313,7 +311,7 @@ impl HandshakeMessage {
             3 => {
                 let mut at = body;
                 let code = at.try_get_u16_le().map_err(|_| HandshakeError::Short)?;
-                let words = get_text(&mut at, "words")?;
+                let words = printable(&get_text(&mut at, "words")?);
                 let known_disk = at.try_get_u128_le().ok().map(DiskId);
                 Self::Reject(Reject { code, words, known_disk })
             }
@@ -395,4 +393,57 @@ fn get_text(at: &mut &[u8], field: &'static str) -> Result<String, HandshakeErro
     let (text, rest) = at.split_at_checked(usize::from(length)).ok_or(HandshakeError::Short)?;
     *at = rest;
     String::from_utf8(text.to_vec()).map_err(|_| HandshakeError::BadField { field })
+}
+
+/// What a stranger may put into a log: at most what would have been sent to it, and nothing that
+/// could begin a new line, move a terminal's cursor or change the direction of writing.
+fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(c, '\u{61c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+    };
+    let mut clean = String::with_capacity(text.len().min(TEXT_BYTES_MAX));
+    for c in text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }) {
+        if clean.len() + c.len_utf8() > TEXT_BYTES_MAX {
+            break;
+        }
+        clean.push(c);
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn words_from_outside_stay_on_their_line_and_within_their_bound() {
+        let words = format!("no\n\r\t\u{1b}[2J\u{202e}\u{2028}\0yes é{}", "ß".repeat(200));
+        let reject = Reject { code: 1, words, known_disk: Some(DiskId(7)) };
+        let mut bytes = HandshakeMessage::Reject(reject).encode();
+        // Longer words than this version sends, as a stranger may: 900 bytes of line ends.
+        for long in [false, true] {
+            if long {
+                bytes.truncate(HANDSHAKE_HEADER_BYTES);
+                bytes.put_u16_le(1);
+                bytes.put_u16_le(900);
+                bytes.resize(HANDSHAKE_HEADER_BYTES + 4 + 900, b'\n');
+                bytes[6..8].copy_from_slice(&904u16.to_le_bytes());
+                let crc = message_crc(&bytes);
+                bytes[CRC_AT..HANDSHAKE_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+            }
+            let decoded = HandshakeMessage::decode(&bytes).unwrap();
+            let Some((HandshakeMessage::Reject(reject), _)) = decoded else {
+                panic!("{decoded:?}")
+            };
+            assert!(!reject.words.chars().any(char::is_control), "{:?}", reject.words);
+            assert!(reject.words.len() <= TEXT_BYTES_MAX);
+            if !long {
+                assert!(reject.words.contains("yes éß") && !reject.words.contains('\u{202e}'));
+                assert_eq!(reject.known_disk, Some(DiskId(7)));
+            }
+        }
+    }
 }

@@ -325,14 +325,15 @@ fn meet(
     };
     let here = me.identity.addressed_to(Some(peer));
     let there = other.identity.addressed_to(Some(node));
-    let accepted = judge(&here, &there, &knows(me, peer)).map_err(|reject| {
-        TransportEvent::Refused { peer, disk: there.disk, reason: reject.words }
+    let accepted = judge(&here, &there, &knows(me, peer)).map_err(|refused| {
+        let (code, reason) = (refused.told.code, refused.words);
+        TransportEvent::Refused { peer, disk: there.disk, code, reason }
     })?;
-    judge(&there, &here, &knows(other, node)).map_err(|reject| TransportEvent::RefusedBy {
+    judge(&there, &here, &knows(other, node)).map_err(|refused| TransportEvent::RefusedBy {
         peer,
-        code: reject.code,
-        reason: reject.words,
-        known_disk: reject.known_disk,
+        code: refused.told.code,
+        reason: refused.told.words,
+        known_disk: refused.told.known_disk,
     })?;
     Ok(accepted.peer)
 }

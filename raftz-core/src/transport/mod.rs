@@ -81,7 +81,8 @@ pub enum TransportEvent {
     },
     /// The first usable link to this life of a peer. Comes before its first frame.
     LinkUp(PeerIdentity),
-    /// No usable link to the peer is left.
+    /// No usable link to the peer is left. No frame that was handed up before comes again, so a
+    /// receiver may forget what it has seen.
     LinkDown {
         /// The peer.
         peer: NodeId,
@@ -101,7 +102,9 @@ pub enum TransportEvent {
         peer: NodeId,
         /// Its data directory.
         disk: DiskId,
-        /// Why.
+        /// Its stable code, see `transport::handshake::Reject`.
+        code: u16,
+        /// The whole reason, in words; the refused node is told less.
         reason: String,
     },
     /// Something went wrong that concerns no peer in particular.
@@ -115,7 +118,7 @@ pub enum TransportEvent {
         peer: NodeId,
         /// Its stable code, see `transport::handshake::Reject`.
         code: u16,
-        /// Why, in its words.
+        /// Why, in its words: printable, but not to be believed.
         reason: String,
         /// The data directory by which the peer knows this node, where that is the reason and the
         /// peer was found at its own address: one that dialled in has not proven who it is.

@@ -123,6 +123,19 @@ impl Rig {
             .collect()
     }
 
+    /// Codes and words of the refusals that this rig gave a node.
+    pub fn refusals_of(&self, node: u64) -> Vec<(u16, &str)> {
+        self.seen
+            .iter()
+            .filter_map(|event| match event {
+                TransportEvent::Refused { peer, code, reason, .. } if *peer == id(node) => {
+                    Some((*code, reason.as_str()))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
     /// The directories by which a node says that it knows this one.
     pub fn disks_known_by(&self, node: u64) -> Vec<Option<DiskId>> {
         self.seen

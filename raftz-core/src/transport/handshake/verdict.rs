@@ -1,5 +1,10 @@
 //! The verdict: who may hold a link. A pure function of what each side says and knows; the order
 //! of its questions is part of it, because a stranger learns no more than the first refusal.
+//!
+//! Until links are authenticated, admission rests on knowing what is asked here. So the words that
+//! a refused node is sent name only what it said itself; what this side knows goes into its own
+//! log. The one exception is the known directory of [`Reject::WRONG_DISK`], which ends a wiped
+//! node: it is told to nobody who has not named the cluster, the epoch and both ids.
 
 use super::{Identity, Reject, Role};
 use crate::transport::PeerIdentity;
@@ -31,31 +36,57 @@ pub struct Known {
     pub connected: Option<(DiskId, Boot, u64)>,
 }
 
+/// A refusal and its two sets of words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{words} (code {})", .told.code)]
+pub struct Refused {
+    /// What the other side is sent.
+    pub told: Reject,
+    /// The whole reason, for this side's events and log.
+    pub words: String,
+}
+
+impl Refused {
+    /// A refusal whose words hold nothing that the other side does not know.
+    pub(crate) fn alike(code: u16, words: impl Into<String>) -> Self {
+        let words = words.into();
+        Self { told: Reject { code, words: words.clone(), known_disk: None }, words }
+    }
+
+    fn new(code: u16, told: impl Into<String>, words: String) -> Self {
+        Self { told: Reject { code, words: told.into(), known_disk: None }, words }
+    }
+}
+
 /// The verdict of `local` on what `remote` says of itself.
-pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accepted, Reject> {
+pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accepted, Refused> {
     // The cluster comes first: nodes of another cluster learn nothing else.
     if remote.cluster != local.cluster {
-        return Err(Reject::new(
+        let (theirs, ours) = (remote.cluster, local.cluster);
+        return Err(Refused::new(
             Reject::WRONG_CLUSTER,
             format!(
-                "cluster {} is not this node's cluster {}; check the addresses and the cluster id",
-                remote.cluster, local.cluster
+                "cluster {theirs} is not this node's cluster; check the addresses and the cluster id"
+            ),
+            format!(
+                "cluster {theirs} is not this node's cluster {ours}; check the addresses and the \
+                 cluster id"
             ),
         ));
     }
     if remote.epoch != local.epoch {
-        return Err(Reject::new(
+        let (theirs, ours) = (remote.epoch, local.epoch);
+        let advice = "one of the two missed a rebuild of the cluster and must join anew";
+        return Err(Refused::new(
             Reject::WRONG_EPOCH,
-            format!(
-                "epoch {} is not this node's epoch {}; one of the two missed a rebuild of the \
-                 cluster and must join anew",
-                remote.epoch, local.epoch
-            ),
+            format!("epoch {theirs} is not this node's epoch; {advice}"),
+            format!("epoch {theirs} is not this node's epoch {ours}; {advice}"),
         ));
     }
     let version = remote.version_max.min(local.version_max);
     if version < remote.version_min || version < local.version_min {
-        return Err(Reject::new(
+        // What a release of the program speaks is no secret, and whoever upgrades needs both.
+        return Err(Refused::alike(
             Reject::NO_COMMON_VERSION,
             format!(
                 "frame versions {} to {} and this node's {} to {} have none in common; upgrade \
@@ -65,33 +96,16 @@ pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accep
         ));
     }
     if remote.role != Role::Peer {
-        return Err(Reject::new(
-            Reject::ROLE_NOT_SERVED,
-            format!("this node serves no {:?} connections", remote.role),
-        ));
+        let words = format!("this node serves no {:?} connections", remote.role);
+        return Err(Refused::alike(Reject::ROLE_NOT_SERVED, words));
     }
     let Some(node) = remote.from else {
-        return Err(Reject::new(Reject::MALFORMED, "a peer must say its node id"));
+        return Err(Refused::alike(Reject::MALFORMED, "a peer must say its node id"));
     };
     if Some(node) == local.from {
         return Err(own_id(local, remote, node));
     }
-    if let Some(expected) = known.expected
-        && expected != node
-    {
-        return Err(Reject::new(
-            Reject::NOT_ME,
-            format!("node {node} answered where node {expected} was expected; check the addresses"),
-        ));
-    }
-    if remote.to != local.from {
-        let meant = remote.to.map_or_else(|| "nobody".into(), |to| format!("node {to}"));
-        let here = local.from.map_or_else(|| "nobody".into(), |id| format!("node {id}"));
-        return Err(Reject::new(
-            Reject::NOT_ME,
-            format!("{meant} was meant, but {here} listens here; check the addresses"),
-        ));
-    }
+    judge_meant(local, remote, node, known.expected)?;
     if let Some(disk) = known.disk
         && disk != remote.disk
     {
@@ -100,19 +114,22 @@ pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accep
              was lost, remove it and let it join under a new id",
             remote.disk
         );
-        return Err(Reject { code: Reject::WRONG_DISK, words, known_disk: Some(disk) });
+        let mut refused = Refused::alike(Reject::WRONG_DISK, words);
+        refused.told.known_disk = Some(disk);
+        return Err(refused);
     }
     if remote.founders_hash != 0
         && local.founders_hash != 0
         && remote.founders_hash != local.founders_hash
     {
-        return Err(Reject::new(
+        let (theirs, ours) = (remote.founders_hash, local.founders_hash);
+        let differ =
+            format!("node {node} was bootstrapped with another list of founders or settings");
+        let advice = "bootstrap all founders with the same";
+        return Err(Refused::new(
             Reject::FOUNDERS_DIFFER,
-            format!(
-                "node {node} was bootstrapped with another list of founders or settings ({:016x}, \
-                 here {:016x}); bootstrap all founders with the same",
-                remote.founders_hash, local.founders_hash
-            ),
+            format!("{differ} ({theirs:016x}) than this one; {advice}"),
+            format!("{differ} ({theirs:016x}, here {ours:016x}); {advice}"),
         ));
     }
     judge_lives(node, remote, known)?;
@@ -125,44 +142,76 @@ pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accep
     })
 }
 
-fn own_id(local: &Identity, remote: &Identity, node: NodeId) -> Reject {
+/// Each side must have meant the other.
+fn judge_meant(
+    local: &Identity,
+    remote: &Identity,
+    node: NodeId,
+    expected: Option<NodeId>,
+) -> Result<(), Refused> {
+    if let Some(expected) = expected
+        && expected != node
+    {
+        return Err(Refused::new(
+            Reject::NOT_ME,
+            format!("node {node} answered where another was expected; check the addresses"),
+            format!("node {node} answered where node {expected} was expected; check the addresses"),
+        ));
+    }
+    if remote.to != local.from {
+        let named =
+            |id: Option<NodeId>| id.map_or_else(|| "nobody".into(), |id| format!("node {id}"));
+        let (meant, here) = (named(remote.to), named(local.from));
+        return Err(Refused::new(
+            Reject::NOT_ME,
+            format!("{meant} was meant, but another listens here; check the addresses"),
+            format!("{meant} was meant, but {here} listens here; check the addresses"),
+        ));
+    }
+    Ok(())
+}
+
+fn own_id(local: &Identity, remote: &Identity, node: NodeId) -> Refused {
     if remote.instance == local.instance {
-        Reject::new(
-            Reject::SELF_CONNECTION,
-            format!("node {node} reached itself; a peer's address is its own"),
-        )
+        let words = format!("node {node} reached itself; a peer's address is its own");
+        Refused::alike(Reject::SELF_CONNECTION, words)
     } else {
-        Reject::new(
-            Reject::ID_IN_USE,
-            format!(
-                "node {node} is running already, as another process; give each node its own id"
-            ),
-        )
+        let words = format!(
+            "node {node} is running already, as another process; give each node its own id"
+        );
+        Refused::alike(Reject::ID_IN_USE, words)
     }
 }
 
 /// One life of a node at a time: a later boot replaces an earlier one, and nothing else does.
-fn judge_lives(node: NodeId, remote: &Identity, known: &Known) -> Result<(), Reject> {
+fn judge_lives(node: NodeId, remote: &Identity, known: &Known) -> Result<(), Refused> {
     let Some((disk, boot, instance)) = known.connected else { return Ok(()) };
-    let second = |what: &str| {
-        Reject::new(
-            Reject::ID_IN_USE,
-            format!("node {node} is connected already, {what}; stop one of the two"),
-        )
-    };
     if disk != remote.disk {
-        return Err(second(&format!("from data directory {disk}, not {}", remote.disk)));
+        let (already, advice) =
+            (format!("node {node} is connected already"), "stop one of the two");
+        let theirs = remote.disk;
+        return Err(Refused::new(
+            Reject::ID_IN_USE,
+            format!("{already}, from another data directory than {theirs}; {advice}"),
+            format!("{already}, from data directory {disk}, not {theirs}; {advice}"),
+        ));
     }
     if boot == remote.boot && instance != remote.instance {
-        return Err(second("as another process on a copy of its data directory"));
+        let words = format!(
+            "node {node} is connected already, as another process on a copy of its data \
+             directory; stop one of the two"
+        );
+        return Err(Refused::alike(Reject::ID_IN_USE, words));
     }
     if boot > remote.boot {
-        return Err(Reject::new(
+        let theirs = remote.boot.0;
+        let advice = "its data directory seems to be an old copy";
+        return Err(Refused::new(
             Reject::STALE_BOOT,
+            format!("node {node} is connected already in a later life than {theirs}; {advice}"),
             format!(
-                "node {node} is connected already in its life {}, after {}; its data directory \
-                 seems to be an old copy",
-                boot.0, remote.boot.0
+                "node {node} is connected already in its life {}, after {theirs}; {advice}",
+                boot.0
             ),
         ));
     }
@@ -192,7 +241,7 @@ mod tests {
     }
 
     fn code(remote: &Identity, known: &Known) -> Option<u16> {
-        judge(&here(), remote, known).err().map(|reject| reject.code)
+        judge(&here(), remote, known).err().map(|refused| refused.told.code)
     }
 
     #[test]
@@ -230,10 +279,10 @@ mod tests {
         let expecting = Known { expected: Some(id(3)), ..Known::default() };
         assert_eq!(code(&there(), &expecting), Some(Reject::NOT_ME));
         let other_disk = Known { disk: Some(DiskId(9)), ..Known::default() };
-        let reject = judge(&here(), &there(), &other_disk).unwrap_err();
-        assert_eq!((reject.code, reject.known_disk), (Reject::WRONG_DISK, Some(DiskId(9))));
+        let Refused { told, words } = judge(&here(), &there(), &other_disk).unwrap_err();
+        assert_eq!((told.code, told.known_disk), (Reject::WRONG_DISK, Some(DiskId(9))));
         for named in ["node 2", &DiskId(9).to_string(), &DiskId(102).to_string()] {
-            assert!(reject.words.contains(named), "{reject}");
+            assert!(words.contains(named) && told.words.contains(named), "{words}");
         }
         let same_disk = Known { disk: Some(DiskId(102)), ..Known::default() };
         assert_eq!(code(&there(), &same_disk), None);
@@ -250,5 +299,44 @@ mod tests {
         assert_eq!(code(&there(), &connected(102, 5, 8)), Some(Reject::ID_IN_USE), "a copy");
         assert_eq!(code(&there(), &connected(103, 5, 8)), Some(Reject::ID_IN_USE), "another disk");
         assert_eq!(code(&there(), &connected(102, 6, 8)), Some(Reject::STALE_BOOT));
+    }
+
+    #[test]
+    fn a_refused_node_is_told_only_what_it_said_itself_and_the_log_is_told_all() {
+        let mut local = here();
+        local.cluster = ClusterId(0xc0ffee);
+        local.epoch = 31_337;
+        local.from = NodeId::new(4242);
+        local.founders_hash = 0xf00d;
+        let guess = Identity {
+            cluster: local.cluster,
+            epoch: local.epoch,
+            to: local.from,
+            founders_hash: local.founders_hash,
+            ..there()
+        };
+        let elsewhere = Known { connected: Some((DiskId(0xd15c), Boot(1), 8)), ..Known::default() };
+        let later = Known { connected: Some((DiskId(102), Boot(777), 8)), ..Known::default() };
+        let expecting = Known { expected: Some(id(9898)), ..Known::default() };
+        let nobody = Known::default();
+        let table: [(Identity, &Known, String); 7] = [
+            (
+                Identity { cluster: ClusterId(2), ..guess.clone() },
+                &nobody,
+                local.cluster.to_string(),
+            ),
+            (Identity { epoch: 3, ..guess.clone() }, &nobody, "31337".into()),
+            (Identity { to: Some(id(3)), ..guess.clone() }, &nobody, "4242".into()),
+            (Identity { founders_hash: 1, ..guess.clone() }, &nobody, "f00d".into()),
+            (guess.clone(), &expecting, "9898".into()),
+            (guess.clone(), &elsewhere, DiskId(0xd15c).to_string()),
+            (guess.clone(), &later, "777".into()),
+        ];
+        for (remote, known, secret) in table {
+            let refused = judge(&local, &remote, known).unwrap_err();
+            assert!(!refused.told.words.contains(&secret), "told: {}", refused.told);
+            assert!(refused.words.contains(&secret), "kept from the log: {refused}");
+        }
+        assert!(judge(&local, &guess, &nobody).is_ok());
     }
 }

@@ -28,15 +28,23 @@ pub struct TcpLimits {
     pub frames: FrameLimits,
     /// Bytes that may wait for one peer before [`SendError::Full`](crate::transport::SendError).
     pub queue_bytes_max: usize,
-    /// Connections accepted from nodes not yet known, at once.
+    /// Connections that have not passed the handshake, at once.
     pub unauthenticated_max: usize,
+    /// Nodes outside the set of peers that are linked at once: newcomers, removed members, members
+    /// of a later membership than this node knows.
+    pub non_members_max: usize,
+    /// Bytes of unfinished frames that all of those together may cause to be held. Never below the
+    /// largest frame, since what a later membership's leader has to send may be as large as any.
+    pub non_members_bytes_max: usize,
+    /// Bytes that may wait for one of those.
+    pub non_member_queue_bytes_max: usize,
     /// Time to connect and finish the handshake.
     pub handshake_ms: u64,
     /// Silence after which a link is pinged.
     pub ping_after_ms: u64,
     /// Silence, or time without a byte taken, after which a link is dead.
     pub dead_after_ms: u64,
-    /// Bytes read from one link before the others have their turn.
+    /// Bytes read from all members in one turn. A quarter of it is added for everybody else.
     pub turn_bytes: usize,
 }
 
@@ -46,6 +54,9 @@ impl Default for TcpLimits {
             frames: FrameLimits::default(),
             queue_bytes_max: 64 << 20,
             unauthenticated_max: 64,
+            non_members_max: 16,
+            non_members_bytes_max: 32 << 20,
+            non_member_queue_bytes_max: 1 << 20,
             handshake_ms: 3000,
             ping_after_ms: 2000,
             dead_after_ms: 6000,

@@ -41,6 +41,7 @@ impl TcpTransport {
             let dialling = matches!(peer.dial, Dial::Dialling { .. });
             peer.spec.is_some() || peer.up.is_some() || dialling
         });
+        self.bound_queues();
     }
 
     /// Dials every peer whose time has come.
@@ -104,10 +105,14 @@ impl TcpTransport {
         }
     }
 
-    /// Reports a failed attempt and plans the next.
+    /// Plans the next attempt after one that failed, and reports it: unless the peer has come by
+    /// itself meanwhile, for then it is not out of reach.
     pub(super) fn unreachable(&mut self, node: NodeId, now_us: u64, reason: String) {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.failed(now_us, &mut self.rng);
+            if peer.active.is_some() {
+                return;
+            }
         }
         self.ready.push(TransportEvent::Unreachable { peer: node, reason });
     }

@@ -84,6 +84,8 @@ pub(super) struct Link {
     heard_us: u64,
     /// When bytes were last written, or began to wait.
     moved_us: u64,
+    /// When the frame that has not arrived whole began to arrive.
+    frame_since_us: u64,
     pinged: bool,
 }
 
@@ -100,6 +102,7 @@ impl Link {
             opened_us: now_us,
             heard_us: now_us,
             moved_us: now_us,
+            frame_since_us: now_us,
             pinged: false,
         }
     }
@@ -149,6 +152,11 @@ impl Link {
         self.queue.push(frame, self.limits.queue_bytes_max)
     }
 
+    /// Changes how many bytes may wait; what waits already stays.
+    pub(super) const fn bound_queue(&mut self, bytes_max: usize) {
+        self.limits.queue_bytes_max = bytes_max;
+    }
+
     fn begin_wait(&mut self, now_us: u64) {
         if self.queue.is_empty() {
             self.moved_us = now_us;
@@ -186,8 +194,16 @@ impl Link {
         let from = frames.len();
         self.hear(now_us);
         self.reader.direct_done(frames)?;
+        if frames.len() > from {
+            self.frame_since_us = now_us;
+        }
         self.keep_own(now_us, frames, from);
         Ok(())
+    }
+
+    /// The frame that has not arrived whole: since when it arrives, and the bytes held for it.
+    pub(super) fn unfinished_frame(&self) -> Option<(u64, usize)> {
+        self.reader.is_mid_frame().then(|| (self.frame_since_us, self.reader.held_bytes()))
     }
 
     /// Takes arrived bytes: gives the next message of the handshake to be judged, or appends
@@ -202,7 +218,11 @@ impl Link {
         match &self.phase {
             Phase::Ready(_) => {
                 let from = frames.len();
+                let began = !self.reader.is_mid_frame();
                 self.reader.push(bytes, frames)?;
+                if began || frames.len() > from {
+                    self.frame_since_us = now_us;
+                }
                 self.keep_own(now_us, frames, from);
                 Ok(None)
             }
@@ -245,7 +265,8 @@ impl Link {
         }
     }
 
-    const fn hear(&mut self, now_us: u64) {
+    /// Notes a sign of life.
+    pub(super) const fn hear(&mut self, now_us: u64) {
         self.heard_us = now_us;
         self.pinged = false;
     }
@@ -424,5 +445,20 @@ mod tests {
         assert!(matches!(link.tick(3_000_000), Err(LinkError::HandshakeTimeout(3000))));
         assert_eq!(link.send(message(), 0), Err(SendError::NoLink));
         assert_eq!(message().class, Class::Control);
+    }
+
+    #[test]
+    fn an_unfinished_frame_counts_from_its_first_byte() {
+        let mut link = ready(0);
+        let (mut frames, frame) = (Vec::new(), message().head);
+        assert_eq!(link.unfinished_frame(), None);
+        link.receive(&frame[..10], 5, &mut frames).unwrap();
+        link.receive(&frame[10..20], 7, &mut frames).unwrap();
+        assert_eq!(link.unfinished_frame().map(|(since_us, _)| since_us), Some(5));
+        let end_and_begin = [&frame[20..], &frame[..1]].concat();
+        link.receive(&end_and_begin, 9, &mut frames).unwrap();
+        assert_eq!(link.unfinished_frame().map(|(since_us, _)| since_us), Some(9));
+        link.receive(&frame[1..], 11, &mut frames).unwrap();
+        assert_eq!((link.unfinished_frame(), frames.len()), (None, 2));
     }
 }

@@ -6,11 +6,13 @@
 
 use std::net::Shutdown;
 
-use super::TcpTransport;
 use super::link::{Phase, Ready};
 use super::peer::{Dial, Peer, Up, keeps_new};
+use super::{TcpLimits, TcpTransport};
 use crate::transport::TransportEvent;
-use crate::transport::handshake::{Accepted, HandshakeMessage, Identity, Known, Reject, judge};
+use crate::transport::handshake::{
+    Accepted, HandshakeMessage, Identity, Known, Refused, Reject, judge,
+};
 use crate::types::NodeId;
 
 impl TcpTransport {
@@ -40,7 +42,7 @@ impl TcpTransport {
                         self.establish(token, accepted, now_us);
                         Ok(())
                     }
-                    Err(reject) => Err(reject.words),
+                    Err(refused) => Err(refused.words),
                 }
             }
             (Phase::AwaitWelcome, HandshakeMessage::Reject(reject)) => {
@@ -84,7 +86,7 @@ impl TcpTransport {
                 conn.link.say(&welcome, now_us);
                 conn.link.phase = Phase::AwaitConfirm(Box::new(remote));
             }
-            Err(reject) => self.refuse(token, &remote, reject, now_us),
+            Err(refused) => self.refuse(token, &remote, refused, now_us),
         }
     }
 
@@ -98,7 +100,7 @@ impl TcpTransport {
                     "version {version} was chosen where {} is the highest in common",
                     accepted.version
                 );
-                Err(Reject { code: Reject::MALFORMED, words, known_disk: None })
+                Err(Refused::alike(Reject::MALFORMED, words))
             }
         });
         match verdict {
@@ -108,11 +110,16 @@ impl TcpTransport {
                 }
                 self.establish(token, accepted, now_us);
             }
-            Err(reject) => self.refuse(token, &remote, reject, now_us),
+            Err(refused) => self.refuse(token, &remote, refused, now_us),
         }
     }
 
-    fn verdict(&self, remote: &Identity, expected: Option<NodeId>) -> Result<Accepted, Reject> {
+    /// Whether the set of peers names a node.
+    pub(super) fn is_member(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.spec.is_some())
+    }
+
+    fn verdict(&self, remote: &Identity, expected: Option<NodeId>) -> Result<Accepted, Refused> {
         let peer = remote.from.and_then(|node| self.peers.get(&node));
         let known = Known {
             expected,
@@ -121,11 +128,41 @@ impl TcpTransport {
                 .and_then(|peer| peer.up)
                 .map(|up| (up.identity.disk, up.identity.boot, up.instance)),
         };
-        judge(&self.identity, remote, &known)
+        let accepted = judge(&self.identity, remote, &known)?;
+        // Whoever knows the cluster may link under any id, so those that no membership names are
+        // few. One that is linked already takes no further place.
+        let has_place = peer.is_some_and(|peer| peer.spec.is_some() || peer.up.is_some());
+        if !has_place && self.non_members_up() >= self.limits.non_members_max {
+            let words = format!(
+                "as many nodes outside the membership as this one serves at once ({}) are \
+                 connected; try again later",
+                self.limits.non_members_max
+            );
+            return Err(Refused::alike(Reject::NO_PLACE, words));
+        }
+        Ok(accepted)
+    }
+
+    fn non_members_up(&self) -> usize {
+        self.peers.values().filter(|peer| peer.spec.is_none() && peer.up.is_some()).count()
+    }
+
+    /// Bounds what may wait for each linked node by what it is now.
+    pub(super) fn bound_queues(&mut self) {
+        let TcpLimits { queue_bytes_max, non_member_queue_bytes_max, .. } = self.limits;
+        for conn in self.conns.values_mut() {
+            let Some(node) = conn.link.ready().map(|ready| ready.peer.peer.node) else { continue };
+            let is_member = self.peers.get(&node).is_some_and(|peer| peer.spec.is_some());
+            conn.link.bound_queue(if is_member {
+                queue_bytes_max
+            } else {
+                non_member_queue_bytes_max.min(queue_bytes_max)
+            });
+        }
     }
 
     /// Tells the other side why it is refused; the link ends when that is written.
-    fn refuse(&mut self, token: usize, remote: &Identity, reject: Reject, now_us: u64) {
+    fn refuse(&mut self, token: usize, remote: &Identity, refused: Refused, now_us: u64) {
         let dialled = self.conns.get(&token).and_then(|conn| conn.link.dialled);
         if let Some(peer) = dialled
             && let Some(peer) = self.peers.get_mut(&peer)
@@ -133,11 +170,11 @@ impl TcpTransport {
             peer.refused(now_us, &mut self.rng);
         }
         if let Some(peer) = remote.from.or(dialled) {
-            let (disk, reason) = (remote.disk, reject.to_string());
-            self.ready.push(TransportEvent::Refused { peer, disk, reason });
+            let (disk, code, reason) = (remote.disk, refused.told.code, refused.to_string());
+            self.ready.push(TransportEvent::Refused { peer, disk, code, reason });
         }
         if let Some(conn) = self.conns.get_mut(&token) {
-            conn.link.say(&HandshakeMessage::Reject(reject), now_us);
+            conn.link.say(&HandshakeMessage::Reject(refused.told), now_us);
             conn.link.phase = Phase::Closing;
         }
         self.mark_dirty(token);
@@ -163,6 +200,7 @@ impl TcpTransport {
         let dialled_here = conn.link.dialled.is_some();
         conn.link.phase =
             Phase::Ready(Box::new(Ready { peer: accepted, since_us: now_us, retiring: false }));
+        self.bound_queues();
         let peer = self.peers.entry(node).or_insert_with(|| Peer::new(None));
         if peer.dial == (Dial::Dialling { token }) {
             peer.dial = Dial::Waiting { until_us: now_us };
@@ -278,7 +316,7 @@ impl TcpTransport {
         }
     }
 
-    fn remove(&mut self, token: usize) -> Option<super::Conn> {
+    pub(super) fn remove(&mut self, token: usize) -> Option<super::Conn> {
         let mut conn = self.conns.remove(&token)?;
         if conn.link.is_unauthenticated() {
             self.unauthenticated = self.unauthenticated.saturating_sub(1);

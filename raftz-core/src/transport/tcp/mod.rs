@@ -4,19 +4,20 @@
 //! This file performs what the state machines decide: `link` carries one connection, `peer`
 //! says when to dial and which of two links to keep, `queue` orders what is written. `links`
 //! judges handshakes and keeps the one account of who is reachable, from which `LinkUp` and
-//! `LinkDown` are told in pairs.
+//! `LinkDown` are told in pairs. `accept` takes connections in and `read` their bytes, both within
+//! bounds that hold whoever connects and whatever it sends.
 //!
-//! Readiness is edge-triggered: a socket is read until it is empty, but at most
-//! [`TcpLimits::turn_bytes`] in one turn, so that no peer starves another; what is left is taken
-//! up in the next turn without waiting. Sockets are written only by `sendmsg` with MSG_NOSIGNAL,
-//! because a host written in C may not ignore SIGPIPE.
+//! Sockets are written only by `sendmsg` with MSG_NOSIGNAL, because a host written in C may not
+//! ignore SIGPIPE.
 
+mod accept;
 mod config;
 mod dial;
 mod link;
 mod links;
 mod peer;
 mod queue;
+mod read;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -29,18 +30,18 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 
 pub use config::{Listen, TcpConfig, TcpError, TcpLimits};
 pub use resolve::ResolveFn;
 
 use super::handshake::Identity;
-use super::{InFrame, OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
+use super::{OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
 use crate::types::NodeId;
-use link::{Link, LinkError};
+use link::Link;
 use peer::Peer;
+use read::Unread;
 use resolve::Resolver;
 
 const WAKER: Token = Token(0);
@@ -48,10 +49,6 @@ const LISTENER: Token = Token(1);
 const FIRST_LINK: usize = 2;
 /// Bytes read at once into the buffer that all links share.
 const SCRATCH_BYTES: usize = 64 << 10;
-/// Connections accepted in one turn.
-const ACCEPTS_PER_TURN: usize = 64;
-/// Wait after the system could not give another connection.
-const ACCEPT_BACK_OFF_US: u64 = 100_000;
 const EVENTS_MAX: usize = 256;
 
 /// Moves frames over TCP. See [`Transport`] for the contract.
@@ -78,7 +75,7 @@ pub struct TcpTransport {
     /// Links with something to write.
     dirty: Vec<usize>,
     /// Links with something left to read.
-    unread: Vec<usize>,
+    unread: Unread,
     /// What is to be reported by the next `poll`.
     ready: Vec<TransportEvent>,
     scratch: Vec<u8>,
@@ -93,6 +90,8 @@ struct Conn {
     writable: bool,
     /// Its token stands in the list of links with something to write.
     is_dirty: bool,
+    /// Its token stands in one of the rings of links with something to read.
+    is_unread: bool,
     /// The other side has written its last byte.
     is_ended: bool,
     /// Its write side was shut down, after a retired link had written its last frame.
@@ -139,14 +138,17 @@ impl TcpTransport {
             // Not from the seed: two processes with one configuration must differ here.
             identity.instance = rand::random_range(1..=u64::MAX);
         }
-        let largest = config.limits.frames.largest();
+        let mut limits = config.limits;
+        let largest = limits.frames.largest();
+        // One frame of any size must always find room.
+        limits.non_members_bytes_max = limits.non_members_bytes_max.max(largest);
         identity.frame_bytes_max = u32::try_from(largest).unwrap_or(u32::MAX);
         identity.address = local_address.clone().unwrap_or_default();
         let resolver = Resolver::new(config.resolve, Arc::clone(&waker) as Arc<dyn Wake>);
         Ok(Self {
             identity,
             insecure_plaintext: config.insecure_plaintext,
-            limits: config.limits,
+            limits,
             poll,
             events: Events::with_capacity(EVENTS_MAX),
             waker,
@@ -162,7 +164,7 @@ impl TcpTransport {
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             started: Instant::now(),
             dirty: Vec::new(),
-            unread: Vec::new(),
+            unread: Unread::default(),
             ready: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
         })
@@ -195,6 +197,7 @@ impl TcpTransport {
             readable: false,
             writable: false,
             is_dirty: false,
+            is_unread: false,
             is_ended: false,
             is_shut: false,
         };
@@ -208,43 +211,6 @@ impl TcpTransport {
         {
             conn.is_dirty = true;
             self.dirty.push(token);
-        }
-    }
-
-    /// Accepts what waits, within the bounds of a turn.
-    fn accept(&mut self, now_us: u64) {
-        if !self.accept_more || now_us < self.accept_after_us {
-            return;
-        }
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(listener) = &self.listener else { return };
-            match listener.accept() {
-                Ok((stream, remote)) => {
-                    if self.unauthenticated >= self.limits.unauthenticated_max {
-                        continue;
-                    }
-                    let _ = stream.set_nodelay(true);
-                    let link = Link::new(None, self.limits.of_link(), now_us);
-                    if let Err(error) = self.add_conn(stream, link, remote) {
-                        let detail = format!("cannot take in a connection from {remote}: {error}");
-                        self.ready.push(TransportEvent::Trouble { detail });
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.accept_more = false;
-                    return;
-                }
-                Err(error)
-                    if error.kind() == io::ErrorKind::Interrupted
-                        || error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    // Out of descriptors or memory: trying again at once would only spin.
-                    let detail = format!("cannot accept connections for a moment: {error}");
-                    self.ready.push(TransportEvent::Trouble { detail });
-                    self.accept_after_us = now_us + ACCEPT_BACK_OFF_US;
-                    return;
-                }
-            }
         }
     }
 
@@ -282,93 +248,6 @@ impl TcpTransport {
         self.finish_written(token, now_us);
     }
 
-    /// Reads one link's socket for a turn. What is left when the turn is over stays noted.
-    fn read(&mut self, token: usize, now_us: u64) {
-        let mut budget = self.limits.turn_bytes;
-        let mut frames: Vec<InFrame> = Vec::new();
-        let mut end: Option<String> = None;
-        while end.is_none() {
-            let Some(conn) = self.conns.get_mut(&token) else { return };
-            if !conn.readable {
-                break;
-            }
-            if budget == 0 {
-                self.unread.push(token);
-                break;
-            }
-            let mut message = None;
-            let result = match conn.link.direct() {
-                Some(buffer) => {
-                    match recv(&conn.stream, spare_capacity(buffer), RecvFlags::empty()) {
-                        Ok((_, 0)) => Ok(0),
-                        Ok((_, count)) => {
-                            if let Err(error) = conn.link.direct_done(now_us, &mut frames) {
-                                end = Some(error.to_string());
-                            }
-                            Ok(count)
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
-                None => match recv(&conn.stream, &mut self.scratch[..], RecvFlags::empty()) {
-                    Ok((_, 0)) => Ok(0),
-                    Ok((_, count)) => {
-                        match conn.link.receive(&self.scratch[..count], now_us, &mut frames) {
-                            Ok(found) => message = found,
-                            Err(error) => end = Some(error.to_string()),
-                        }
-                        Ok(count)
-                    }
-                    Err(error) => Err(error),
-                },
-            };
-            match result {
-                // Two settled links end half by half, so that nothing queued on the loser is lost.
-                Ok(0) if conn.link.is_retiring() && conn.link.wants_write() => {
-                    conn.is_ended = true;
-                    conn.readable = false;
-                }
-                Ok(0) => end = Some("the peer closed the connection".into()),
-                Ok(count) => budget = budget.saturating_sub(count),
-                Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => conn.readable = false,
-                Err(error) => end = Some(io::Error::from(error).to_string()),
-            }
-            // Frames go up before anything that the next message or the end may cause.
-            self.hand_up(token, &mut frames);
-            while let Some(received) = message.take() {
-                if let Err(reason) = self.handshake(token, received, now_us) {
-                    end = Some(reason);
-                    break;
-                }
-                let Some(conn) = self.conns.get_mut(&token) else { return };
-                match conn.link.resume(now_us, &mut frames) {
-                    Ok(next) => message = next,
-                    Err(error) => end = Some(error.to_string()),
-                }
-                self.hand_up(token, &mut frames);
-            }
-        }
-        match end {
-            Some(reason) => self.close(token, now_us, &reason),
-            // Reading may have queued an answer.
-            None => self.mark_dirty(token),
-        }
-    }
-
-    fn hand_up(&mut self, token: usize, frames: &mut Vec<InFrame>) {
-        if frames.is_empty() {
-            return;
-        }
-        let ready = self.conns.get(&token).and_then(|conn| conn.link.ready());
-        let Some(from) = ready.map(|ready| ready.peer.peer.node) else {
-            frames.clear();
-            return;
-        };
-        let events = frames.drain(..).map(|frame| TransportEvent::Frame { from, frame });
-        self.ready.extend(events);
-    }
-
     /// Pings, deaths and dials that are due.
     fn tick(&mut self, now_us: u64) {
         let due: Vec<usize> = self
@@ -379,17 +258,17 @@ impl TcpTransport {
             .collect();
         for token in due {
             let Some(conn) = self.conns.get_mut(&token) else { continue };
+            if conn.is_unread {
+                // What waits to be read is a sign of life.
+                conn.link.hear(now_us);
+            }
             match conn.link.tick(now_us) {
                 Ok(()) => self.mark_dirty(token),
-                Err(error) => self.close_dead(token, now_us, &error),
+                Err(error) => self.close(token, now_us, &error.to_string()),
             }
         }
         self.take_resolved(now_us);
         self.dial_due(now_us);
-    }
-
-    fn close_dead(&mut self, token: usize, now_us: u64, error: &LinkError) {
-        self.close(token, now_us, &error.to_string());
     }
 
     /// How long the event queue may be waited for.
@@ -438,8 +317,7 @@ impl Transport for TcpTransport {
             Err(error) => return Err(error),
         }
         let now_us = self.now_us();
-        let mut to_read = std::mem::take(&mut self.unread);
-        let mut to_check = Vec::new();
+        let (mut to_read, mut to_check) = (Vec::new(), Vec::new());
         for event in &self.events {
             let token = event.token();
             if token == LISTENER {
@@ -447,26 +325,26 @@ impl Transport for TcpTransport {
             } else if let Some(conn) = self.conns.get_mut(&token.0) {
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     conn.readable = true;
+                    to_read.push(token.0);
                 }
                 if event.is_writable() || event.is_write_closed() || event.is_error() {
                     conn.writable = true;
                     to_check.push(token.0);
                 }
-                to_read.push(token.0);
             }
         }
         for token in to_check {
             self.check_connected(token, now_us);
             self.mark_dirty(token);
         }
-        to_read.sort_unstable();
-        to_read.dedup();
         for token in to_read {
-            self.read(token, now_us);
+            self.note_unread(token);
         }
+        self.read_turn(now_us);
         self.accept(now_us);
-        // After reading: were this thread itself held up, what lies in the sockets by now shows
-        // that the peers are alive.
+        // Deaths are judged after reading and writing: were this thread itself held up, what lies
+        // in the sockets by now, and what they take, shows that the peers are alive.
+        self.write_dirty(now_us);
         self.tick(now_us);
         self.write_dirty(now_us);
         events.append(&mut self.ready);

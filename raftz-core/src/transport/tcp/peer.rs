@@ -113,10 +113,11 @@ impl Peer {
         self.dial = Dial::Resolving { report_us: now_us.saturating_add(SLOW_LOOKUP_US) };
     }
 
-    /// Whether a lookup has taken so long that it should be reported now.
+    /// Whether a lookup has taken so long that it should be reported now. It concerns nobody while
+    /// the peer is linked anyway.
     pub(super) const fn is_lookup_slow(&mut self, now_us: u64) -> bool {
         match &mut self.dial {
-            Dial::Resolving { report_us } if now_us >= *report_us => {
+            Dial::Resolving { report_us } if self.active.is_none() && now_us >= *report_us => {
                 *report_us = now_us.saturating_add(SLOW_LOOKUP_US);
                 true
             }
@@ -195,6 +196,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::types::{Boot, DiskId};
 
     #[test]
     fn both_sides_keep_the_same_one_of_two_simultaneous_links() {
@@ -221,5 +223,21 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait <= BACK_OFF_MAX_US), "{waits:?}");
         assert!(waits[8..].iter().all(|wait| *wait >= BACK_OFF_MAX_US / 2), "{waits:?}");
         assert!(waits[9] != waits[10] || waits[10] != waits[11], "{waits:?}");
+    }
+
+    #[test]
+    fn a_lookup_is_slow_only_while_no_link_makes_it_idle() {
+        let node = NodeId::new(1).unwrap();
+        let spec = PeerSpec { node, address: "name:1".into(), disk: None };
+        let mut peer = Peer::new(Some(spec));
+        peer.resolving(0);
+        assert!(!peer.is_lookup_slow(SLOW_LOOKUP_US - 1));
+        let identity = PeerIdentity { node, disk: DiskId(1), boot: Boot(1) };
+        peer.connected(5, Up { identity, instance: 1 });
+        assert!(!peer.is_lookup_slow(SLOW_LOOKUP_US));
+        peer.lost(SLOW_LOOKUP_US, 0, &mut ChaCha8Rng::seed_from_u64(1));
+        peer.resolving(SLOW_LOOKUP_US);
+        assert!(peer.is_lookup_slow(2 * SLOW_LOOKUP_US));
+        assert!(!peer.is_lookup_slow(2 * SLOW_LOOKUP_US), "told once each time");
     }
 }
