@@ -4,12 +4,16 @@
 
 mod support;
 
-use std::net::TcpListener;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftz_core::node::{Config, Node, NodeError, ProposeOptions};
-use raftz_core::types::{ClusterId, Outcome, Refusal, Role};
+use raftz_core::transport::handshake::{HandshakeMessage, Identity, Reject};
+use raftz_core::types::{Boot, ClusterId, DiskId, Event, Outcome, Refusal, Role};
+use support::lines::Lines;
 use support::{LONG, Mood, TestMachine, done, id, until};
 
 /// Bound listeners and the configurations of nodes that know each other by them.
@@ -137,7 +141,7 @@ fn without_a_quorum_the_refusal_names_the_unreachable_and_the_reason() {
 fn a_name_that_does_not_resolve_is_warned_of_once_and_tried_again() {
     let (mut config, listener) = three().remove(0);
     config.founders[1].address = "nowhere.invalid:7001".into();
-    let lines = support::lines::Lines::default();
+    let lines = Lines::default();
     let node = tracing::subscriber::with_default(lines.clone(), || {
         Node::start_with_listener(config, listener, TestMachine::default().factory()).unwrap()
     });
@@ -154,13 +158,120 @@ fn a_name_that_does_not_resolve_is_warned_of_once_and_tried_again() {
 }
 
 #[test]
+fn a_port_that_the_membership_does_not_name_is_warned_of_with_both() {
+    let (config, _named) = three().remove(0);
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (named, listens) = (config.listen_address.clone(), other.local_addr().unwrap().to_string());
+    let lines = Lines::default();
+    let _node = tracing::subscriber::with_default(lines.clone(), || {
+        Node::start_with_listener(config, other, TestMachine::default().factory()).unwrap()
+    });
+    until("the warning", || lines.any(|line| line.contains(&named) && line.contains(&listens)));
+}
+
+/// A message of a handshake that arrives on a connection.
+fn read_handshake(stream: &mut TcpStream) -> HandshakeMessage {
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let mut buffer = [0; 2048];
+        let count = stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "closed after {bytes:?}");
+        bytes.extend_from_slice(&buffer[..count]);
+        if let Some((message, _)) = HandshakeMessage::decode(&bytes).unwrap() {
+            return message;
+        }
+    }
+}
+
+#[test]
+fn refused_strangers_are_told_once_a_second_and_a_refused_member_once() {
+    const KNOCKS: usize = 400;
+    let (mut config, listener) = three().remove(0);
+    let refused = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&refused);
+    config.on_event = Some(Arc::new(move |_, event| {
+        if let Event::PeerRefused { peer, reason, .. } = event {
+            theirs.lock().unwrap().push((*peer, reason.clone()));
+        }
+    }));
+    let lines = Lines::default();
+    let node = tracing::subscriber::with_default(lines.clone(), || {
+        Node::start_with_listener(config, listener, TestMachine::default().factory()).unwrap()
+    });
+    let address = node.listen_address().unwrap();
+    let knock = |from: u64, to: u64| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let me = Identity::peer(ClusterId(0x7c9), 0, id(from), DiskId(9), Boot(1), 0);
+        let hello = HandshakeMessage::Hello(me.addressed_to(Some(id(to))));
+        stream.write_all(&hello.encode()).unwrap();
+        let answer = read_handshake(&mut stream);
+        let HandshakeMessage::Reject(reject) = answer else { panic!("{answer:?}") };
+        assert_eq!(reject.code, Reject::NOT_ME);
+    };
+    let begin = Instant::now();
+    for _ in 0..KNOCKS {
+        knock(99, 7);
+        knock(2, 7);
+    }
+    let seconds = begin.elapsed().as_secs() as usize + 1;
+    let of = |peer: u64| {
+        let refused = refused.lock().unwrap();
+        let of = refused.iter().filter(|(from, _)| *from == id(peer));
+        of.map(|(_, reason)| reason.clone()).collect::<Vec<_>>()
+    };
+    until("the first to be told", || !of(99).is_empty() && !of(2).is_empty());
+    // What was left out is said in the end, though nobody knocks any more.
+    let more = |text: &str| {
+        let (_, count) = text.split_once("\u{2026} and ")?;
+        count.split_once(" more")?.0.parse::<usize>().ok()
+    };
+    let counted = || {
+        let in_events: usize = of(99).iter().filter_map(|reason| more(reason)).sum();
+        let of_count = |line: &String| line.contains("more refused handshakes");
+        let in_lines: usize =
+            lines.all().iter().filter(|line| of_count(line)).filter_map(|line| more(line)).sum();
+        in_events + in_lines + of(99).len()
+    };
+    until("all to be accounted for", || counted() == KNOCKS);
+    assert!(of(99).len() <= seconds + 1, "{} events in {seconds} s", of(99).len());
+    assert_eq!(of(2).len(), 1, "{:?}", of(2));
+}
+
+#[test]
+fn a_peers_words_cannot_forge_lines_in_the_log() {
+    let mut all = three();
+    let (_, liar) = all.remove(1);
+    let (config, listener) = all.remove(0);
+    let lines = Lines::default();
+    let node = tracing::subscriber::with_default(lines.clone(), || {
+        Node::start_with_listener(config, listener, TestMachine::default().factory()).unwrap()
+    });
+    let (mut stream, _) = liar.accept().unwrap();
+    let hello = read_handshake(&mut stream);
+    assert!(matches!(hello, HandshakeMessage::Hello(_)), "{hello:?}");
+    let words = "no\n2026-01-01 ERROR all is lost\r\u{1b}[2J".to_owned();
+    let reject = Reject { code: 99, words, known_disk: None };
+    stream.write_all(&HandshakeMessage::Reject(reject).encode()).unwrap();
+    until("the words", || lines.any(|line| line.contains("node 2 refuses us")));
+    assert!(!lines.any(|line| line.chars().any(char::is_control)));
+    until("the status to have them", || {
+        let peers = node.status().peers;
+        peers.iter().any(|peer| {
+            peer.unreachable.as_ref().is_some_and(|why| {
+                why.contains("all is lost") && !why.chars().any(char::is_control)
+            })
+        })
+    });
+}
+
+#[test]
 fn garbage_on_the_port_harms_nobody() {
-    use std::io::Write;
     let config = Config::new(id(1), ClusterId(1)).with_founder(id(1), "127.0.0.1:9");
     let node = Node::start(config, TestMachine::default().factory()).unwrap();
     node.wait_for_leader(LONG).unwrap();
     for n in 0..50_u8 {
-        let mut stream = std::net::TcpStream::connect(node.listen_address().unwrap()).unwrap();
+        let mut stream = TcpStream::connect(node.listen_address().unwrap()).unwrap();
         let _ = stream.write_all(&[n; 5000]);
     }
     done(node.propose("x").wait());

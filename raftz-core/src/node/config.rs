@@ -236,6 +236,16 @@ impl Config {
         validate::validate_listening(self, members)
     }
 
+    /// How the port that this node listens on differs from the one at which the other members look
+    /// for it, in words. Not an error, because something in between may translate the two.
+    pub(crate) fn listens_elsewhere(
+        &self,
+        members: &Membership,
+        listens: Option<&str>,
+    ) -> Option<String> {
+        validate::listens_elsewhere(self, members, listens?)
+    }
+
     /// Checks what founding a cluster needs beyond [`Config::validate`].
     pub(crate) fn validate_founding(&self) -> Result<(), ConfigError> {
         validate::validate_founding(self)

@@ -88,9 +88,10 @@ impl Turn {
             host.step(now, group, Input::Campaign);
         }
         tick(host, now);
+        host.tell_left_out(now);
         let mut budget = ApplyBudget::TURN;
         loop {
-            host.perform();
+            host.perform(now);
             host.log.write(&mut host.writes, now.boot_us);
             if std::mem::take(&mut host.sent) {
                 host.transport.flush();

@@ -1,7 +1,7 @@
 //! The host: the replicas of this process and what they share (transport, lanes, callers), with
 //! the deeds for each action that a replica asks for. The order of a turn stands in `event_loop`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::replica::{Action, Call, Input, Replica};
@@ -19,6 +19,7 @@ use super::error::NodeError;
 use super::intake::{Intake, Note, QueryJob, QueuedCall, ReadPurpose};
 use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, rules};
 use super::status::{Board, Pulse};
+use super::told::Told;
 
 /// What the event loop and the handle share.
 pub(crate) struct Shared {
@@ -144,10 +145,8 @@ pub(super) struct Host {
     pub(super) answers: Vec<(Caller, Outcome)>,
     pub(super) later: Vec<Item>,
     pub(super) unsent: Vec<(GroupId, Input)>,
-    /// Peers that refuse this node, and the code they gave: each is told once.
-    pub(super) refused_by: BTreeMap<NodeId, u16>,
-    /// Peers out of reach, and the reasons that were told since they were last linked.
-    pub(super) unreachable: BTreeMap<NodeId, BTreeSet<String>>,
+    /// What was told of other nodes.
+    pub(super) told: Told,
     pub(super) sent: bool,
 }
 
@@ -225,25 +224,32 @@ impl Host {
             TransportEvent::Frame { from, frame } => self.receive(now, from, &frame),
             TransportEvent::LinkUp(peer) => {
                 let (peer, disk, boot) = (peer.node, peer.disk, peer.boot);
-                self.refused_by.remove(&peer);
-                self.unreachable.remove(&peer);
+                self.told.linked(peer);
                 self.step_all(now, &Input::LinkUp { peer, disk, boot });
             }
             TransportEvent::LinkDown { peer, reason } => {
                 self.step_all(now, &Input::LinkDown { peer, reason });
             }
             TransportEvent::Unreachable { peer, reason } => {
-                self.warn_unreachable(peer, &reason);
+                if self.told.unreachable(peer, &reason) {
+                    let text = format!("node {peer} is out of reach, trying on: {reason}");
+                    self.later.push(Item::Warn(text));
+                }
                 self.step_all(now, &Input::Unreachable { peer, reason });
             }
-            TransportEvent::Refused { peer, disk, reason, code: _ } => {
-                self.tell(GroupId::FIRST, Event::PeerRefused { peer, disk, reason });
+            TransportEvent::Refused { peer, disk, code, reason } => {
+                let event = Event::PeerRefused { peer, disk, reason };
+                if !is_member(&self.memberships, peer) {
+                    self.tell(now, GroupId::FIRST, event);
+                } else if self.told.refused(peer, code) {
+                    self.later.push(Item::Event(GroupId::FIRST, event));
+                }
             }
             TransportEvent::Trouble { detail } => {
-                self.tell(GroupId::FIRST, Event::NetworkTrouble { detail });
+                self.tell(now, GroupId::FIRST, Event::NetworkTrouble { detail });
             }
             TransportEvent::RefusedBy { peer, code, reason, known_disk } => {
-                if self.refused_by.insert(peer, code) != Some(code) {
+                if self.told.refused_by(peer, code) {
                     self.later.push(Item::Warn(format!("node {peer} refuses us: {reason}")));
                 }
                 match known_disk.filter(|_| code == Reject::WRONG_DISK) {
@@ -262,19 +268,7 @@ impl Host {
     /// Whether to believe `peer` that the cluster knows this node by the directory `known`, which
     /// ends this node: it must be a member, and say what can be true.
     fn may_tell_disk(&self, peer: NodeId, known: DiskId) -> bool {
-        let is_member = self.memberships.values().any(|m| m.members.contains_key(&peer));
-        is_member && known != self.disk
-    }
-
-    /// Warns that a peer is out of reach: once for each reason while it stays so, and of few
-    /// reasons, for a name or an address is tried again for ever.
-    fn warn_unreachable(&mut self, peer: NodeId, reason: &str) {
-        const REASONS_MAX: usize = 8;
-        let told = self.unreachable.entry(peer).or_default();
-        if told.len() < REASONS_MAX && told.insert(reason.to_owned()) {
-            let text = format!("node {peer} is out of reach, trying on: {reason}");
-            self.later.push(Item::Warn(text));
-        }
+        is_member(&self.memberships, peer) && known != self.disk
     }
 
     fn receive(&mut self, now: Now, from: NodeId, frame: &InFrame) {
@@ -287,7 +281,7 @@ impl Host {
             Ok((_, Decoded::Unknown(_))) => return,
             Err(error) => error.to_string(),
         };
-        self.tell(GroupId::FIRST, Event::Nonsense { from, what });
+        self.tell(now, GroupId::FIRST, Event::Nonsense { from, what });
     }
 
     fn query(&mut self, group: GroupId, job: QueryJob) {
@@ -308,13 +302,13 @@ impl Host {
 
     /// Does what the replicas asked for, in their order. Writes, answers and callbacks are only
     /// gathered here, so that a turn pays once for each.
-    pub(super) fn perform(&mut self) {
+    pub(super) fn perform(&mut self, now: Now) {
         let groups: Vec<GroupId> = self.members.keys().copied().collect();
         for group in groups {
             let Some(member) = self.members.get_mut(&group) else { continue };
             let mut out = std::mem::take(&mut member.out);
             for action in out.drain(..) {
-                self.perform_one(group, action);
+                self.perform_one(now, group, action);
             }
             if let Some(member) = self.members.get_mut(&group) {
                 member.out = out;
@@ -322,7 +316,7 @@ impl Host {
         }
     }
 
-    fn perform_one(&mut self, group: GroupId, action: Action) {
+    fn perform_one(&mut self, now: Now, group: GroupId, action: Action) {
         match action {
             Action::Persist(op) => self.writes.push((group, op)),
             Action::Send { to, message } => self.send(group, to, &message),
@@ -337,7 +331,7 @@ impl Host {
                     self.answers.push((caller, outcome));
                 }
             }
-            Action::Event(event) => self.tell(group, event),
+            Action::Event(event) => self.tell(now, group, event),
             Action::Halt(reason) => self.halt(group, reason),
         }
     }
@@ -357,8 +351,10 @@ impl Host {
             }
             Message::Raft(_) if error == SendError::TooLarge => {
                 // Nodes of one cluster agree on the largest entry, so this is a peer's mistake.
-                let detail = format!("node {to} takes no message as large as it needs");
-                self.tell(group, Event::NetworkTrouble { detail });
+                let why = "it takes no message as large as it needs";
+                if self.told.unreachable(to, why) {
+                    self.later.push(Item::Warn(format!("node {to} is cut off: {why}")));
+                }
             }
             Message::ForwardReply(_) | Message::Raft(_) => {}
         }
@@ -489,12 +485,19 @@ impl Host {
         self.step(now, group, Input::Applied { last, replies });
     }
 
-    fn tell(&mut self, group: GroupId, event: Event) {
+    fn tell(&mut self, now: Now, group: GroupId, event: Event) {
         if let Event::Membership { membership, .. } = &event {
             self.memberships.insert(group, membership.clone());
             self.set_peers();
         }
-        self.later.push(Item::Event(group, event));
+        let memberships = &self.memberships;
+        let event = self.told.admit(now.boot_us, event, |node| is_member(memberships, node));
+        self.later.extend(event.map(|event| Item::Event(group, event)));
+    }
+
+    /// Says how much was left untold, where nothing followed that could say it.
+    pub(super) fn tell_left_out(&mut self, now: Now) {
+        self.later.extend(self.told.left_out(now.boot_us).map(Item::Warn));
     }
 
     /// Tells the transport whom the groups of this host need.
@@ -556,6 +559,10 @@ impl Host {
             board.shut_down = self.stopping;
         });
     }
+}
+
+fn is_member(memberships: &BTreeMap<GroupId, Membership>, node: NodeId) -> bool {
+    memberships.values().any(|membership| membership.members.contains_key(&node))
 }
 
 fn failed(failure: rules::ApplyFailure) -> Input {

@@ -20,11 +20,13 @@ mod handle;
 mod host;
 mod intake;
 mod lanes;
+mod limiter;
 mod pending;
 mod start;
 mod status;
 mod stores;
 mod threads;
+mod told;
 
 pub use callbacks::EventObserver;
 pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};

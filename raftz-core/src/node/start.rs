@@ -26,6 +26,7 @@ use super::intake::Intake;
 use super::lanes::{Applier, ApplyLane, LogLane, ReadLane};
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded};
+use super::told::Told;
 use super::{clock, stores};
 
 /// Makes the transport of a node that will introduce itself like this, to these members.
@@ -142,7 +143,8 @@ fn start(
     let thread = Arc::clone(&callbacks);
     let observer = config.on_event.clone();
     threads.spawn("call", move || thread.run(observer))?;
-    callbacks.push_all(&mut news(&configured, &recovered, &membership));
+    let mut told = news(&configured, &recovered, &membership, listen_address.as_deref());
+    callbacks.push_all(&mut told);
 
     let shared = Arc::new(Shared {
         intake: Arc::new(Intake::new()),
@@ -228,8 +230,7 @@ fn host(
         answers: Vec::new(),
         later: Vec::new(),
         unsent: Vec::new(),
-        refused_by: BTreeMap::new(),
-        unreachable: BTreeMap::new(),
+        told: Told::default(),
         sent: false,
     };
     host.set_peers();
@@ -286,7 +287,12 @@ fn agreed(config: &Config, recovered: &Recovered) -> Result<Config, NodeError> {
 }
 
 /// What a person should know about this start.
-fn news(config: &Config, recovered: &Recovered, membership: &Membership) -> Vec<Item> {
+fn news(
+    config: &Config,
+    recovered: &Recovered,
+    membership: &Membership,
+    listens: Option<&str>,
+) -> Vec<Item> {
     let mut news: Vec<Item> = recovered
         .notes
         .iter()
@@ -304,6 +310,9 @@ fn news(config: &Config, recovered: &Recovered, membership: &Membership) -> Vec<
             "node {}: the configured founders are ignored, the membership in the log counts: {difference}",
             config.node_id
         )));
+    }
+    if let Some(difference) = config.listens_elsewhere(membership, listens) {
+        news.push(Item::Warn(difference));
     }
     news
 }

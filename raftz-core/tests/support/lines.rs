@@ -13,6 +13,9 @@ impl Lines {
     pub fn count(&self, test: impl Fn(&str) -> bool) -> usize {
         self.0.lock().unwrap().iter().filter(|line| test(line)).count()
     }
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
     pub fn any(&self, test: impl Fn(&str) -> bool) -> bool {
         self.0.lock().unwrap().iter().any(|line| test(line))
     }

@@ -58,6 +58,22 @@ pub(super) fn validate_listening(config: &Config, membership: &Membership) -> Ch
     Ok(())
 }
 
+pub(super) fn listens_elsewhere(
+    config: &Config,
+    membership: &Membership,
+    listens: &str,
+) -> Option<String> {
+    let own = membership.members.get(&config.node_id)?;
+    let port = |address: &str| address.rsplit_once(':')?.1.parse::<u16>().ok();
+    let differs = port(listens)? != port(&own.address)? && membership.members.len() > 1;
+    differs.then(|| {
+        format!(
+            "node {} listens on {listens}, but the other members look for it at {}; unless something in between passes connections on, set listen_address to that port",
+            config.node_id, own.address
+        )
+    })
+}
+
 fn timings(config: &Config) -> Checked {
     let &Config {
         election_timeout_min_ms: min,
@@ -250,6 +266,19 @@ mod tests {
         config.founders.pop();
         config.listen_address = "127.0.0.1:0".into();
         assert_eq!(config.validate_listening(&members(&config)), Ok(()), "alone: anywhere");
+    }
+
+    #[test]
+    fn another_port_than_the_membership_names_is_told_with_both() {
+        let mut config = config();
+        let members = config.founding_base().membership;
+        let told = config.listens_elsewhere(&members, Some("0.0.0.0:7009")).unwrap();
+        assert!(told.contains("0.0.0.0:7009") && told.contains("127.0.0.1:7001"), "{told}");
+        assert_eq!(config.listens_elsewhere(&members, Some("0.0.0.0:7001")), None);
+        assert_eq!(config.listens_elsewhere(&members, None), None, "no port at all");
+        config.founders.pop();
+        let alone = config.founding_base().membership;
+        assert_eq!(config.listens_elsewhere(&alone, Some("0.0.0.0:7009")), None, "alone: anywhere");
     }
 
     #[test]

@@ -1,0 +1,92 @@
+//! One line a second of a kind, and a count of what was left out. Time is passed in.
+
+/// Time after a line in which no other of its kind is told.
+const QUIET_US: u64 = 1_000_000;
+
+/// Lets one thing through a second and counts the rest.
+#[derive(Debug, Default)]
+pub(super) struct Limiter {
+    quiet_until_us: u64,
+    left_out: u64,
+}
+
+impl Limiter {
+    /// Whether something may be told now; if so, how many were left out before it. If not, it is
+    /// counted as left out.
+    pub(super) const fn admit(&mut self, now_us: u64) -> Option<u64> {
+        if now_us < self.quiet_until_us {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.quiet_until_us = now_us.saturating_add(QUIET_US);
+        Some(std::mem::replace(&mut self.left_out, 0))
+    }
+
+    /// Takes a number from [`Limiter::admit`] back that could not be told.
+    pub(super) const fn put_back(&mut self, left_out: u64) {
+        self.left_out = self.left_out.saturating_add(left_out);
+    }
+
+    /// How many were left out, when it is time to say so although nothing else has come that
+    /// could carry the number. The number's own line is one like the others.
+    pub(super) const fn overdue(&mut self, now_us: u64) -> Option<u64> {
+        let is_due = self.left_out > 0 && now_us >= self.quiet_until_us;
+        if is_due { self.admit(now_us) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_is_told_at_once_and_then_one_a_second_with_a_count() {
+        let mut limiter = Limiter::default();
+        assert_eq!(limiter.admit(5), Some(0));
+        for n in 1..=123 {
+            assert_eq!(limiter.admit(5 + n), None);
+        }
+        assert_eq!(limiter.admit(1_000_004), None);
+        assert_eq!(limiter.admit(1_000_005), Some(124));
+        assert_eq!(limiter.admit(1_000_006), None);
+        assert_eq!(limiter.admit(9_000_000), Some(1));
+        assert_eq!(limiter.admit(10_000_000), Some(0), "nothing was left out since");
+    }
+
+    #[test]
+    fn what_was_left_out_last_is_told_though_nothing_follows() {
+        let mut limiter = Limiter::default();
+        assert_eq!(limiter.overdue(0), None);
+        assert_eq!(limiter.admit(0), Some(0));
+        assert_eq!(limiter.overdue(2_000_000), None, "nothing to say");
+        assert_eq!(limiter.admit(2_000_000), Some(0));
+        assert_eq!(limiter.admit(2_000_001), None);
+        assert_eq!(limiter.overdue(3_000_000), Some(1));
+        assert_eq!(limiter.overdue(9_000_000), None, "told once");
+    }
+
+    #[test]
+    fn asking_whether_a_count_is_overdue_counts_nothing() {
+        let mut limiter = Limiter::default();
+        limiter.admit(0);
+        limiter.admit(1);
+        for now_us in 2..50 {
+            assert_eq!(limiter.overdue(now_us), None);
+        }
+        assert_eq!(limiter.overdue(1_000_000), Some(1));
+    }
+
+    #[test]
+    fn two_lines_never_come_within_a_second() {
+        let mut limiter = Limiter::default();
+        let mut told: Vec<u64> = Vec::new();
+        for now_us in (0..10_000_000).step_by(10_007) {
+            let line = limiter.admit(now_us).or_else(|| limiter.overdue(now_us));
+            if line.is_some() {
+                told.push(now_us);
+            }
+        }
+        assert!(told.windows(2).all(|pair| pair[1] - pair[0] >= QUIET_US), "{told:?}");
+        assert_eq!(told.len(), 10);
+    }
+}
