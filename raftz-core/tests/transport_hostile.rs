@@ -188,9 +188,10 @@ fn a_stranger_is_not_told_what_admission_asks_for() {
     secret.cluster = ClusterId(0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
     secret.epoch = 31_337;
     let mut one = Rig::new(secret.clone());
-    let told = |rig: &mut Rig, hello: Identity| match greet(rig, hello).1 {
-        HandshakeMessage::Reject(reject) => reject,
-        other => panic!("{other:?}"),
+    let told = |rig: &mut Rig, hello: Identity| {
+        let (_, answer) = greet(rig, hello);
+        let HandshakeMessage::Reject(reject) = answer else { panic!("{answer:?}") };
+        reject
     };
     let guess = Identity { cluster: ClusterId(0), ..hello_of(9) };
     let reject = told(&mut one, guess);
@@ -342,6 +343,22 @@ fn members_meet_though_both_listeners_are_full_of_silent_connections() {
         one.poll();
         two.poll();
     }
+}
+
+#[test]
+fn a_hello_that_lies_in_the_socket_counts_before_its_place_is_given_away() {
+    let mut config = config(identity(1));
+    config.limits.unauthenticated_max = 4;
+    let mut one = Rig::with(config);
+    one.knows(&[(2, "127.0.0.1:1")]);
+    let address = one.address();
+    let mut stream = connect(&address);
+    stream.write_all(&HandshakeMessage::Hello(hello_of(2)).encode()).unwrap();
+    // All of them are taken in at once, by the first poll.
+    let idle: Vec<TcpStream> = (0..12).map(|_| connect(&address)).collect();
+    until(&mut [&mut one], "cap", |_| idle.iter().filter(|stream| is_closed(stream)).count() >= 8);
+    stream.write_all(&HandshakeMessage::Confirm.encode()).unwrap();
+    until(&mut [&mut one], "admission", |rigs| rigs[0].is_up(2));
 }
 
 #[test]
