@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak examples bench lint
+.PHONY: help demo test soak fuzz examples bench lint
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -31,6 +31,9 @@ examples: rust ## the three examples, one after the other; each checks what it c
 
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --bench core --bench cluster
+
+fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
+	@tests/fuzz/run
 
 lint: rust ## format and lints
 	$(CARGO) fmt --all --check

@@ -1,6 +1,7 @@
 //! What the tests of several subjects share.
 
 pub mod flawed;
+pub mod fuzz;
 pub mod history;
 pub mod linear;
 pub mod mixed;
