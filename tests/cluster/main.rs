@@ -5,6 +5,7 @@
 
 mod disks;
 mod faults;
+mod hostile;
 mod kill;
 mod network;
 mod power;

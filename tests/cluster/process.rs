@@ -167,8 +167,12 @@ impl Cluster {
         (0..self.size()).filter(|place| self.is_awake(*place)).collect()
     }
 
+    /// Where a node is dialled, by the membership.
+    pub(crate) fn address(&self, place: usize) -> &str {
+        &self.addresses[place]
+    }
+
     /// The process id of a node that runs.
-    #[allow(dead_code, reason = "only the soak looks at processes from outside")]
     pub(crate) fn process_id(&self, place: usize) -> u32 {
         self.nodes[place].as_ref().expect("the node runs").child.id()
     }

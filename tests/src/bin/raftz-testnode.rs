@@ -10,6 +10,7 @@
 //! read KEY TIMEOUT_MS                          one read through the log, in the history -> op …
 //! stop                                         ends all clients                         -> stopped
 //! block MS                                     the machine stands still once
+//! pace MS WRITES                               one client, one write every so often           -> paced …
 //! status | dump
 //! ```
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raftz_core::machine::{KvQuery, KvReply, KvStore, StateMachine};
@@ -98,6 +99,25 @@ fn write_until(node: &Node, tag: &str, stop: &AtomicBool) {
             }
         }
     }
+}
+
+/// One client with one write outstanding, for this long and at least so many writes: how many writes were not done, and how long each
+/// of the others took, in microseconds.
+fn pace(node: &Node, millis: u64, writes: usize) -> (u64, Vec<u128>) {
+    let end = Instant::now() + Duration::from_millis(millis);
+    let (mut not_done, mut took_us) = (0, Vec::new());
+    for n in 0u64.. {
+        let begun = Instant::now();
+        if begun >= end && took_us.len() >= writes {
+            break;
+        }
+        // A few keys over and over: the store does not grow.
+        match node.propose(set(format!("pace.{}", n % 100), "x")).wait() {
+            Outcome::Done(_) => took_us.push(begun.elapsed().as_micros()),
+            Outcome::Unknown(_) | Outcome::Refused(_) => not_done += 1,
+        }
+    }
+    (not_done, took_us)
 }
 
 fn dump(node: &Node) -> Result<BTreeMap<String, String>> {
@@ -215,6 +235,11 @@ fn serve() -> Result<()> {
                 say("stopped");
             }
             ["block", for_ms] => brake.block(for_ms.parse()?),
+            ["pace", millis, writes] => {
+                let (not_done, took_us) = pace(&node, millis.parse()?, writes.parse()?);
+                let took_us: Vec<String> = took_us.iter().map(u128::to_string).collect();
+                say(&format!("paced {not_done} {}", took_us.join(" ")));
+            }
             ["status"] => status(&node),
             ["dump"] => {
                 for (key, value) in dump(&node)? {

@@ -104,7 +104,7 @@ fn judged(remote: &Identity, knows: u8) {
                 assert!(known_boot < boot || instance == remote.instance);
             }
         }
-        Err(reject) => comes_back(&HandshakeMessage::Reject(reject)),
+        Err(refused) => comes_back(&HandshakeMessage::Reject(refused.told)),
     }
 }
 

@@ -206,7 +206,7 @@ fn is_damaged(truth: &Truth, disk: &MemDisk) -> bool {
     };
     assert_eq!(damage.first_faulty.0, read.len() as u64 + 1);
     let last = truth.entries.last().map(Entry::id);
-    assert!(damage.last_known.is_none() || damage.last_known == last);
+    assert!(damage.lost.last_known.is_none_or(|known| Some(known) == last));
     assert!(!recovered.notes.is_empty());
     true
 }

@@ -133,7 +133,7 @@ impl Member1 {
             22 => match tape.below(4) {
                 0 => Input::ForgetLeader,
                 1 => Input::StorageFull(tape.flag()),
-                2 => Input::ForwardUnsent { id: self.heard.forwarded },
+                2 => Input::ForwardUnsent { id: self.heard.forwarded, is_too_large: false },
                 _ => Input::Unreachable { peer: node(2), reason: "refused".into() },
             },
             _ => return self.restart(tape),
