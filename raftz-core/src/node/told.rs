@@ -2,7 +2,8 @@
 //!
 //! Who may connect may also knock, speak and hang up as often as it likes, and each time is an event
 //! and a line in the log. So a member's trouble is told once for each reason until it is linked
-//! again, and what anybody else can cause at will is told once a second, with a count of the rest.
+//! again, what makes no sense in its messages once a second for each thing it says, and what anybody
+//! else can cause at will once a second for all of them, with a count of the rest.
 //! Otherwise one stranger could fill a disk with log lines, and push the events that matter out of
 //! the bounded queue to the callback thread.
 
@@ -16,6 +17,10 @@ use super::limiter::Limiter;
 /// Most reasons, and most codes, that are told of one member while it is not linked: a name or an
 /// address is tried again for ever, and codes come from outside.
 const REASONS_MAX: usize = 8;
+
+/// Most things that members say and that make no sense which are told apart; the rest share one
+/// line a second.
+const NONSENSE_MAX: usize = 64;
 
 /// Events that others can cause at will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +87,8 @@ pub(super) struct Told {
     /// Members that this node refused, and the codes it gave.
     refused: BTreeMap<NodeId, BTreeSet<u16>>,
     limiters: BTreeMap<Kind, Limiter>,
+    /// What makes no sense, by the member that says it.
+    nonsense: BTreeMap<(NodeId, String), Limiter>,
 }
 
 impl Told {
@@ -116,10 +123,22 @@ impl Told {
         mut event: Event,
         is_member: impl Fn(NodeId) -> bool,
     ) -> Option<Event> {
+        let said = if let Event::Nonsense { from, what } = &event {
+            Some((*from, what.clone()))
+        } else {
+            None
+        };
         let Some((kind, words)) = caused_by_others(&mut event, is_member) else {
             return Some(event);
         };
-        let limiter = self.limiters.entry(kind).or_default();
+        let has_place = |said: &(NodeId, String)| {
+            kind == Kind::Nonsense
+                && (self.nonsense.len() < NONSENSE_MAX || self.nonsense.contains_key(said))
+        };
+        let limiter = match said.filter(has_place) {
+            Some(said) => self.nonsense.entry(said).or_default(),
+            None => self.limiters.entry(kind).or_default(),
+        };
         let left_out = limiter.admit(now_us)?;
         match words {
             // Writing to a string cannot fail.
@@ -134,10 +153,15 @@ impl Told {
 
     /// What to say of those that were left out and that nothing followed.
     pub(super) fn left_out(&mut self, now_us: u64) -> impl Iterator<Item = String> {
-        self.limiters.iter_mut().filter_map(move |(kind, limiter)| {
+        let shared = self.limiters.iter_mut().filter_map(move |(kind, limiter)| {
             let left_out = limiter.overdue(now_us)?;
             Some(format!("\u{2026} and {left_out} more {}", kind.plural()))
-        })
+        });
+        let apart = self.nonsense.iter_mut().filter_map(move |((from, what), limiter)| {
+            let left_out = limiter.overdue(now_us)?;
+            Some(format!("\u{2026} and node {from} said {left_out} times more: {what}"))
+        });
+        shared.chain(apart)
     }
 }
 
@@ -180,14 +204,19 @@ mod tests {
         assert_eq!(admit(&mut told, now_us, nonsense(2)), Some(nonsense(2)));
         assert_eq!(admit(&mut told, now_us, nonsense(99)), Some(nonsense(99)));
         assert_eq!(admit(&mut told, now_us, nonsense(98)), None);
+        let other = |from| Event::Nonsense { from: id(from), what: "!".into() };
+        assert_eq!(admit(&mut told, now_us, other(2)), Some(other(2)), "members' are told apart");
+        assert_eq!(admit(&mut told, now_us, other(2)), None);
+        assert_eq!(admit(&mut told, now_us, other(3)), Some(other(3)));
         for _ in 0..100 {
             let ready = Event::Ready { term: Term(1) };
             assert_eq!(admit(&mut told, now_us, ready.clone()), Some(ready), "never limited");
         }
-        let rest: Vec<String> = told.left_out(4_000_000).collect();
-        assert_eq!(rest.len(), 2, "{rest:?}");
+        let rest: Vec<String> = told.left_out(4_999_999).collect();
+        assert_eq!(rest.len(), 3, "{rest:?}");
         assert!(rest[0].contains("and 999 more refused"), "{rest:?}");
         assert!(rest[1].contains("and 1 more senseless"), "{rest:?}");
+        assert!(rest[2].contains("and node 2 said 1 times more: !"), "{rest:?}");
         assert_eq!(told.left_out(9_000_000).count(), 0);
     }
 

@@ -26,7 +26,7 @@ fn acks_beyond_the_log_of_other_sessions_or_of_other_terms_commit_nothing() {
     let status = honest.node(leader).status();
     assert!(status.commit < index, "{} committed with one log of three", status.commit);
     assert_eq!(status.term, term);
-    assert!(honest.count_nonsense(leader, "a match beyond the leader's log") >= 4);
+    assert!(honest.count_nonsense(leader, "a match beyond the leader's log") >= 1);
     honest.start(follower);
     let mut outcome = None;
     liar.until("the commit of two honest logs", |_| {
