@@ -16,6 +16,8 @@ use super::proxy::{Happened, Proxies, Rule};
 const SIGN: Duration = Duration::from_secs(5);
 /// Longest time that a fault lasts once it has shown.
 const LASTING_MS: u32 = 900;
+/// How often a fault is tried until it shows.
+const ATTEMPTS: u32 = 3;
 /// Calls that must be done while a fault lasts that leaves a majority whole, and after each one.
 const PROGRESS: u64 = 20;
 /// Nodes call each other by ids, the cluster by places.
@@ -134,7 +136,7 @@ impl Rig {
         rig
     }
 
-    /// How often each fault happened.
+    /// How often each fault that was inflicted happened; 0 for one that never showed.
     pub(crate) const fn happened(&self) -> &BTreeMap<Fault, u64> {
         &self.happened
     }
@@ -165,14 +167,33 @@ impl Rig {
         self.deck.swap_remove(at)
     }
 
-    /// Inflicts a fault, waits until it has shown, takes it back, and waits until calls are done
-    /// again and every node has caught up.
+    /// Inflicts a fault, a few times if it does not show: the links that it concerns may be idle.
     pub(crate) fn strike(&mut self, fault: Fault) {
-        let leader = self.cluster.leader();
+        let mut has_shown = false;
+        for _ in 0..ATTEMPTS {
+            has_shown = self.attempt(fault);
+            if has_shown {
+                break;
+            }
+        }
+        *self.happened.entry(fault).or_default() += u64::from(has_shown);
+    }
+
+    /// Inflicts a fault, waits until it has shown, takes it back, and waits until calls are done
+    /// again and every node has caught up; whether it has shown.
+    fn attempt(&mut self, fault: Fault) -> bool {
+        let mut leader = self.cluster.leader();
+        if fault == Fault::KillLeader && Some(leader) == self.spared {
+            self.pause(leader);
+            leader = self.cluster.leader();
+        }
         let others = self.others(leader);
         let has_shown = match fault {
             Fault::KillLeader => self.kill(fault, vec![leader]),
-            Fault::KillFollower => self.kill(fault, others[..1].to_vec()),
+            Fault::KillFollower => {
+                let victim = others.iter().find(|place| Some(**place) != self.spared);
+                self.kill(fault, victim.into_iter().copied().collect())
+            }
             Fault::KillMost => {
                 let count = self.cluster.size() / 2 + 1 + self.below(2);
                 self.kill(fault, [leader].into_iter().chain(others).take(count).collect())
@@ -192,7 +213,7 @@ impl Rig {
         };
         self.wait_progress();
         self.wait_whole();
-        *self.happened.entry(fault).or_default() += u64::from(has_shown);
+        has_shown
     }
 
     /// Waits until every node has what was committed when this was called: a majority hides one

@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use faults::{Fault, Load, Rig};
+use faults::{Load, Rig};
 use health::Watch;
 
 /// How long it runs when nobody says.
@@ -79,16 +79,11 @@ fn soak(lasting: Duration, seed: u64) -> Result<String, String> {
     let (early, late) = watch.verdict()?;
     let keys = rig.judge()?;
     let happened = rig.happened();
-    // A short run has no time for all of them; what it planned must have happened.
-    let whole_decks = planned / Fault::ALL.len() as u64;
-    let missing: Vec<&Fault> = Fault::ALL
-        .iter()
-        .filter(|fault| happened.get(fault).copied().unwrap_or_default() == 0 && whole_decks > 0)
-        .collect();
-    let happened: u64 = happened.values().sum();
-    if !missing.is_empty() || happened == 0 {
-        return Err(format!("{happened} of {planned} faults happened, never: {missing:?}"));
+    let never: Vec<_> = happened.iter().filter(|(_, times)| **times == 0).collect();
+    if !never.is_empty() {
+        return Err(format!("planned faults that never happened: {never:?}"));
     }
+    let happened: u64 = happened.values().sum();
     let Load { clients, .. } = LOAD;
     let seconds = lasting.as_secs();
     Ok(format!(

@@ -6,6 +6,16 @@
 //! (the operations placed so far, the value they leave) twice. Keys are independent, so a history is
 //! cut by key first, which is what keeps the search short.
 //!
+//! An operation whose answer says that it changed nothing is a read. One that fits is placed at
+//! once, and nothing else is tried in its place: whatever comes before it in an explanation can as
+//! well come behind it.
+//!
+//! Operations that may never have happened make a search long: any subset of them may have. Two
+//! rules keep most subsets out, and lose no explanation. Of two situations that differ only in the
+//! uncertain operations placed, one with fewer can do whatever one with more can. And an uncertain
+//! operation is placed only to make what comes next fit: a certain one other than a read that fits
+//! two values leaves the same behind (it is a set or a delete), so it had no need of it.
+//!
 //! How an operation ended decides what is asked of it:
 //! - *done*: it took effect once, between its two times, and the store would have answered that;
 //! - *unknown*: it took effect once at any time after its invocation, or never;
@@ -22,7 +32,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use bytes::Bytes;
@@ -138,6 +148,10 @@ pub enum Objection {
     TooHard {
         /// Situations entered.
         situations: usize,
+        /// Operations that were done.
+        certain: usize,
+        /// Operations whose end is unknown.
+        uncertain: usize,
     },
 }
 
@@ -154,8 +168,11 @@ impl fmt::Display for Objection {
                 )?;
                 stuck.iter().try_for_each(|operation| writeln!(f, "  {operation}"))
             }
-            Self::TooHard { situations } => {
-                write!(f, "undecided after {situations} situations")
+            Self::TooHard { situations, certain, uncertain } => {
+                write!(
+                    f,
+                    "undecided after {situations} situations, with {certain} operations that were done and {uncertain} unknown"
+                )
             }
         }
     }
@@ -178,8 +195,11 @@ pub fn check(history: &[Operation]) -> Result<(), Objection> {
     Search::new(history).run()
 }
 
+/// A value of the key: absent, or bytes.
+type Value = Option<Bytes>;
+
 /// What the store makes of a request: the value after it, and the answer.
-fn model(request: &Request, value: Option<&Bytes>) -> (Option<Bytes>, KvReply) {
+fn model(request: &Request, value: Option<&Bytes>) -> (Value, KvReply) {
     let same = || value.cloned();
     let command = match request {
         Request::Get { .. } => return (same(), KvReply::Value(same())),
@@ -228,6 +248,29 @@ fn agree(expected: &KvReply, answered: &KvReply) -> bool {
     }
 }
 
+/// The value behind an operation that was done, if the value before it explains its answer.
+fn fit(operation: &Operation, before: &Value) -> Option<Value> {
+    let (after, expected) = model(&operation.request, before.as_ref());
+    match &operation.end {
+        End::Done { reply, .. } if agree(&expected, reply) => Some(after),
+        End::Done { .. } | End::Unknown | End::Refused => None,
+    }
+}
+
+/// Whether its answer, whatever the value was, says that it left it alone.
+const fn is_read(operation: &Operation) -> bool {
+    matches!(
+        operation.end,
+        End::Done {
+            reply: KvReply::Value(_)
+                | KvReply::NotSwapped { .. }
+                | KvReply::Deleted { existed: false }
+                | KvReply::Rejected(_),
+            ..
+        }
+    )
+}
+
 /// A set of small numbers.
 #[derive(Clone, Debug)]
 struct Bits(Vec<u64>);
@@ -242,6 +285,9 @@ impl Bits {
     fn flip(&mut self, at: usize) {
         self.0[at / 64] ^= 1 << (at % 64);
     }
+    fn is_within(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(here, there)| here & !there == 0)
+    }
 }
 
 /// One operation by its place in [`Search::certain`] or [`Search::uncertain`].
@@ -254,7 +300,7 @@ enum Place {
 /// A placement, and what was left to try before it.
 struct Step {
     place: Place,
-    value_before: Option<Bytes>,
+    value_before: Value,
     choices: Vec<Place>,
     tried: usize,
 }
@@ -269,11 +315,13 @@ struct Search<'a> {
     /// All certain operations before this one are placed.
     low: usize,
     placed: usize,
-    value: Option<Bytes>,
-    /// Situations entered so far: `low`, the placed ones from there on, and the value.
-    entered: HashSet<(Box<[u64]>, Option<Bytes>)>,
+    value: Value,
+    /// Situations entered so far: the certain operations placed and the value, and with them the
+    /// uncertain ones placed, no set within another that came before it.
+    entered: HashMap<(Box<[u64]>, Value), Vec<Bits>>,
+    situations: usize,
     /// The longest explanation so far, for the objection.
-    best: Option<(usize, Option<Bytes>, Vec<Place>)>,
+    best: Option<(usize, Value, Vec<Place>)>,
 }
 
 impl<'a> Search<'a> {
@@ -291,7 +339,8 @@ impl<'a> Search<'a> {
             low: 0,
             placed: 0,
             value: None,
-            entered: HashSet::new(),
+            entered: HashMap::new(),
+            situations: 0,
             best: None,
         }
     }
@@ -309,18 +358,22 @@ impl<'a> Search<'a> {
                 continue;
             };
             tried += 1;
-            let Some(value) = self.value_after(place) else { continue };
+            let Some(value) = self.value_after(place, path.last()) else { continue };
             let value_before = std::mem::replace(&mut self.value, value);
             self.place(place);
-            if !self.entered.insert(self.situation()) {
+            if !self.enter() {
                 self.take_back(place, value_before);
                 continue;
             }
-            if self.entered.len() > SITUATIONS_MAX {
-                return Err(Objection::TooHard { situations: self.entered.len() });
+            if self.situations > SITUATIONS_MAX {
+                return Err(Objection::TooHard {
+                    situations: self.situations,
+                    certain: self.certain.len(),
+                    uncertain: self.uncertain.len(),
+                });
             }
-            let choices_before = std::mem::replace(&mut choices, self.choices());
-            path.push(Step { place, value_before, choices: choices_before, tried });
+            path.push(Step { place, value_before, choices, tried });
+            choices = self.choices();
             tried = 0;
         }
         // Whatever is left may never have happened.
@@ -343,6 +396,13 @@ impl<'a> Search<'a> {
             }
         }
         open.retain(|at| self.certain[*at].0.invoked_us <= first_end_us);
+        let is_read_that_fits = |at: &&usize| {
+            let operation = self.certain[**at].0;
+            is_read(operation) && fit(operation, &self.value).is_some()
+        };
+        if let Some(at) = open.iter().find(is_read_that_fits) {
+            return vec![Place::Certain(*at)];
+        }
         open.sort_by_key(|at| self.certain[*at].1);
         let uncertain = (0..self.uncertain.len())
             .take_while(|at| self.uncertain[*at].invoked_us <= first_end_us)
@@ -350,16 +410,17 @@ impl<'a> Search<'a> {
         open.into_iter().map(Place::Certain).chain(uncertain.map(Place::Uncertain)).collect()
     }
 
-    /// The value if this operation comes next; `None` if it cannot, or need not.
-    fn value_after(&self, place: Place) -> Option<Option<Bytes>> {
+    /// The value if this operation comes next, behind `last`; `None` if it cannot, or need not.
+    fn value_after(&self, place: Place, last: Option<&Step>) -> Option<Value> {
         match place {
             Place::Certain(at) => {
                 let operation = self.certain[at].0;
-                let (value, expected) = model(&operation.request, self.value.as_ref());
-                match &operation.end {
-                    End::Done { reply, .. } if agree(&expected, reply) => Some(value),
-                    End::Done { .. } | End::Unknown | End::Refused => None,
+                if let Some(Step { place: Place::Uncertain(_), value_before, .. }) = last
+                    && fit(operation, value_before).is_some()
+                {
+                    return None;
                 }
+                fit(operation, &self.value)
             }
             Place::Uncertain(at) => {
                 let (value, _) = model(&self.uncertain[at].request, self.value.as_ref());
@@ -382,7 +443,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn take_back(&mut self, place: Place, value_before: Option<Bytes>) {
+    fn take_back(&mut self, place: Place, value_before: Value) {
         match place {
             Place::Certain(at) => {
                 self.certain_placed.flip(at);
@@ -394,18 +455,21 @@ impl<'a> Search<'a> {
         self.value = value_before;
     }
 
-    /// The present situation in few words: everything before `low` is placed, so only the window
-    /// behind it is told.
-    fn situation(&self) -> (Box<[u64]>, Option<Bytes>) {
+    /// Notes the present situation; whether there is anything new to be found behind it.
+    fn enter(&mut self) -> bool {
+        // Everything before `low` is placed, so only the window behind it is told.
         let from = (self.low / 64).min(self.certain_placed.0.len());
         let window = &self.certain_placed.0[from..];
         let used = window.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
-        let mut words = Vec::with_capacity(1 + used + self.uncertain_placed.0.len());
-        words.push(self.low as u64);
-        // Of a fixed length, so that what follows cannot be taken for it.
-        words.extend(&self.uncertain_placed.0);
-        words.extend(&window[..used]);
-        (words.into(), self.value.clone())
+        let words: Vec<u64> =
+            std::iter::once(self.low as u64).chain(window[..used].iter().copied()).collect();
+        let before = self.entered.entry((words.into(), self.value.clone())).or_default();
+        if before.iter().any(|placed| placed.is_within(&self.uncertain_placed)) {
+            return false;
+        }
+        before.push(self.uncertain_placed.clone());
+        self.situations += 1;
+        true
     }
 
     fn remember_best(&mut self, stuck: &[Place]) {

@@ -124,6 +124,33 @@ fn an_objection_names_the_operations_that_do_not_fit() {
     assert!(text.contains("1 of 2") && text.contains("b Get"), "{text}");
 }
 
+/// Every order of some operations of which it is known that one explains them, tried one by one.
+fn has_an_order(certain: &[Operation], uncertain: &[Operation], value: Option<&Bytes>) -> bool {
+    if certain.is_empty() {
+        return true;
+    }
+    let first_end_us = certain.iter().filter_map(Operation::answered_us).min().unwrap();
+    let without = |all: &[Operation], at: usize| {
+        let mut rest = all.to_vec();
+        rest.remove(at);
+        rest
+    };
+    let next = |operation: &Operation| {
+        (operation.invoked_us <= first_end_us).then(|| model(&operation.request, value))
+    };
+    certain.iter().enumerate().any(|(at, operation)| {
+        next(operation).is_some_and(|(after, expected)| {
+            let End::Done { reply, .. } = &operation.end else { return false };
+            agree(&expected, reply)
+                && has_an_order(&without(certain, at), uncertain, after.as_ref())
+        })
+    }) || uncertain.iter().enumerate().any(|(at, operation)| {
+        next(operation).is_some_and(|(after, _)| {
+            has_an_order(certain, &without(uncertain, at), after.as_ref())
+        })
+    })
+}
+
 /// Requests on one key, with values of which some are numbers.
 fn requests() -> impl Strategy<Value = Request> {
     let key = || Bytes::from_static(b"k");
@@ -164,7 +191,7 @@ fn answers(requests: &[Request]) -> Vec<KvReply> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
     fn the_model_answers_as_the_store_does(requests in prop::collection::vec(requests(), 0..40)) {
@@ -174,6 +201,30 @@ proptest! {
             prop_assert!(agree(&expected, &answered), "{:?}: {:?}, {:?}", request, expected, answered);
             value = after;
         }
+    }
+
+    /// Short histories of random answers, most of them impossible: what the search leaves out must
+    /// never be what would have explained one.
+    #[test]
+    fn the_search_agrees_with_trying_every_order(
+        operations in prop::collection::vec((requests(), 0u64..12, 1u64..8, 0usize..4), 0..7),
+        values in prop::collection::vec(prop_oneof![Just("1"), Just("x"), Just("2")], 7),
+    ) {
+        let mut history: Vec<Operation> = Vec::new();
+        for (at, (request, invoked_us, lasts_us, luck)) in operations.into_iter().enumerate() {
+            // An answer that the request can have, from some value or other.
+            let from = Bytes::from_static(values[at].as_bytes());
+            let (_, reply) = model(&request, (luck > 1).then_some(&from));
+            let end = if luck == 0 {
+                End::Unknown
+            } else {
+                End::Done { at_us: invoked_us + lasts_us, reply }
+            };
+            history.push(Operation { client: at.to_string(), invoked_us, request, end });
+        }
+        let (uncertain, certain): (Vec<_>, Vec<_>) =
+            history.iter().cloned().partition(|operation| operation.end == End::Unknown);
+        prop_assert_eq!(check(&history).is_ok(), has_an_order(&certain, &uncertain, None));
     }
 
     /// Operations that were in truth executed one by one, in the order of `begun`, with ends that
