@@ -19,6 +19,7 @@ fn alone(directory: &Path) -> Config {
         .with_founder(id(1), "127.0.0.1:9")
         .with_directory(directory);
     config.segment_bytes = 256 << 10;
+    config.entry_bytes_max = 64 << 10;
     config.reserve_bytes = 0;
     config
 }
@@ -143,6 +144,7 @@ impl Disks {
                 config.election_timeout_min_ms = 300;
                 config.election_timeout_max_ms = 600;
                 config.segment_bytes = 1 << 20;
+                config.entry_bytes_max = 256 << 10;
                 config.reserve_bytes = 0;
                 config
             })

@@ -20,7 +20,7 @@ fn storm(size: usize) {
     println!("{size} nodes; replay the choices with RAFTZ_NETWORK_SEED={seed}");
     let begun = Instant::now();
     let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000 };
-    let mut rig = Rig::start(size, &["segment_bytes=4m"], load, None, seed);
+    let mut rig = Rig::start(size, &["segment_bytes=4m", "entry_bytes_max=1m"], load, None, seed);
     let mut planned = 0;
     while planned < Fault::ALL.len() || begun.elapsed() < lasting {
         planned += 1;

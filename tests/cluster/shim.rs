@@ -111,7 +111,7 @@ impl Faulty {
         let mut cluster = Cluster::new(size);
         // The shim remembers at most 4 MiB of a file. Small segments are also prepared, named and
         // begun many times a second.
-        cluster.options.push("segment_bytes=128k".into());
+        cluster.options.extend(["segment_bytes=128k".into(), "entry_bytes_max=32k".into()]);
         Self { cluster, controls: (0..size).map(|_| None).collect() }
     }
 

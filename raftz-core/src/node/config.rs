@@ -137,7 +137,7 @@ pub struct Config {
     /// Most bytes that wait to be sent to one peer. Default 32 MiB.
     pub link_queue_bytes_max: u64,
 
-    /// Size of one log file, at most 64 GiB. Default 64 MiB.
+    /// Size of one log file: the largest entry and 64 KiB at least, 64 GiB at most. Default 64 MiB.
     pub segment_bytes: u64,
     /// Free disk space below which proposals are refused while everything else goes on.
     /// Default 256 MiB.

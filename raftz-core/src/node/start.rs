@@ -193,6 +193,7 @@ fn host(
     let log = LogLane::start(
         storage,
         vec![group],
+        // So that a submission, or the largest entry alone, fits an ordinary segment.
         config.segment_bytes / 2,
         Arc::clone(&intake),
         threads,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Config, ConfigError, StorageKind};
+use crate::storage::wal::SEGMENT_OVERHEAD_BYTES;
 use crate::types::{APPEND_BYTES_LIMIT, ENTRY_BYTES_LIMIT, Membership};
 
 /// Longest timeout that is believed to be meant: an hour, as in [`Settings`](crate::types::Settings).
@@ -167,6 +168,15 @@ fn caps(config: &Config) -> Checked {
                 config.entry_bytes_max
             ));
         }
+    }
+    // A segment made to measure could wait for a disk that will never have room for it, and votes
+    // would wait behind it.
+    let least = config.entry_bytes_max.saturating_add(SEGMENT_OVERHEAD_BYTES);
+    if matches!(config.storage, StorageKind::Directory(_)) && config.segment_bytes < least {
+        return contradiction(format!(
+            "segment_bytes = {} is too small for one entry of entry_bytes_max = {}; use at least {least}, or smaller entries",
+            config.segment_bytes, config.entry_bytes_max
+        ));
     }
     if config.window_bytes < config.append_bytes_max {
         return contradiction(format!(
@@ -341,6 +351,10 @@ mod tests {
                 &["uncommitted_bytes_max = 1048576", "entry_bytes_max = 4194304", "at least"],
             ),
             (&[("window_bytes", "1k")], &["window_bytes = 1024", "append_bytes_max"]),
+            (
+                &[("storage", "directory:/d"), ("segment_bytes", "4m")],
+                &["segment_bytes = 4194304", "entry_bytes_max = 4194304", "at least 4259840"],
+            ),
             (&[("founders", "")], &["founders", "founding members"]),
             (&[("node_id", "3")], &["node_id = 3", "1, 2"]),
             (&[("founders", "1=127.0.0.1:1,1=127.0.0.1:2")], &["node 1 twice"]),

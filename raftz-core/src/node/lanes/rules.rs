@@ -2,7 +2,7 @@
 
 use crate::machine::Command;
 use crate::storage::WriteBatch;
-use crate::types::{Entry, EntryKind, GroupId, Index, OpId, Reply};
+use crate::types::{Entry, EntryKind, GroupId, Index, OpId, Reply, WriteOp};
 
 /// Why a state machine's replica must fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,17 +28,48 @@ pub(crate) fn marks(batch: &WriteBatch) -> Vec<(GroupId, OpId)> {
     marks
 }
 
+/// Bytes that an entry will take in a store, roughly.
+fn entry_bytes(entry: &Entry) -> u64 {
+    16 + entry.cost_bytes()
+}
+
 /// Bytes that a write will take, roughly: what submissions are cut by.
-fn cost_bytes(op: &crate::types::WriteOp) -> u64 {
-    64 + op.entries.iter().map(Entry::cost_bytes).sum::<u64>()
+fn cost_bytes(op: &WriteOp) -> u64 {
+    64 + op.entries.iter().map(entry_bytes).sum::<u64>()
+}
+
+/// Cuts entries off the end of a write that is larger than `bytes_max`, but for one; gives the rest
+/// as a write of its own. What stays confirms only what came before it: it may last without the
+/// rest, as a log that was sent in pieces does.
+fn split(op: &mut WriteOp, bytes_max: u64) -> Option<WriteOp> {
+    let mut bytes = 64;
+    let fits = |entry: &&Entry| {
+        bytes += entry_bytes(entry);
+        bytes <= bytes_max
+    };
+    let keep = op.entries.iter().take_while(fits).count().max(1);
+    if keep >= op.entries.len() {
+        return None;
+    }
+    let entries = op.entries.split_off(keep);
+    let commit = std::mem::take(&mut op.commit);
+    let rest = WriteOp { id: op.id, entries, commit, ..WriteOp::default() };
+    op.id.seq = op.id.seq.saturating_sub(1);
+    Some(rest)
 }
 
 /// Cuts the front of `queue` off as one submission: everything that is queued, so that it shares
-/// one sync, but no more than `bytes_max` unless a single write is larger. Never reorders.
+/// one sync, but no more than `bytes_max` unless a single entry is larger. Never reorders.
 pub(crate) fn next_submission(
-    queue: &mut std::collections::VecDeque<(GroupId, crate::types::WriteOp)>,
+    queue: &mut std::collections::VecDeque<(GroupId, WriteOp)>,
     bytes_max: u64,
 ) -> WriteBatch {
+    if let Some((group, first)) = queue.front_mut()
+        && let Some(rest) = split(first, bytes_max)
+    {
+        let group = *group;
+        queue.insert(1, (group, rest));
+    }
     let mut bytes = 0_u64;
     let mut count = 0;
     for (_, op) in queue.iter() {
@@ -101,7 +132,7 @@ pub(crate) fn check_run(entries: &[Entry], first: Index, last: Index) -> Result<
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
-    use crate::types::{Boot, Payload, Term, WriteOp};
+    use crate::types::{Boot, HardState, Payload, Term};
     use bytes::Bytes;
     use std::collections::VecDeque;
 
@@ -134,6 +165,33 @@ mod tests {
         assert_eq!(two.iter().map(|(_, op)| op.id.seq).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(next_submission(&mut queue, 1).len(), 1, "a large write goes alone");
         assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn a_write_too_large_for_a_submission_goes_in_pieces_and_only_the_last_confirms_it() {
+        let whole = WriteOp {
+            hard_state: Some(HardState { term: Term(1), vote: None }),
+            truncate_from: Some(Index(1)),
+            entries: (1..=7).map(|index| entry(index, EntryKind::Command, 1000)).collect(),
+            commit: Index(3),
+            ..op(5, 0)
+        };
+        let mut queue =
+            VecDeque::from([(GroupId::FIRST, whole.clone()), (GroupId::FIRST, op(6, 0))]);
+        let mut entries = Vec::new();
+        for (pieces, seq, count) in [(1, 4, 3), (1, 4, 3), (2, 6, 1)] {
+            let batch = next_submission(&mut queue, 3500);
+            assert_eq!(batch.len(), pieces);
+            assert_eq!(marks(&batch)[0].1.seq, seq);
+            let piece = &batch[0].1;
+            let (first, last) = (entries.is_empty(), seq > 5);
+            assert_eq!((piece.hard_state.is_some(), piece.truncate_from.is_some()), (first, first));
+            assert_eq!(piece.commit, if last { whole.commit } else { Index(0) });
+            assert_eq!(piece.entries.len(), count);
+            entries.extend(piece.entries.clone());
+        }
+        assert!(queue.is_empty());
+        assert_eq!(entries, whole.entries);
     }
 
     #[test]

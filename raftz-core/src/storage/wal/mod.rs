@@ -78,7 +78,8 @@ pub struct Expect {
 /// How a log is kept. May differ from one open to the next.
 #[derive(Clone, Copy, Debug)]
 pub struct WalOptions {
-    /// Size of a segment. Larger batches get a segment of their own size.
+    /// Size of a segment. Larger batches get a segment of their own size, and wait, with all that
+    /// is submitted behind them, until the disk has room for it.
     pub segment_bytes: u64,
     /// Free space below which [`Storage::space`] says [`Space::Low`].
     pub reserve_bytes: u64,
@@ -89,6 +90,9 @@ impl Default for WalOptions {
         Self { segment_bytes: 64 << 20, reserve_bytes: 256 << 20 }
     }
 }
+
+/// What a segment of any log holds beside the largest batch in it: header, checkpoint, padding.
+pub const SEGMENT_OVERHEAD_BYTES: u64 = 64 << 10;
 
 /// An open write-ahead log. Its directory is locked until it is dropped.
 pub struct Wal {
