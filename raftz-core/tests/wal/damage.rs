@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use raftz_core::storage::wal::{BootstrapSpec, Wal};
-use raftz_core::storage::{Storage, StorageError};
+use raftz_core::storage::{Space, Storage, StorageError};
 use raftz_core::types::{Entry, HardState, LogId, NodeId, Recovered, Term};
 
-use crate::disk::{Fault, Image, MemDisk};
+use crate::disk::Image;
+use crate::platter::{Fault, How, Op, Platter};
 use crate::support::*;
 
 const SEGMENT: u64 = 1 << 14;
@@ -21,11 +22,11 @@ fn bytes_of<'a>(image: &'a mut Image, path: &Path) -> &'a mut Vec<u8> {
     Arc::make_mut(image.get_mut(path).unwrap())
 }
 
-fn open(disk: &MemDisk) -> Result<(Wal, Recovered), StorageError> {
+fn open(disk: &Platter) -> Result<(Wal, Recovered), StorageError> {
     Wal::open(Arc::new(disk.clone()), dir(), owner(), tiny(SEGMENT))
 }
 
-fn format(disk: &MemDisk) -> Result<(), StorageError> {
+fn format(disk: &Platter) -> Result<(), StorageError> {
     let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base: base() };
     Wal::bootstrap(disk, dir(), &spec, tiny(SEGMENT)).map(|_| ())
 }
@@ -37,9 +38,14 @@ struct Truth {
     hard_state: HardState,
 }
 
+/// What a directory does without.
+fn is_scratch(path: &Path) -> bool {
+    path.ends_with("spare.tmp") || path.ends_with("LOCK")
+}
+
 /// A log of two segments with entries, votes and a truncation, cleanly closed.
 fn sealed() -> Truth {
-    let disk = MemDisk::default();
+    let disk = Platter::default();
     format(&disk).unwrap();
     {
         let (mut wal, _) = open(&disk).unwrap();
@@ -57,8 +63,7 @@ fn sealed() -> Truth {
     let entries =
         vec![entry(1, 1, 90), entry(1, 2, 90), entry(2, 3, 50), entry(2, 4, 900), entry(4, 5, 20)];
     let hard_state = HardState { term: Term(4), vote: NodeId::new(2) };
-    let image: Image =
-        disk.synced().into_iter().filter(|(path, _)| !path.ends_with("spare.tmp")).collect();
+    let image: Image = disk.synced().into_iter().filter(|(path, _)| !is_scratch(path)).collect();
     Truth { image, entries, hard_state }
 }
 
@@ -71,7 +76,7 @@ enum Verdict {
 }
 
 /// Opens and checks everything that must hold whatever was damaged.
-fn judge(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
+fn judge(truth: &Truth, disk: &Platter, what: &dyn Fn() -> String) -> Verdict {
     let (wal, recovered) = match open(disk) {
         Ok(opened) => opened,
         Err(error) => {
@@ -99,7 +104,7 @@ fn judge(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
     }
 }
 
-fn open_twice(truth: &Truth, disk: &MemDisk, what: &dyn Fn() -> String) -> Verdict {
+fn open_twice(truth: &Truth, disk: &Platter, what: &dyn Fn() -> String) -> Verdict {
     let first = judge(truth, disk, what);
     if first == Verdict::Damaged {
         let again = judge(truth, disk, &|| format!("{}, second open", what()));
@@ -123,7 +128,7 @@ fn every_flipped_bit_is_harmless_named_or_refused() {
                         for bit in 0..8 {
                             let mut image = truth.image.clone();
                             bytes_of(&mut image, path)[at] ^= 1 << bit;
-                            let disk = MemDisk::holding(&image);
+                            let disk = Platter::holding(&image);
                             let what = || format!("{} byte {at} bit {bit}", path.display());
                             let verdict = open_twice(truth, &disk, &what);
                             counts[verdict as usize].fetch_add(1, Ordering::Relaxed);
@@ -147,7 +152,7 @@ fn every_file_cut_at_every_byte_is_harmless_named_or_refused() {
             let mut image = truth.image.clone();
             bytes_of(&mut image, path).truncate(len);
             let what = || format!("{} cut at {len} of {whole}", path.display());
-            let verdict = open_twice(&truth, &MemDisk::holding(&image), &what);
+            let verdict = open_twice(&truth, &Platter::holding(&image), &what);
             let is_log = path.extension().is_some();
             assert!(!is_log || verdict == Verdict::Refused, "{}: {verdict:?}", what());
         }
@@ -160,13 +165,13 @@ fn every_missing_file_is_refused_by_name() {
     for path in truth.image.keys().filter(|path| !path.ends_with("superblock")) {
         let mut image = truth.image.clone();
         image.remove(path);
-        let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err().to_string();
+        let error = open(&Platter::holding(&image)).map(|_| ()).unwrap_err().to_string();
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(error.contains(name), "{name}: {error}");
     }
     let mut image = truth.image.clone();
     image.remove(&dir().join("superblock"));
-    let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err().to_string();
+    let error = open(&Platter::holding(&image)).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("superblock is missing"), "{error}");
 }
 
@@ -178,7 +183,7 @@ fn every_zeroed_block_is_harmless_named_or_refused() {
             let mut image = truth.image.clone();
             bytes_of(&mut image, path)[at..at + 4096].fill(0);
             let what = || format!("{} without block {at}", path.display());
-            open_twice(&truth, &MemDisk::holding(&image), &what);
+            open_twice(&truth, &Platter::holding(&image), &what);
         }
     }
 }
@@ -192,7 +197,7 @@ fn batches(segment: &[u8]) -> Vec<usize> {
 }
 
 /// A disk whose batch number `n`, counted over all segments from 0, is damaged.
-fn with_damaged_batch(image: &Image, n: usize) -> MemDisk {
+fn with_damaged_batch(image: &Image, n: usize) -> Platter {
     let mut image = image.clone();
     let mut at = 0;
     for (path, bytes) in &mut image {
@@ -207,7 +212,7 @@ fn with_damaged_batch(image: &Image, n: usize) -> MemDisk {
         }
     }
     assert!(n < at);
-    MemDisk::holding(&image)
+    Platter::holding(&image)
 }
 
 #[test]
@@ -237,7 +242,7 @@ fn damaged_entries_are_remembered_until_they_are_overwritten() {
 
 #[test]
 fn a_damaged_batch_whose_entries_were_overwritten_later_costs_nothing() {
-    let disk = MemDisk::default();
+    let disk = Platter::default();
     format(&disk).unwrap();
     let (mut wal, _) = open(&disk).unwrap();
     submit(&mut wal, vec![append(vec![entry(1, 1, 9)])]).unwrap();
@@ -251,28 +256,145 @@ fn a_damaged_batch_whose_entries_were_overwritten_later_costs_nothing() {
     assert_eq!(all(&wal, &recovered), [entry(1, 1, 9), entry(2, 2, 9)]);
 }
 
+/// The block of a segment that was written last.
+fn last_block(segment: &mut [u8]) -> &mut [u8] {
+    let end = segment.iter().rposition(|byte| *byte != 0).unwrap();
+    &mut segment[end / 4096 * 4096..][..4096]
+}
+
+fn first_segment(image: &mut Image) -> &mut Vec<u8> {
+    bytes_of(image, &dir().join("wal-0000000000000001.log"))
+}
+
 #[test]
-fn a_damaged_log_beside_a_damaged_vote_is_refused_if_the_newest_vote_may_be_lost() {
-    let disk = MemDisk::default();
+fn a_vote_is_lost_only_with_both_slots_and_the_end_of_the_log() {
+    let disk = Platter::default();
     format(&disk).unwrap();
     let (mut wal, _) = open(&disk).unwrap();
     submit(&mut wal, vec![vote(1, 1)]).unwrap();
     submit(&mut wal, vec![vote(2, 2)]).unwrap();
     drop(wal);
-    let disk = with_damaged_batch(&disk.synced(), 2);
-    let image = disk.synced();
-    for slot in 0..2 {
-        let mut image = image.clone();
-        bytes_of(&mut image, &dir().join("vote"))[slot * 4096 + 60] ^= 4;
-        let error = open(&MemDisk::holding(&image)).map(|_| ()).unwrap_err();
-        assert!(matches!(error, StorageError::HardStateLost { .. }), "slot {slot}: {error}");
+    let given = HardState { term: Term(2), vote: NodeId::new(2) };
+    for zeros in [true, false] {
+        let mut image = disk.synced();
+        let last = last_block(first_segment(&mut image));
+        if zeros {
+            last.fill(0);
+        } else {
+            last[100] ^= 1;
+        }
+        assert_eq!(open(&Platter::holding(&image)).unwrap().1.hard_state, given);
+        let vote = dir().join("vote");
+        for slot in 0..2 {
+            let mut image = image.clone();
+            bytes_of(&mut image, &vote)[slot * 4096 + 60] ^= 4;
+            let (_, recovered) = open(&Platter::holding(&image)).unwrap();
+            assert_eq!(recovered.hard_state, given, "slot {slot}: {:?}", recovered.notes);
+        }
+        if !zeros {
+            for slot in 0..2 {
+                bytes_of(&mut image, &vote)[slot * 4096 + 60] ^= 4;
+            }
+            let error = open(&Platter::holding(&image)).map(|_| ()).unwrap_err();
+            assert!(matches!(error, StorageError::HardStateLost { .. }), "{error}");
+        }
     }
-    assert_eq!(open(&MemDisk::holding(&image)).unwrap().1.hard_state.term, Term(2));
+}
+
+#[test]
+fn a_vote_that_reached_one_slot_before_a_crash_is_in_both_before_anybody_hears_of_it() {
+    let disk = Platter::default();
+    format(&disk).unwrap();
+    // The second slot is not written, or neither is.
+    for nth in [1, 2] {
+        let (mut wal, _) = open(&disk).unwrap();
+        disk.fail(Some(Fault { op: Op::Write, nth, how: How::Broken }));
+        submit(&mut wal, vec![vote(nth, 3)]).unwrap_err();
+        drop(wal);
+        disk.fail(None);
+        let given = open(&disk).unwrap().1.hard_state;
+        assert_eq!(given.term, Term(nth));
+        for slot in 0..2 {
+            let mut image = disk.synced();
+            last_block(first_segment(&mut image)).fill(0);
+            bytes_of(&mut image, &dir().join("vote"))[slot * 4096 + 60] ^= 4;
+            let (_, recovered) = open(&Platter::holding(&image)).unwrap();
+            assert_eq!(recovered.hard_state, given, "write {nth}, slot {slot}");
+        }
+    }
+}
+
+#[test]
+fn the_last_batch_and_the_seal_behind_it_are_missed_when_both_are_damaged() {
+    let disk = Platter::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    for op in [vote(1, 1), append(vec![entry(1, 1, 9)]), append(vec![entry(1, 2, 9)])] {
+        submit(&mut wal, vec![op]).unwrap();
+        wal.idle().unwrap();
+    }
+    wal.close().unwrap();
+    drop(wal);
+    for zeros in [true, false] {
+        // The seal alone: nobody misses it.
+        let mut image = disk.synced();
+        let newest = image.keys().rfind(|path| path.extension().is_some()).unwrap().clone();
+        let spoil = |block: &mut [u8]| block.fill(if zeros { 0 } else { 0x5a });
+        spoil(last_block(bytes_of(&mut image, &newest)));
+        let (_, recovered) = open(&Platter::holding(&image)).unwrap();
+        assert_eq!((recovered.damage, recovered.last.index.0), (None, 2), "zeros: {zeros}");
+        // Both.
+        let log = bytes_of(&mut image, &newest);
+        let end = batches(log).last().map_or(0, |at| at + 4096);
+        spoil(&mut log[end - 4096..end]);
+        let (_, recovered) = open(&Platter::holding(&image)).unwrap();
+        assert!(recovered.damage.is_some(), "zeros: {zeros}: {recovered:?}");
+    }
+}
+
+#[test]
+fn a_damaged_log_opens_on_a_full_disk_and_is_written_to_when_there_is_room() {
+    let disk = Platter::default();
+    format(&disk).unwrap();
+    let (mut wal, _) = open(&disk).unwrap();
+    // One batch, so that its segment has room for another.
+    submit(&mut wal, vec![vote(2, 2), append(vec![entry(2, 1, 9)])]).unwrap();
+    drop(wal);
+    let disk = with_damaged_batch(&disk.synced(), 1);
+    disk.set_full(true);
+    for round in 0..3 {
+        let (mut wal, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.damage.unwrap().first_faulty.0, 1, "open {round}");
+        assert_eq!(recovered.hard_state.term, Term(2));
+        assert_eq!(wal.space(), Space::Low);
+        wal.idle().unwrap();
+        assert_eq!(wal.space(), Space::Low);
+    }
+    let image = disk.written();
+    for asks in [true, false] {
+        let disk = Platter::holding(&image);
+        disk.set_full(true);
+        let (mut wal, _) = open(&disk).unwrap();
+        disk.set_full(false);
+        // Either way the checkpoint that tells of the damage comes before anything else.
+        while asks && wal.space() == Space::Low {}
+        submit(&mut wal, vec![vote(3, 3)]).unwrap();
+        drop(wal);
+        let files = disk.written().len();
+        let (mut wal, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.damage.unwrap().first_faulty.0, 1, "forgotten: {recovered:?}");
+        assert_eq!(disk.written().len(), files, "written down twice");
+        submit(&mut wal, vec![append(vec![entry(3, 1, 9)])]).unwrap();
+        drop(wal);
+        let (wal, recovered) = open(&disk).unwrap();
+        assert_eq!(all(&wal, &recovered), [entry(3, 1, 9)]);
+        assert_eq!(recovered.damage, None, "{recovered:?}");
+    }
 }
 
 #[test]
 fn what_an_open_took_over_is_never_cut_as_torn_later() {
-    let disk = MemDisk::default();
+    let disk = Platter::default();
     format(&disk).unwrap();
     let (mut wal, _) = open(&disk).unwrap();
     submit(&mut wal, vec![append(vec![entry(1, 1, 9)])]).unwrap();
@@ -286,7 +408,7 @@ fn what_an_open_took_over_is_never_cut_as_torn_later() {
     assert!(recovered.damage.is_some(), "silently cut: {recovered:?}");
     // The same for a vote that reached the log, but not the second place.
     let (mut wal, _) = open(&disk).unwrap();
-    disk.fail(Some(Fault::Write(1)));
+    disk.fail(Some(Fault { op: Op::Write, nth: 1, how: How::Broken }));
     submit(&mut wal, vec![vote(5, 3)]).unwrap_err();
     drop(wal);
     disk.fail(None);
@@ -298,7 +420,7 @@ fn what_an_open_took_over_is_never_cut_as_torn_later() {
 
 #[test]
 fn damage_at_the_end_is_judged_alike_at_every_open() {
-    let disk = MemDisk::default();
+    let disk = Platter::default();
     format(&disk).unwrap();
     let (mut wal, _) = open(&disk).unwrap();
     let entries: Vec<Entry> = (1..=4).map(|index| entry(1, index, 9)).collect();
@@ -323,7 +445,7 @@ fn damage_at_the_end_is_judged_alike_at_every_open() {
 
 #[test]
 fn lost_batches_that_left_the_log_as_it_was_cost_nothing() {
-    let disk = MemDisk::default();
+    let disk = Platter::default();
     format(&disk).unwrap();
     let (mut wal, _) = open(&disk).unwrap();
     submit(&mut wal, vec![append(vec![entry(1, 1, 9), entry(1, 2, 9)])]).unwrap();

@@ -1,296 +1,256 @@
-//! A disk in memory that keeps apart what was written and what was synced, and fails on request.
+//! What a disk holds at one moment: what a process sees, what a power cut is sure to leave, and
+//! every write and every change of a name in between.
+//!
+//! The model is harsh where hardware and kernels are free: sectors of 512 bytes reach the platter in
+//! any order or not at all, or garbled; a new length is kept or lost; names are kept or lost in any
+//! combination (one rename stays atomic); a file's sync says nothing about its name. A failed sync
+//! leaves some sectors behind and marks all of them clean, as Linux does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use raftz_core::storage::vfs::{Job, OpenMode, Vfs, VfsFile, VfsLock};
+/// What a device writes as a whole.
+pub(crate) const SECTOR: usize = 512;
 
 /// Files by name.
 ///
 /// Contents are shared until they are changed, so that half a million damaged copies are cheap.
 pub(crate) type Image = BTreeMap<PathBuf, Arc<Vec<u8>>>;
 
-#[derive(Default)]
-struct Content {
-    /// What a running process sees.
-    now: Arc<Vec<u8>>,
-    /// What survives a power cut for certain.
-    synced: Arc<Vec<u8>>,
+/// A small generator of numbers, so that every run can be repeated.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(pub(crate) u64);
+
+impl Dice {
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
 }
 
-type Shared = Arc<Mutex<Content>>;
-
-#[derive(Default)]
-struct State {
-    dirs: BTreeSet<PathBuf>,
-    durable_dirs: BTreeSet<PathBuf>,
-    names: BTreeMap<PathBuf, Shared>,
-    durable_names: BTreeMap<PathBuf, Shared>,
-}
-
-/// Which operation fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Everything from the nth operation that changes something on: the power is cut.
-    CutFrom(u64),
-    /// The nth write, with an IO error.
-    Write(u64),
-    /// The nth sync, with an IO error.
-    Sync(u64),
-    /// Every write that makes a file longer, for lack of space, as long as it is set.
-    Full,
-}
-
-#[derive(Default)]
-struct Control {
-    state: Mutex<State>,
-    locked: Mutex<BTreeSet<PathBuf>>,
-    fault: Mutex<Option<Fault>>,
-    changes: AtomicU64,
-    writes: AtomicU64,
-    syncs: AtomicU64,
-    randoms: AtomicU64,
-    free: AtomicU64,
-}
-
-/// The disk. Clones share it.
+/// A change of a file's content that no sync covers yet.
 #[derive(Clone)]
-pub(crate) struct MemDisk(Arc<Control>);
-
-impl Default for MemDisk {
-    /// Nothing on it, and no end of room.
-    fn default() -> Self {
-        let control = Control::default();
-        control.free.store(u64::MAX, Ordering::Relaxed);
-        Self(Arc::new(control))
-    }
+pub(crate) enum Change {
+    /// Bytes at an offset.
+    Write(usize, Arc<[u8]>),
+    /// The file was given another length.
+    Length(usize),
 }
 
-struct MemFile {
-    content: Shared,
-    control: Arc<Control>,
-}
-
-struct MemLock(PathBuf, Arc<Control>);
-
-impl VfsLock for MemLock {}
-
-impl Drop for MemLock {
-    fn drop(&mut self) {
-        self.1.locked.lock().unwrap().remove(&self.0);
-    }
-}
-
-fn broken() -> io::Error {
-    io::Error::other("injected")
-}
-
-impl Control {
-    fn change(&self) -> io::Result<()> {
-        let n = self.changes.fetch_add(1, Ordering::Relaxed);
-        match *self.fault.lock().unwrap() {
-            Some(Fault::CutFrom(from)) if n >= from => Err(broken()),
-            _ => Ok(()),
+impl Change {
+    /// Makes the change.
+    pub(crate) fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write(at, bytes) => {
+                let end = at + bytes.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[*at..end].copy_from_slice(bytes);
+            }
+            Self::Length(length) => content.resize(*length, 0),
         }
     }
 }
 
-impl MemDisk {
-    /// A disk that holds these files, all durable.
-    pub(crate) fn holding(image: &Image) -> Self {
-        let disk = Self::default();
-        {
-            let mut state = disk.0.state.lock().unwrap();
-            for (path, bytes) in image {
-                let content = Content { now: bytes.clone(), synced: bytes.clone() };
-                let content = Arc::new(Mutex::new(content));
-                state.names.insert(path.clone(), content.clone());
-                state.durable_names.insert(path.clone(), content);
-                state.dirs.insert(path.parent().unwrap().to_path_buf());
+/// A file, whatever its name.
+#[derive(Clone, Default)]
+pub(crate) struct Inode {
+    /// What a process reads.
+    pub(crate) seen: Arc<Vec<u8>>,
+    /// What a power cut is sure to leave.
+    pub(crate) durable: Arc<Vec<u8>>,
+    /// What happened since, in order.
+    pub(crate) pending: Vec<Change>,
+    /// Whether a failed sync left in the cache what the disk will never hold.
+    misleads: bool,
+}
+
+impl Inode {
+    /// A file that was synced.
+    pub(crate) fn at_rest(content: Arc<Vec<u8>>) -> Self {
+        Self { seen: content.clone(), durable: content, ..Self::default() }
+    }
+
+    /// Makes a change that waits for a sync.
+    pub(crate) fn change(&mut self, change: Change) {
+        change.apply(Arc::make_mut(&mut self.seen));
+        self.pending.push(change);
+    }
+
+    /// Makes all changes durable.
+    pub(crate) fn sync(&mut self) {
+        if !self.pending.is_empty() {
+            self.durable = if self.misleads { self.replayed() } else { self.seen.clone() };
+            self.pending.clear();
+        }
+    }
+
+    /// What is read when nothing is left in the cache but what waits for a sync.
+    pub(crate) fn drop_cache(&mut self) {
+        if self.misleads {
+            self.seen = self.replayed();
+            self.misleads = false;
+        }
+    }
+
+    fn replayed(&self) -> Arc<Vec<u8>> {
+        let mut content = self.durable.clone();
+        for change in &self.pending {
+            change.apply(Arc::make_mut(&mut content));
+        }
+        content
+    }
+
+    /// The sync fails: some sectors were written, and none will be again. A length, which a file
+    /// system keeps in its journal, may still become durable later.
+    pub(crate) fn fail_sync(&mut self, dice: &mut Dice) {
+        let new = self.replayed();
+        let mut left = self.durable.to_vec();
+        for (old, new) in left.chunks_mut(SECTOR).zip(new.chunks(SECTOR)) {
+            let n = old.len().min(new.len());
+            if dice.once_in(2) {
+                old[..n].copy_from_slice(&new[..n]);
             }
         }
-        disk
+        self.pending.clear();
+        if left.len() != new.len() {
+            self.pending.push(Change::Length(new.len()));
+        }
+        self.durable = Arc::new(left);
+        self.misleads = true;
+    }
+}
+
+/// Which file a name stands for.
+pub(crate) type Names = BTreeMap<PathBuf, u64>;
+
+/// A change of names that no sync of the directory covers yet.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum NameChange {
+    /// A file came into being.
+    Create(PathBuf, u64),
+    /// A file got another name, and whatever had that one went.
+    Rename(PathBuf, PathBuf, u64),
+    /// A name went.
+    Unlink(PathBuf),
+}
+
+impl NameChange {
+    /// Makes the change, as far as what came before it was kept.
+    pub(crate) fn apply(&self, names: &mut Names) {
+        match self {
+            Self::Create(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Rename(from, to, inode) => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *inode);
+            }
+            Self::Unlink(path) => {
+                names.remove(path);
+            }
+        }
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Create(path, _) | Self::Rename(_, path, _) | Self::Unlink(path) => path.parent(),
+        }
+    }
+
+    fn inode(&self) -> Option<u64> {
+        match self {
+            Self::Create(_, inode) | Self::Rename(_, _, inode) => Some(*inode),
+            Self::Unlink(_) => None,
+        }
+    }
+}
+
+/// All of a disk. Cheap to copy: contents are shared until they change.
+#[derive(Clone, Default)]
+pub(crate) struct State {
+    pub(crate) inodes: BTreeMap<u64, Inode>,
+    /// What a process sees.
+    pub(crate) names: Names,
+    /// What a power cut is sure to leave.
+    pub(crate) durable_names: Names,
+    /// What happened since, in order.
+    pub(crate) pending_names: Vec<NameChange>,
+    pub(crate) dirs: BTreeSet<PathBuf>,
+    pub(crate) durable_dirs: BTreeSet<PathBuf>,
+    created: u64,
+}
+
+impl State {
+    /// A disk that was switched off and holds just this.
+    pub(crate) fn at_rest(files: Image, dirs: BTreeSet<PathBuf>) -> Self {
+        let mut state = Self { durable_dirs: dirs.clone(), dirs, ..Self::default() };
+        for (path, content) in files {
+            let inode = state.create(Inode::at_rest(content));
+            state.names.insert(path, inode);
+        }
+        state.durable_names = state.names.clone();
+        state
+    }
+
+    /// A file without a name.
+    pub(crate) fn create(&mut self, inode: Inode) -> u64 {
+        self.created += 1;
+        self.inodes.insert(self.created, inode);
+        self.created
+    }
+
+    /// Changes a name; that waits for a sync.
+    pub(crate) fn change_name(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    /// Makes all changes of names in a directory durable.
+    pub(crate) fn sync_dir(&mut self, dir: &Path) {
+        let here = |path: &Path| path.parent() == Some(dir);
+        self.durable_dirs.extend(self.dirs.iter().filter(|path| here(path)).cloned());
+        self.durable_names.retain(|path, _| !here(path));
+        let names = self.names.iter().filter(|(path, _)| here(path));
+        self.durable_names.extend(names.map(|(path, inode)| (path.clone(), *inode)));
+        self.pending_names.retain(|change| change.directory() != Some(dir));
+        let named = self.names.values().chain(self.durable_names.values()).copied();
+        let used: BTreeSet<u64> =
+            named.chain(self.pending_names.iter().filter_map(NameChange::inode)).collect();
+        self.inodes.retain(|inode, _| used.contains(inode));
     }
 
     /// All files as a process sees them: what a killed process leaves behind.
     pub(crate) fn written(&self) -> Image {
-        let state = self.0.state.lock().unwrap();
-        state
-            .names
-            .iter()
-            .map(|(path, content)| (path.clone(), content.lock().unwrap().now.clone()))
-            .collect()
+        self.image(&self.names, |inode| &inode.seen)
     }
 
     /// All files as they were synced: the least that a power cut leaves behind.
     pub(crate) fn synced(&self) -> Image {
-        let state = self.0.state.lock().unwrap();
-        state
-            .durable_names
+        self.image(&self.durable_names, |inode| &inode.durable)
+    }
+
+    fn image(&self, names: &Names, content: impl Fn(&Inode) -> &Arc<Vec<u8>>) -> Image {
+        names
             .iter()
-            .map(|(path, content)| (path.clone(), content.lock().unwrap().synced.clone()))
+            .map(|(path, inode)| (path.clone(), content(&self.inodes[inode]).clone()))
             .collect()
-    }
-
-    /// Whether the name of a directory survives a power cut.
-    pub(crate) fn is_dir_durable(&self, dir: &Path) -> bool {
-        self.0.state.lock().unwrap().durable_dirs.contains(dir)
-    }
-
-    /// Sets what fails, counting from now; `None` ends it.
-    pub(crate) fn fail(&self, fault: Option<Fault>) {
-        for counter in [&self.0.changes, &self.0.writes, &self.0.syncs] {
-            counter.store(0, Ordering::Relaxed);
-        }
-        *self.0.fault.lock().unwrap() = fault;
-    }
-
-    /// Operations that changed something since the last call of `fail`.
-    pub(crate) fn changes(&self) -> u64 {
-        self.0.changes.load(Ordering::Relaxed)
-    }
-
-    /// Sets the free space.
-    pub(crate) fn set_free(&self, bytes: u64) {
-        self.0.free.store(bytes, Ordering::Relaxed);
-    }
-}
-
-impl VfsFile for MemFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.content.lock().unwrap().now.len() as u64)
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let content = self.content.lock().unwrap();
-        let from = (offset as usize).min(content.now.len());
-        let n = buf.len().min(content.now.len() - from);
-        buf[..n].copy_from_slice(&content.now[from..from + n]);
-        Ok(n)
-    }
-
-    fn write_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
-        self.control.change()?;
-        let n = self.control.writes.fetch_add(1, Ordering::Relaxed);
-        let bytes: u64 = bufs.iter().map(|buf| buf.len() as u64).sum();
-        match *self.control.fault.lock().unwrap() {
-            Some(Fault::Write(at)) if n == at => return Err(broken()),
-            Some(Fault::Full) if offset + bytes > self.len()? => {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            _ => {}
-        }
-        let mut content = self.content.lock().unwrap();
-        let now = Arc::make_mut(&mut content.now);
-        let mut at = offset as usize;
-        for buf in bufs {
-            if now.len() < at + buf.len() {
-                now.resize(at + buf.len(), 0);
-            }
-            now[at..at + buf.len()].copy_from_slice(buf);
-            at += buf.len();
-        }
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.control.change()?;
-        let n = self.control.syncs.fetch_add(1, Ordering::Relaxed);
-        if *self.control.fault.lock().unwrap() == Some(Fault::Sync(n)) {
-            return Err(broken());
-        }
-        let mut content = self.content.lock().unwrap();
-        let content = &mut *content;
-        content.synced.clone_from(&content.now);
-        Ok(())
-    }
-
-    fn drop_cache(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Vfs for MemDisk {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let mut state = self.0.state.lock().unwrap();
-        let found = state.names.get(path).cloned();
-        let content = match (found, mode) {
-            (None, OpenMode::Existing) => return Err(io::ErrorKind::NotFound.into()),
-            (Some(content), OpenMode::Existing | OpenMode::Keep) => content,
-            (_, OpenMode::Create | OpenMode::Keep) => {
-                self.0.change()?;
-                let content = Shared::default();
-                state.names.insert(path.to_path_buf(), content.clone());
-                content
-            }
-        };
-        let control = self.0.clone();
-        Ok(Arc::new(MemFile { content, control }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.change()?;
-        let mut state = self.0.state.lock().unwrap();
-        let content = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_path_buf(), content);
-        Ok(())
-    }
-
-    fn unlink(&self, path: &Path) -> io::Result<()> {
-        self.0.change()?;
-        self.0.state.lock().unwrap().names.remove(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(())
-    }
-
-    fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.change()?;
-        match self.0.state.lock().unwrap().dirs.insert(path.to_path_buf()) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::AlreadyExists.into()),
-        }
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.change()?;
-        let mut state = self.0.state.lock().unwrap();
-        let here = |path: &PathBuf| path.parent() == Some(dir);
-        let state = &mut *state;
-        let dirs = state.dirs.iter().filter(|path| here(path)).cloned();
-        state.durable_dirs.extend(dirs);
-        state.durable_names.retain(|path, _| !here(path));
-        let names = state.names.iter().filter(|(path, _)| here(path));
-        state.durable_names.extend(names.map(|(path, content)| (path.clone(), content.clone())));
-        Ok(())
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.0.state.lock().unwrap();
-        if !state.dirs.contains(dir) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let names = state.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(names.map(|path| path.file_name().unwrap().to_str().unwrap().to_string()).collect())
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsLock>>> {
-        let free = self.0.locked.lock().unwrap().insert(path.to_path_buf());
-        Ok(free.then(|| Box::new(MemLock(path.to_path_buf(), self.0.clone())) as Box<dyn VfsLock>))
-    }
-
-    fn free_bytes(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.0.free.load(Ordering::Relaxed))
-    }
-
-    fn random(&self) -> u64 {
-        let n = self.0.randoms.fetch_add(1, Ordering::Relaxed) + 1;
-        n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    fn background(&self, job: Job) -> io::Result<()> {
-        job();
-        Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! Crashes, torn writes, failing and full disks.
+//! Torn writes, failing and full disks, each as a story of its own; `cuts.rs` and `failing.rs` try
+//! everything.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use raftz_core::storage::wal::{BootstrapSpec, Wal, WalOptions};
 use raftz_core::storage::{Completion, Space, Storage, StorageError};
 use raftz_core::types::{Entry, GroupId, HardState, Index, NodeId, Recovered, Term, WriteOp};
 
-use crate::disk::{Fault, Image, MemDisk};
+use crate::platter::{Fault, Helper, How, Op, Platter};
 use crate::support::*;
 
 /// A submission whose fate may come later.
@@ -18,89 +19,30 @@ fn begin(wal: &mut Wal, op: WriteOp) -> Receiver<Result<(), StorageError>> {
     receiver
 }
 
+/// The nth operation of a kind fails.
+const fn nth(op: Op, nth: u64) -> Fault {
+    Fault { op, nth, how: How::Broken }
+}
+
 const SEGMENT: u64 = 1 << 16;
 
 fn dir() -> &'static Path {
     Path::new("/disk/data")
 }
 
-fn open(disk: &MemDisk, segment_bytes: u64) -> Result<(Wal, Recovered), StorageError> {
+fn open(disk: &Platter, segment_bytes: u64) -> Result<(Wal, Recovered), StorageError> {
     Wal::open(Arc::new(disk.clone()), dir(), owner(), tiny(segment_bytes))
 }
 
-fn format(disk: &MemDisk, segment_bytes: u64) -> Result<(), StorageError> {
+fn format(disk: &Platter, segment_bytes: u64) -> Result<(), StorageError> {
     let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base: base() };
     Wal::bootstrap(disk, dir(), &spec, tiny(segment_bytes)).map(|_| ())
 }
 
-fn formatted(segment_bytes: u64) -> MemDisk {
-    let disk = MemDisk::default();
+fn formatted(segment_bytes: u64) -> Platter {
+    let disk = Platter::default();
     format(&disk, segment_bytes).unwrap();
     disk
-}
-
-/// Opens, and checks that the log holds `acked` and then at most what was under way.
-fn check(image: &Image, acked: &[Entry], more: &[Entry], votes: &[HardState], what: &str) {
-    let disk = MemDisk::holding(image);
-    let kept = {
-        let (mut wal, recovered) =
-            open(&disk, SEGMENT).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(recovered.damage, None, "{what}: {recovered:?}");
-        assert!(votes.contains(&recovered.hard_state), "{what}: {:?}", recovered.hard_state);
-        let read = all(&wal, &recovered);
-        let whole = [acked, more].concat();
-        assert!(read == acked || read == whole, "{what}: {} entries", read.len());
-        let next = entry(9, read.len() as u64 + 1, 5000);
-        submit(&mut wal, vec![append(vec![next.clone()])]).unwrap();
-        [read, vec![next]].concat()
-    };
-    let (wal, recovered) = open(&disk, SEGMENT).unwrap();
-    assert_eq!(all(&wal, &recovered), kept, "{what}");
-    assert!(recovered.damage.is_none() && recovered.notes.is_empty(), "{what}: {recovered:?}");
-}
-
-#[test]
-fn a_torn_batch_is_cut_and_costs_nothing_that_was_acknowledged() {
-    let disk = formatted(SEGMENT);
-    let acked: Vec<Entry> = (1..=3).map(|i| entry(1, i, 300)).collect();
-    let more: Vec<Entry> = (4..=6).map(|i| entry(2, i, 3500)).collect();
-    let (mut wal, _) = open(&disk, SEGMENT).unwrap();
-    submit(&mut wal, vec![vote(1, 1), append(acked.clone())]).unwrap();
-    // The batch is written, its sync fails: what reached the disk is anybody's guess.
-    disk.fail(Some(Fault::Sync(0)));
-    submit(&mut wal, vec![append(more.clone())]).unwrap_err();
-    drop(wal);
-    let votes = [HardState { term: Term(1), vote: NodeId::new(1) }];
-    let (before, after) = (disk.synced(), disk.written());
-    let log = before
-        .keys()
-        .find(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .unwrap()
-        .clone();
-    let (old, new) = (&before[&log], &after[&log]);
-    let changed: Vec<usize> = (0..new.len()).filter(|at| old[*at] != new[*at]).collect();
-    let (start, end) = (changed[0], changed[changed.len() - 1] + 1);
-    let sectors: Vec<usize> = (start / 512..end.div_ceil(512)).collect();
-    let with = |kept: &dyn Fn(usize) -> bool, what: String| {
-        let mut bytes = old.to_vec();
-        for at in start..end {
-            if kept(at) {
-                bytes[at] = new[at];
-            }
-        }
-        let mut image = before.clone();
-        image.insert(log.clone(), Arc::new(bytes));
-        check(&image, &acked, &more, &votes, &what);
-    };
-    for upto in (start..=end).step_by(7).chain([end]) {
-        with(&|at| at < upto, format!("prefix up to {upto}"));
-    }
-    for a in &sectors {
-        with(&|at| at / 512 == *a, format!("sector {a} alone"));
-        for b in &sectors {
-            with(&|at| at / 512 != *a && at / 512 != *b, format!("without sectors {a}, {b}"));
-        }
-    }
 }
 
 #[test]
@@ -112,11 +54,11 @@ fn a_tail_torn_twice_is_cut_twice() {
     drop(wal);
     let mut image = disk.synced();
     for round in 2..6 {
-        let disk = MemDisk::holding(&image);
+        let disk = Platter::holding(&image);
         let (mut wal, recovered) = open(&disk, SEGMENT).unwrap();
         assert_eq!(recovered.last.index.0, acked.len() as u64);
         // Every round writes something else at the place where the last one was torn.
-        disk.fail(Some(Fault::Sync(0)));
+        disk.fail(Some(nth(Op::Sync, 0)));
         let long = entry(round, round, 9000 - 1500 * round as usize);
         submit(&mut wal, vec![append(vec![long])]).unwrap_err();
         drop(wal);
@@ -129,7 +71,7 @@ fn a_tail_torn_twice_is_cut_twice() {
                 bytes[last - 600..=last].fill(0);
             }
         }
-        let disk = MemDisk::holding(&torn);
+        let disk = Platter::holding(&torn);
         let (mut wal, recovered) = open(&disk, SEGMENT).unwrap();
         assert_eq!(recovered.notes.len(), 1, "{:?}", recovered.notes);
         acked.push(entry(round, acked.len() as u64 + 1, 10));
@@ -151,80 +93,9 @@ fn a_tail_torn_twice_is_cut_twice() {
 }
 
 #[test]
-fn formatting_stopped_anywhere_can_be_repeated_or_is_complete() {
-    let whole = MemDisk::default();
-    whole.fail(None);
-    format(&whole, SEGMENT).unwrap();
-    let steps = whole.changes();
-    assert!(steps > 15, "{steps}");
-    for step in 0..=steps {
-        let disk = MemDisk::default();
-        disk.fail(Some(Fault::CutFrom(step)));
-        let done = format(&disk, SEGMENT).is_ok();
-        for image in [disk.written(), disk.synced()] {
-            let after = MemDisk::holding(&image);
-            if image.is_empty() {
-                format(&after, SEGMENT).unwrap();
-            }
-            match open(&after, SEGMENT) {
-                Ok((_, recovered)) => assert_eq!(recovered.base, base()),
-                Err(StorageError::NotFormatted { .. }) => {
-                    assert!(!done, "step {step}");
-                    format(&after, SEGMENT).unwrap_or_else(|error| panic!("step {step}: {error}"));
-                }
-                Err(error) => panic!("step {step}: {error}"),
-            }
-            open(&after, SEGMENT).unwrap();
-        }
-    }
-}
-
-/// Writes until something fails; gives what was acknowledged, and what was under way.
-fn load(wal: &mut Wal) -> (Vec<Entry>, Vec<Entry>, Vec<HardState>) {
-    let mut acked: Vec<Entry> = Vec::new();
-    let mut votes = vec![HardState::default()];
-    for round in 1..=12 {
-        let next = acked.len() as u64 + 1;
-        let new: Vec<Entry> = (next..next + 2).map(|i| entry(round, i, 2500)).collect();
-        if submit(wal, vec![append(new.clone())]).is_err() {
-            return (acked, new, votes);
-        }
-        acked.extend(new);
-        votes.push(HardState { term: Term(round), vote: NodeId::new(2) });
-        if submit(wal, vec![vote(round, 2)]).is_err() {
-            return (acked, Vec::new(), votes);
-        }
-        votes.remove(0);
-        let _ = wal.idle();
-    }
-    let _ = wal.close();
-    (acked, Vec::new(), votes)
-}
-
-#[test]
-fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
-    let small = 1 << 14;
-    let disk = formatted(small);
-    disk.fail(None);
-    load(&mut open(&disk, small).unwrap().0);
-    let steps = disk.changes();
-    for step in 0..steps {
-        let disk = formatted(small);
-        disk.fail(Some(Fault::CutFrom(step)));
-        let (acked, more, votes) = match open(&disk, small) {
-            Ok((mut wal, _)) => load(&mut wal),
-            Err(_) => (Vec::new(), Vec::new(), vec![HardState::default()]),
-        };
-        for (image, view) in [(disk.written(), "written"), (disk.synced(), "synced")] {
-            check(&image, &acked, &more, &votes, &format!("step {step} of {steps}, {view}"));
-        }
-    }
-}
-
-#[test]
 fn the_first_failed_write_or_sync_ends_the_writing_for_ever() {
     for at in 0..3 {
-        for fault in [Fault::Write(at), Fault::Sync(at)] {
+        for fault in [nth(Op::Write, at), nth(Op::Sync, at)] {
             let disk = formatted(SEGMENT);
             let (mut wal, _) = open(&disk, SEGMENT).unwrap();
             disk.fail(Some(fault));
@@ -245,7 +116,7 @@ fn the_first_failed_write_or_sync_ends_the_writing_for_ever() {
             }
             assert_eq!(failed, 6 - at, "{fault:?}");
             assert!(matches!(wal.idle(), Err(StorageError::Poisoned { .. })));
-            let _ = wal.close();
+            assert!(matches!(wal.close(), Err(StorageError::Poisoned { .. })));
         }
     }
 }
@@ -260,7 +131,7 @@ fn a_full_disk_makes_room_low_and_the_spare_segment_carries_on() {
     for index in 1..=3 {
         submit(&mut wal, vec![append(vec![entry(1, index, 10)])]).unwrap();
     }
-    disk.fail(Some(Fault::Full));
+    disk.set_full(true);
     let mut index = 4;
     let mut low_at = None;
     let waiting = loop {
@@ -295,7 +166,7 @@ fn a_full_disk_makes_room_low_and_the_spare_segment_carries_on() {
     assert_eq!(wal.space(), Space::Low);
     assert!(waiting.try_recv().is_err() && behind.try_recv().is_err());
     // When there is room it goes on by itself, in order.
-    disk.fail(None);
+    disk.set_full(false);
     while wal.space() == Space::Low {}
     waiting.try_recv().unwrap().unwrap();
     behind.try_recv().unwrap().unwrap();
@@ -319,51 +190,6 @@ fn a_disk_without_room_for_a_segment_is_not_filled_to_the_brim() {
 }
 
 #[test]
-fn a_killed_process_and_then_a_power_cut_lose_nothing_that_was_acknowledged() {
-    let small = 1 << 14;
-    let disk = formatted(small);
-    disk.fail(None);
-    load(&mut open(&disk, small).unwrap().0);
-    let steps = disk.changes();
-    for step in 0..steps {
-        let disk = formatted(small);
-        disk.fail(Some(Fault::CutFrom(step)));
-        if let Ok((mut wal, _)) = open(&disk, small) {
-            load(&mut wal);
-        }
-        // The next process sees what the killed one wrote, and answers for it from now on.
-        disk.fail(None);
-        let (mut wal, recovered) = open(&disk, small).unwrap();
-        let mut acked = all(&wal, &recovered);
-        let votes = [recovered.hard_state];
-        check(&disk.synced(), &acked, &[], &votes, &format!("step {step} of {steps}, opened"));
-        let next = entry(20, acked.len() as u64 + 1, 10);
-        submit(&mut wal, vec![append(vec![next.clone()])]).unwrap();
-        acked.push(next);
-        check(&disk.synced(), &acked, &[], &votes, &format!("step {step} of {steps}, written"));
-    }
-}
-
-#[test]
-fn formatting_killed_anywhere_and_repeated_survives_a_power_cut() {
-    let whole = MemDisk::default();
-    whole.fail(None);
-    format(&whole, SEGMENT).unwrap();
-    for step in 0..=whole.changes() {
-        let disk = MemDisk::default();
-        disk.fail(Some(Fault::CutFrom(step)));
-        let _ = format(&disk, SEGMENT);
-        disk.fail(None);
-        if !Wal::is_formatted(&disk, dir()).unwrap() {
-            format(&disk, SEGMENT).unwrap();
-        }
-        drop(open(&disk, SEGMENT).unwrap());
-        assert!(disk.is_dir_durable(dir()), "step {step}");
-        open(&MemDisk::holding(&disk.synced()), SEGMENT).unwrap();
-    }
-}
-
-#[test]
 fn low_space_ends_by_itself() {
     let small = 1 << 15;
     let disk = formatted(small);
@@ -373,12 +199,12 @@ fn low_space_ends_by_itself() {
     assert_eq!(wal.space(), Space::Low);
     disk.set_free(100_000);
     assert_eq!(wal.space(), Space::Ample);
-    disk.fail(Some(Fault::Full));
+    disk.set_full(true);
     for index in 1..=3 {
         submit(&mut wal, vec![append(vec![entry(1, index, 10)])]).unwrap();
     }
     assert_eq!(wal.space(), Space::Low);
-    disk.fail(None);
+    disk.set_full(false);
     wal.space();
     assert_eq!(wal.space(), Space::Ample);
 }
@@ -397,7 +223,7 @@ fn a_vote_slot_torn_by_a_crash_is_repaired_from_the_log() {
         let mut bytes = before[&file][..torn_at].to_vec();
         bytes.extend_from_slice(&after[&file][torn_at..]);
         image.insert(file.clone(), Arc::new(bytes));
-        let disk = MemDisk::holding(&image);
+        let disk = Platter::holding(&image);
         let expected = HardState { term: Term(2), vote: NodeId::new(3) };
         let (wal, recovered) = open(&disk, SEGMENT).unwrap();
         assert_eq!(recovered.hard_state, expected, "torn at {torn_at}");
@@ -405,4 +231,102 @@ fn a_vote_slot_torn_by_a_crash_is_repaired_from_the_log() {
         let (_, recovered) = open(&disk, SEGMENT).unwrap();
         assert_eq!((recovered.hard_state, recovered.notes.len()), (expected, 0), "at {torn_at}");
     }
+}
+
+#[test]
+fn a_poisoned_store_does_not_say_that_all_is_well_even_behind_a_seal() {
+    let disk = formatted(SEGMENT);
+    let (mut wal, _) = open(&disk, SEGMENT).unwrap();
+    submit(&mut wal, vec![append(vec![entry(1, 1, 9)])]).unwrap();
+    wal.idle().unwrap();
+    disk.fail(Some(nth(Op::Write, 0)));
+    submit(&mut wal, vec![append(vec![entry(1, 2, 9)])]).unwrap_err();
+    assert!(matches!(wal.idle(), Err(StorageError::Poisoned { .. })));
+    assert!(matches!(wal.close(), Err(StorageError::Poisoned { .. })));
+}
+
+#[test]
+fn what_a_power_cut_leaves_of_a_slot_is_not_called_damage() {
+    let mut said = Vec::new();
+    for name in ["superblock", "vote"] {
+        let disk = formatted(SEGMENT);
+        let (mut wal, _) = open(&disk, SEGMENT).unwrap();
+        submit(&mut wal, vec![vote(1, 1)]).unwrap();
+        drop(wal);
+        let before = disk.synced();
+        let (mut wal, _) = open(&disk, SEGMENT).unwrap();
+        submit(&mut wal, vec![vote(2, 1)]).unwrap();
+        drop(wal);
+        let mut image = disk.synced();
+        let path = dir().join(name);
+        // Half of what changed arrived.
+        let (old, new) = (&before[&path], &image[&path]);
+        let at = (0..new.len()).find(|at| old[*at] != new[*at]).unwrap() / 4096 * 4096;
+        let mut torn = new.to_vec();
+        torn[at..at + 64].copy_from_slice(&old[at..at + 64]);
+        image.insert(path, Arc::new(torn));
+        let (_, recovered) = open(&Platter::holding(&image), SEGMENT).unwrap();
+        assert_eq!(recovered.hard_state.term, Term(2));
+        said.extend(recovered.notes);
+    }
+    assert_eq!(said.len(), 2, "{said:?}");
+    for note in said {
+        assert!(note.contains("power cut") && !note.contains("damaged"), "{note}");
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_take_its_name_for_lack_of_room_is_waited_for() {
+    let small = 1 << 14;
+    for op in [Op::Write, Op::Sync, Op::Rename] {
+        let disk = formatted(small);
+        let (mut wal, _) = open(&disk, small).unwrap();
+        for index in 1..=2 {
+            submit(&mut wal, vec![append(vec![entry(1, index, 10)])]).unwrap();
+        }
+        // The segment is full. The spare is there, and gets its header first.
+        disk.fail(Some(Fault { op, nth: 0, how: How::NoSpace }));
+        let waiting = begin(&mut wal, append(vec![entry(1, 3, 10)]));
+        assert!(waiting.try_recv().is_err(), "{op:?}");
+        while wal.space() == Space::Low {}
+        waiting.try_recv().unwrap().unwrap();
+        drop(wal);
+        let (wal, recovered) = open(&disk, small).unwrap();
+        let expected: Vec<Entry> = (1..=3).map(|index| entry(1, index, 10)).collect();
+        assert_eq!(all(&wal, &recovered), expected, "{op:?}");
+        assert!(recovered.damage.is_none() && recovered.notes.is_empty(), "{recovered:?}");
+    }
+}
+
+#[test]
+fn a_helper_that_never_runs_keeps_nobody_waiting() {
+    let small = 1 << 14;
+    let disk = formatted(small);
+    disk.set_helper(Helper::Never);
+    let (mut wal, _) = open(&disk, small).unwrap();
+    for index in 1..=9 {
+        submit(&mut wal, vec![append(vec![entry(1, index, 10)])]).unwrap();
+        wal.space();
+    }
+}
+
+#[test]
+fn a_leftover_that_is_too_long_is_removed_and_not_cut() {
+    let small = 1 << 14;
+    let disk = formatted(4 * small);
+    let (mut wal, _) = open(&disk, 4 * small).unwrap();
+    for index in 1..=4 {
+        submit(&mut wal, vec![append(vec![entry(1, index, 9000)])]).unwrap();
+    }
+    drop(wal);
+    let spare = dir().join("spare.tmp");
+    assert_eq!(disk.written()[&spare].len() as u64, 4 * small);
+    let (mut wal, _) = open(&disk, small).unwrap();
+    let before = disk.count(Op::Unlink);
+    let mut index = 5;
+    while disk.written().get(&spare).is_none_or(|bytes| bytes.len() as u64 != small) {
+        submit(&mut wal, vec![append(vec![entry(1, index, 9000)])]).unwrap();
+        index += 1;
+    }
+    assert_eq!(disk.count(Op::Unlink), before + 1);
 }

@@ -51,12 +51,18 @@ fn the_golden_directory_with_a_later_format_is_refused_naming_both_versions() {
     assert!(matches!(error, StorageError::TooNew { found: 7, known: 1, .. }), "{error}");
 }
 
+/// The vote file has the same layout, which `hard_state.rs` holds, but how often its slots are
+/// written is no matter of the format.
 #[test]
-fn the_same_writes_still_make_the_golden_directory_byte_for_byte() {
+fn the_same_writes_still_make_the_golden_log_and_superblock_byte_for_byte() {
     let dir = Dir::empty();
     golden::generate(&dir.path);
     for ((name, written), (golden_name, golden)) in dir.files().iter().zip(golden_files()) {
         assert_eq!(*name, golden_name);
+        if name == "vote" {
+            assert_eq!(written.len(), golden.len());
+            continue;
+        }
         let first = written.iter().zip(&golden).position(|(a, b)| a != b);
         assert_eq!((first, written.len()), (None, golden.len()), "{name}");
     }

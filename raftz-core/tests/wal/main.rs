@@ -4,11 +4,17 @@
 
 mod basic;
 mod contract;
+mod crash;
+mod cuts;
 mod damage;
 mod disk;
+mod failing;
 mod faults;
 mod golden;
 mod golden_content;
+mod life;
 mod model;
+mod platter;
 mod refusals;
+mod rot;
 mod support;

@@ -20,6 +20,9 @@ pub(super) const FORMATTING: &str = "formatting.tmp";
 pub(super) const SPARE: &str = "spare.tmp";
 /// A segment made to measure for a batch that no ordinary one holds.
 pub(super) const OVERSIZE: &str = "oversize.tmp";
+/// What is said of a slot that is not whole: nobody can tell a torn write from later damage.
+pub(super) const REWRITTEN: &str =
+    "a copy could not be read, as a power cut during its write leaves it, and was rewritten";
 /// Everything that is ours and holds nothing yet ends so.
 pub(super) const TEMPORARY: &str = ".tmp";
 

@@ -1,9 +1,10 @@
 //! The second place of {term, vote}: two slots of one block, written in turn.
 //!
-//! A hard state is promised only when both the log and this file hold it: the log is written first,
-//! this file next. So a slot never knows more than an intact log, and whatever else a slot states
-//! (the highest durable batch, the newest segment) is a watermark outside the log: it exposes a log
-//! whose end was lost as a whole.
+//! A hard state is promised only when the log and both slots hold it: the log is written first, one
+//! slot next, the other one last, each synced before the next. So a slot never knows more than an
+//! intact log, each single slot knows all that was promised, and no crash tears both. Whatever else
+//! a slot states (the highest durable batch, the newest segment) is a watermark outside the log: it
+//! exposes a log whose end was lost as a whole.
 //!
 //! ```text
 //!  0  magic "rzvote01"        16  slot sequence (8)      40  number of groups (4)
@@ -113,8 +114,30 @@ pub(super) struct VoteFile {
 pub(super) struct VoteFound {
     /// The newest readable slot, if any.
     pub(super) newest: Option<Slot>,
-    /// How many slots could not be read.
-    pub(super) damaged: usize,
+    /// The other one, if it could be read, too.
+    pub(super) older: Option<Slot>,
+}
+
+impl VoteFound {
+    /// Whether a slot could not be read.
+    pub(super) const fn is_torn(&self) -> bool {
+        self.older.is_none()
+    }
+
+    /// How many slots must be written until both state `states`, and whatever was found up to
+    /// `watermark` is covered.
+    pub(super) fn missing(&self, states: &HardStates, watermark: u64, segment: u64) -> usize {
+        let states_all = |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.states == *states);
+        let covers = |slot: &Slot| slot.watermark >= watermark && slot.segment == segment;
+        if !states_all(&self.newest) || !self.newest.as_ref().is_some_and(covers) {
+            2
+        } else if !states_all(&self.older) {
+            // It is the older slot that is written over.
+            1
+        } else {
+            0
+        }
+    }
 }
 
 impl VoteFile {
@@ -130,11 +153,23 @@ impl VoteFile {
             .map_err(|source| io_error(&path, "opening", source))?;
         let file = SlotFile { path, file };
         let raw = file.read()?;
-        let slots: Vec<Slot> = raw.iter().filter_map(|bytes| decode(bytes, disk)).collect();
-        let damaged = 2 - slots.len();
-        let newest = slots.into_iter().max_by_key(|slot| slot.seq);
-        let seq = newest.as_ref().map_or(0, |slot| slot.seq);
-        Ok((Self { file, disk, seq }, VoteFound { newest, damaged }))
+        let mut slots: Vec<Slot> = raw.iter().filter_map(|bytes| decode(bytes, disk)).collect();
+        slots.sort_by_key(|slot| std::cmp::Reverse(slot.seq));
+        let mut slots = slots.into_iter();
+        let found = VoteFound { newest: slots.next(), older: slots.next() };
+        let seq = found.newest.as_ref().map_or(0, |slot| slot.seq);
+        Ok((Self { file, disk, seq }, found))
+    }
+
+    /// Writes over both slots, one after the other, durably.
+    pub(super) fn write_both(
+        &mut self,
+        states: &HardStates,
+        watermark: u64,
+        segment: u64,
+    ) -> Result<(), StorageError> {
+        self.write(states, watermark, segment)?;
+        self.write(states, watermark, segment)
     }
 
     /// Writes over the older slot, durably.

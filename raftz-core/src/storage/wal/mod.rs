@@ -177,9 +177,8 @@ impl Wal {
             create::remove_marker(vfs.as_ref(), dir)?;
         }
         scanned.notes.splice(0..0, superblock.note);
-        if found.damaged > 0 {
-            let path = dir.join(VOTE);
-            scanned.notes.push(format!("{}: a damaged copy was rewritten", path.display()));
+        if found.is_torn() {
+            scanned.notes.push(format!("{}: {}", dir.join(VOTE).display(), files::REWRITTEN));
         }
         let configs = scanned.replay.groups.get_mut(&GroupId::FIRST);
         let config_entries =
@@ -187,13 +186,9 @@ impl Wal {
         let notes = std::mem::take(&mut scanned.notes);
         let damaged = scanned.damaged;
         let (mut writer, index) = start(vfs, dir, identity.disk, options, vote, scanned)?;
-        if found.damaged > 0 {
-            writer.repair_vote(found.damaged)?;
-        }
+        writer.take_over(&found)?;
         if damaged {
-            writer.rotate_now(true)?;
-        } else if found.damaged == 0 {
-            writer.take_over(found.newest.as_ref())?;
+            writer.write_damage_down()?;
         }
         let reader = Arc::new(WalReader::new(dir.to_path_buf(), index.clone()));
         let mut recovered = recovered(&index, identity, boot)?;
@@ -365,7 +360,7 @@ impl Storage for Wal {
         if self.waiting.is_empty() { space } else { Space::Low }
     }
 
-    // What was completed is durable without the seal, which only helps to find damage later.
+    // What was completed is durable without the seal, which helps to find damage later.
     fn close(&mut self) -> Result<(), StorageError> {
         self.writer.seal()
     }

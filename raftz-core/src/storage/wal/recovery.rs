@@ -146,9 +146,9 @@ fn segment_numbers(
 
 /// Takes the newest hard states from both places, and refuses if a newer one may have been lost.
 ///
-/// With an `unsure_end` of the log, be it torn or damaged, both slots must be whole: the vote file
-/// is written only after the log's sync and repaired at each open, so that no crash leaves a torn
-/// log and a torn slot together.
+/// Each slot holds every hard state that was ever promised, so one that can be read is enough, also
+/// beside an `unsure_end` of the log, be it torn or damaged. Without any, the end must be sure: the
+/// slots are written one by one and only after the log's sync, so no crash leaves all three torn.
 fn merge_hard_states(
     dir: &Path,
     replay: &mut Replay,
@@ -162,9 +162,9 @@ fn merge_hard_states(
     }
     let known = replay.groups.values().map(|group| group.log.hard_state_seq).max().unwrap_or(0);
     let detail = if replay.hard_state_stated > known {
-        "the newest one is in a damaged part of the log and in a damaged copy of the vote file"
-    } else if unsure_end && vote.damaged > 0 {
-        "the end of the log and a copy of the vote file are damaged, and either may have held a \
+        "the newest one is in a damaged part of the log and in damaged copies in the vote file"
+    } else if unsure_end && vote.newest.is_none() {
+        "the end of the log and both copies in the vote file are damaged, and each may have held a \
          newer vote"
     } else {
         return Ok(());

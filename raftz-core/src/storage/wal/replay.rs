@@ -198,6 +198,7 @@ impl Replay {
         }
         // The next batch follows a lost one, of which this says nothing.
         self.touched.clear();
+        self.sealed = false;
     }
 
     fn lost_before(&mut self, lost: u64, placed: &[Placed]) {

@@ -108,10 +108,13 @@ pub(super) fn prepare(
 }
 
 fn zeroed(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
-    // A leftover of the right size already has its blocks: rewriting it works on a full disk.
+    // A leftover of the right size already has its blocks: rewriting it works on a full disk. A
+    // longer one goes: were it cut and the sync of that failed, the next attempt would see a length
+    // that the disk does not have.
     let mut file = vfs.open(path, OpenMode::Keep)?;
     if file.len()? > bytes {
-        file = vfs.open(path, OpenMode::Create)?;
+        vfs.unlink(path)?;
+        file = vfs.open(path, OpenMode::Keep)?;
     }
     // Filling the disk to its last byte would only find out the hard way, again at each retry.
     let missing = bytes.saturating_sub(file.len()?);
@@ -148,12 +151,33 @@ enum State {
     Failed,
 }
 
+type Shared = Arc<(Mutex<State>, Condvar)>;
+
+/// The helper's task. Whatever becomes of it, also if it panics or is dropped without having run,
+/// nobody waits for it afterwards.
+struct Task(Option<Shared>);
+
+impl Task {
+    fn end(&mut self, state: State) {
+        if let Some(shared) = self.0.take() {
+            *shared.0.lock() = state;
+            shared.1.notify_all();
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.end(State::Failed);
+    }
+}
+
 /// The one segment that is prepared ahead, by a helper.
 pub(super) struct Spare {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     bytes: u64,
-    state: Arc<(Mutex<State>, Condvar)>,
+    state: Shared,
 }
 
 impl Spare {
@@ -174,18 +198,13 @@ impl Spare {
             }
         }
         let (vfs, dir, bytes) = (self.vfs.clone(), self.dir.clone(), self.bytes);
-        let shared = self.state.clone();
+        let mut task = Task(Some(self.state.clone()));
         let job = Box::new(move || {
             let made = prepare(vfs.as_ref(), &dir, SPARE, bytes);
-            *shared.0.lock() = match made {
-                Ok(file) => State::Ready(file),
-                Err(_) => State::Failed,
-            };
-            shared.1.notify_all();
+            task.end(made.map_or(State::Failed, State::Ready));
         });
-        if self.vfs.background(job).is_err() {
-            *self.state.0.lock() = State::Failed;
-        }
+        // Where it cannot be started the job is dropped, and with it the task.
+        let _ = self.vfs.background(job);
     }
 
     /// Whether the last attempt failed.

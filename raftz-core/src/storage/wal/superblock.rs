@@ -16,7 +16,7 @@ use std::path::Path;
 
 use bytes::{Buf, BufMut};
 
-use super::files::{SUPERBLOCK, SlotFile, corrupt, io_error};
+use super::files::{REWRITTEN, SUPERBLOCK, SlotFile, corrupt, io_error};
 use super::format::{BLOCK, FORMAT_VERSION, crc_holds, seal_crc};
 use crate::storage::StorageError;
 use crate::storage::vfs::{OpenMode, Vfs};
@@ -131,9 +131,7 @@ impl Superblock {
         // The unreadable copy may have been the newer one, one boot ahead.
         let whole = slots.iter().all(Option::is_some);
         let ahead = if whole { 1 } else { 2 };
-        let note = (!whole).then(|| {
-            format!("{}: one copy of the superblock was damaged; rewritten", file.path.display())
-        });
+        let note = (!whole).then(|| format!("{}: {REWRITTEN}", file.path.display()));
         let boot_next = Boot(found.boot.0.saturating_add(ahead));
         Ok(Self { file, slot: slot + 1, boot_next, identity: owner, note })
     }

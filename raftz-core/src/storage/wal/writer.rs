@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use super::batch::{Batch, Effect, Progress};
 use super::files::{OVERSIZE, SPARE, io_error, segment_name};
 use super::format::{BLOCK, BatchHeader, Record};
-use super::hard_state::{HardStates, Slot, VoteFile};
+use super::hard_state::{HardStates, VoteFile, VoteFound};
 use super::index::{LogIndex, Place};
 use super::recovery::Tail;
 use super::segment::{SegmentHeader, Spare, prepare};
@@ -85,8 +85,12 @@ pub(super) struct Writer {
     hard_state_seq: u64,
     /// What the last batch touched, for the next one to restate.
     touched: BTreeMap<GroupId, Index>,
-    /// Whether the last batch carries nothing but its watermark.
+    /// The last batch that holds anything: nobody misses a seal.
+    watermark: u64,
+    /// Whether that is stated in a later place.
     sealed: bool,
+    /// Whether damage was found that no checkpoint tells of yet: nothing is written before one does.
+    owes_checkpoint: bool,
     spare: Spare,
     batch: Batch,
     poisoned: Option<String>,
@@ -96,6 +100,7 @@ impl Writer {
     /// A writer that goes on at the tail.
     pub(super) fn new(start: Start) -> Self {
         let spare = Spare::new(start.vfs.clone(), start.dir.clone(), start.segment_bytes);
+        let watermark = start.tail.batch_next - 1 - u64::from(start.sealed);
         Self {
             vfs: start.vfs,
             dir: start.dir,
@@ -108,7 +113,9 @@ impl Writer {
             file: start.file,
             hard_state_seq: start.hard_state_seq,
             touched: start.touched,
+            watermark,
             sealed: start.sealed,
+            owes_checkpoint: false,
             spare,
             batch: Batch::default(),
             poisoned: None,
@@ -120,20 +127,22 @@ impl Writer {
         self.guarded(|writer| writer.write(ops))
     }
 
-    /// Writes a batch that says that the last one is durable, unless one says so already.
+    /// Says that the last batch is durable, in the log and in the vote file, unless that was said:
+    /// whatever damages that batch may damage what lies next to it, too.
     pub(super) fn seal(&mut self) -> Result<(), StorageError> {
-        if self.sealed {
-            return Ok(());
-        }
         self.guarded(|writer| {
+            if writer.sealed && !writer.owes_checkpoint {
+                return Ok(());
+            }
             writer.begin_batch()?;
             writer.invalid(|batch| batch.record(GroupId(0), &Record::Seal))?;
-            if writer.fits() {
+            if writer.fits() && !writer.owes_checkpoint {
                 writer.put()?;
+                writer.state_in_vote()?;
             } else {
-                // A new segment's checkpoint states the same watermark and serves as well. So does
-                // the vote file, on a disk that has no room for one.
-                match writer.rotate(false, 0) {
+                // A new segment's checkpoint states the same watermark and serves as well. On a
+                // disk that has no room for one the vote file must do.
+                match writer.rotate(0) {
                     Err(Failed::NoSegment(_)) => writer.state_in_vote()?,
                     fate => fate?,
                 }
@@ -144,34 +153,30 @@ impl Writer {
         .map_err(StorageError::from)
     }
 
-    /// Goes on in a new segment. With `recovered`, its checkpoint says that everything before was
-    /// judged and that the log is what the index says.
-    pub(super) fn rotate_now(&mut self, recovered: bool) -> Result<(), StorageError> {
-        self.guarded(|writer| writer.rotate(recovered, 0)).map_err(StorageError::from)
+    /// Goes on in a new segment whose checkpoint says that everything before was judged and that
+    /// the log is what the index says. Without room for one this is done later, before anything is
+    /// written: until then each open finds the same damage.
+    pub(super) fn write_damage_down(&mut self) -> Result<(), StorageError> {
+        self.owes_checkpoint = true;
+        match self.guarded(|writer| writer.rotate(0)) {
+            Ok(()) | Err(Failed::NoSegment(_)) => Ok(()),
+            Err(Failed::Fatal(error)) => Err(error),
+        }
     }
 
-    /// Rewrites the vote file as often as it takes to have both slots whole.
-    pub(super) fn repair_vote(&mut self, slots: usize) -> Result<(), StorageError> {
-        for _ in 0..slots {
+    /// Lets the vote file cover all that this open found, unless it does: from here on the node
+    /// answers for it, so it must never pass for torn, and a vote must be in both slots.
+    pub(super) fn take_over(&mut self, found: &VoteFound) -> Result<(), StorageError> {
+        let states = self.index.read().hard_states();
+        for _ in 0..found.missing(&states, self.watermark, self.tail.segment) {
             self.state_in_vote()?;
         }
         Ok(())
     }
 
-    /// Lets the vote file cover all that this open found, unless its newest `slot` or a seal does:
-    /// from here on the node answers for it, so it must never pass for torn.
-    pub(super) fn take_over(&mut self, slot: Option<&Slot>) -> Result<(), StorageError> {
-        let covered = slot.is_some_and(|slot| {
-            (self.sealed || slot.watermark >= self.tail.batch_next - 1)
-                && slot.segment == self.tail.segment
-                && slot.states == self.index.read().hard_states()
-        });
-        if covered { Ok(()) } else { self.state_in_vote() }
-    }
-
     fn state_in_vote(&mut self) -> Result<(), StorageError> {
         let states = self.index.read().hard_states();
-        self.vote.write(&states, self.tail.batch_next - 1, self.tail.segment)
+        self.vote.write(&states, self.watermark, self.tail.segment)
     }
 
     /// Whether preparing a segment failed and was not tried again since.
@@ -182,11 +187,15 @@ impl Writer {
     /// Whether room is running out; tries again to prepare a segment where that had failed.
     pub(super) fn space(&mut self) -> Space {
         let failed = self.spare.failed();
-        if failed && self.poisoned.is_none() {
+        if self.poisoned.is_none() && failed {
             self.spare.want();
+        } else if self.poisoned.is_none() && self.owes_checkpoint {
+            // A failure is told to whoever writes next.
+            let _ = self.write_damage_down();
         }
+        let low = failed || self.owes_checkpoint;
         let free = self.vfs.free_bytes(&self.dir).unwrap_or(u64::MAX);
-        if failed || free < self.reserve_bytes { Space::Low } else { Space::Ample }
+        if low || free < self.reserve_bytes { Space::Low } else { Space::Ample }
     }
 
     fn guarded(
@@ -237,12 +246,13 @@ impl Writer {
         if self.batch.effects.is_empty() {
             return Ok(());
         }
-        if !self.fits() {
-            self.rotate(false, self.batch.bytes())?;
+        if self.owes_checkpoint || !self.fits() {
+            self.rotate(self.batch.bytes())?;
             // The checkpoint has taken over what the batch would have restated.
             self.build(ops)?;
         }
         self.put()?;
+        self.watermark = self.tail.batch_next - 1;
         self.sealed = false;
         if self.tail.at > self.tail.bytes / 4 {
             self.spare.want();
@@ -269,8 +279,8 @@ impl Writer {
         self.batch.bytes() <= self.tail.bytes - self.tail.at
     }
 
-    /// Writes the batch at the tail and syncs it, then the vote file where it changed, then tells
-    /// the index.
+    /// Writes the batch at the tail and syncs it, then both slots of the vote file where that
+    /// changed, then tells the index.
     fn put(&mut self) -> Result<(), StorageError> {
         let at = self.tail.at;
         let batch_bytes = self.batch.bytes();
@@ -285,7 +295,7 @@ impl Writer {
         let number = self.tail.batch_next;
         if self.batch.hard_state_seq.is_some() {
             let states = self.hard_states_after();
-            self.vote.write(&states, number, self.tail.segment)?;
+            self.vote.write_both(&states, number, self.tail.segment)?;
         }
         let place = Place { segment: self.tail.segment, batch_at: at, batch_bytes, record_at: 0 };
         self.learn(place);
@@ -325,8 +335,8 @@ impl Writer {
     }
 
     /// Goes on in the next segment, which has room for a batch of `room` bytes.
-    fn rotate(&mut self, recovered: bool, room: u64) -> Result<(), Failed> {
-        let mut checkpoint = self.checkpoint(recovered)?;
+    fn rotate(&mut self, room: u64) -> Result<(), Failed> {
+        let mut checkpoint = self.checkpoint()?;
         let need = BLOCK as u64 + checkpoint.bytes() + room;
         let (name, bytes) =
             if need <= self.segment_bytes { (SPARE, self.segment_bytes) } else { (OVERSIZE, need) };
@@ -336,31 +346,34 @@ impl Writer {
             prepare(self.vfs.as_ref(), &self.dir, name, bytes)
         };
         let file = file.map_err(Failed::preparing)?;
-        Ok(self.enter(name, file, bytes, &mut checkpoint)?)
+        self.enter(name, file, bytes, &mut checkpoint)
     }
 
     /// Gives a file of zeros its header and checkpoint, durably, then its name.
+    ///
+    /// Until it has that nothing of the log is touched, and another attempt begins with zeros.
     fn enter(
         &mut self,
         from: &str,
         file: Arc<dyn VfsFile>,
         bytes: u64,
         checkpoint: &mut Batch,
-    ) -> Result<(), StorageError> {
+    ) -> Result<(), Failed> {
         let number = self.tail.segment + 1;
         let first_batch = self.tail.batch_next;
         let header = SegmentHeader::new(self.vfs.as_ref(), number, bytes, first_batch, self.disk);
         let path = self.dir.join(from);
+        let preparing = |doing, source| Failed::preparing(io_error(&path, doing, source));
         file.write_at(&mut [IoSlice::new(&header.encode())], 0)
-            .map_err(|source| io_error(&path, "writing", source))?;
+            .map_err(|source| preparing("writing", source))?;
         let at = BLOCK as u64;
         let batch_header = self.batch_header(header.salt, self.hard_state_seq);
         checkpoint
             .finish(batch_header, |slices| file.write_at(slices, at))
-            .map_err(|source| io_error(&path, "writing", source))?;
-        file.sync_data().map_err(|source| io_error(&path, "syncing", source))?;
+            .map_err(|source| preparing("writing", source))?;
+        file.sync_data().map_err(|source| preparing("syncing", source))?;
         let name = self.dir.join(segment_name(number));
-        self.vfs.rename(&path, &name).map_err(|source| io_error(&name, "renaming", source))?;
+        self.vfs.rename(&path, &name).map_err(|source| preparing("renaming", source))?;
         self.vfs
             .sync_dir(&self.dir)
             .map_err(|source| io_error(&self.dir, "syncing the directory", source))?;
@@ -373,6 +386,8 @@ impl Writer {
         };
         self.file = file.clone();
         self.touched.clear();
+        self.owes_checkpoint = false;
+        self.watermark = first_batch;
         // The checkpoint changes nothing, so losing it would lose nothing.
         self.sealed = true;
         let states = {
@@ -381,17 +396,17 @@ impl Writer {
             index.hard_states()
         };
         // Should the whole segment go missing, this tells that it was there.
-        self.vote.write(&states, first_batch, number)
+        Ok(self.vote.write(&states, first_batch, number)?)
     }
 
     /// The batch that a segment begins with: everything about every group.
-    fn checkpoint(&self, recovered: bool) -> Result<Batch, StorageError> {
+    fn checkpoint(&self) -> Result<Batch, StorageError> {
         let mut batch = Batch::default();
         batch.clear();
         let invalid = |detail| StorageError::Invalid { path: self.dir.clone(), detail };
         let index = self.index.read();
         for (group, log) in &index.groups {
-            let record = Record::Checkpoint(Box::new(log.to_checkpoint(recovered)));
+            let record = Record::Checkpoint(Box::new(log.to_checkpoint(self.owes_checkpoint)));
             batch.record(*group, &record).map_err(invalid)?;
         }
         // What the batch before did comes last: a log begins with a checkpoint.
