@@ -184,6 +184,10 @@ impl VoteFile {
             return Err(corrupt(&self.file.path, 0, detail));
         }
         let seq = self.seq + 1;
+        if seq > SANE_MAX {
+            let detail = "its numbers are used up, which no use can bring about: it was forged";
+            return Err(corrupt(&self.file.path, 0, detail));
+        }
         let slot = Slot { seq, watermark, segment, states: states.clone() };
         self.file.write(seq, &encode(&slot, self.disk))?;
         self.seq = seq;

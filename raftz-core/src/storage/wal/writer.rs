@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use super::batch::{Batch, Effect, Progress};
-use super::files::{OVERSIZE, SPARE, io_error, segment_name};
+use super::files::{OVERSIZE, SPARE, corrupt, io_error, segment_name};
 use super::format::{BLOCK, BatchHeader, Record};
 use super::hard_state::{HardStates, VoteFile, VoteFound};
 use super::index::{LogIndex, Place};
@@ -22,7 +22,11 @@ use super::recovery::Tail;
 use super::segment::{SegmentHeader, Spare, prepare};
 use crate::storage::vfs::{Vfs, VfsFile};
 use crate::storage::{Space, StorageError, WriteBatch};
-use crate::types::{DiskId, GroupId, Index};
+use crate::types::{DiskId, GroupId, Index, SANE_MAX};
+
+/// Where the numbers of batches and hard states end: well below what a reader takes for forged, so
+/// that what is written can always be read.
+const NUMBERS_MAX: u64 = SANE_MAX - (1 << 32);
 
 /// What a writer starts from.
 pub(super) struct Start {
@@ -205,6 +209,11 @@ impl Writer {
         if let Some(first) = &self.poisoned {
             let (path, first) = (self.dir.clone(), first.clone());
             return Err(StorageError::Poisoned { path, first }.into());
+        }
+        if self.tail.batch_next.max(self.hard_state_seq).max(self.tail.segment) > NUMBERS_MAX {
+            let detail = "its numbers are used up, which no use can bring about: a file was forged";
+            let path = self.dir.join(segment_name(self.tail.segment));
+            return Err(corrupt(&path, 0, detail).into());
         }
         let result = work(self);
         if let Err(Failed::Fatal(error)) = &result {
