@@ -5,7 +5,6 @@
 
 mod disks;
 mod faults;
-mod hostile;
 mod kill;
 mod network;
 mod power;

@@ -168,11 +168,13 @@ impl Cluster {
     }
 
     /// Where a node is dialled, by the membership.
+    #[allow(dead_code, reason = "for those who look at processes from outside")]
     pub(crate) fn address(&self, place: usize) -> &str {
         &self.addresses[place]
     }
 
     /// The process id of a node that runs.
+    #[allow(dead_code, reason = "for those who look at processes from outside")]
     pub(crate) fn process_id(&self, place: usize) -> u32 {
         self.nodes[place].as_ref().expect("the node runs").child.id()
     }

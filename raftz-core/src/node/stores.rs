@@ -116,6 +116,8 @@ pub(super) fn tcp(
     let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
     let limits = &mut tcp.limits;
     limits.frames.data_bytes_max = limits.frames.data_bytes_max.max(frame_bytes);
+    // Of which an honest leader uses half at most; buffers double, and cost twice what they hold.
+    limits.non_members_bytes_max = (frame_bytes / 2).saturating_add(1 << 20);
     limits.queue_bytes_max =
         usize::try_from(config.link_queue_bytes_max).unwrap_or(usize::MAX).max(frame_bytes);
     let transport =

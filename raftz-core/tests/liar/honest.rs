@@ -18,6 +18,8 @@ use super::support::{Gate, LONG, Mood, TestMachine, done, id, until};
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x11a5);
 /// Long, because the tests run beside each other and the liar's mouth is driven by the test's thread.
 const ELECTION_MS: u64 = 1000;
+/// Segments are small, and hold the largest entry.
+const ENTRY_BYTES_MAX: u64 = 64 << 10;
 
 type Events = Arc<Mutex<Vec<(u64, Event)>>>;
 
@@ -45,7 +47,11 @@ impl Honest {
         let members = addresses.iter().map(|(n, address)| (id(*n), Member::at(address.clone())));
         let mut membership = Membership::of_voters(members);
         membership.voters = voters.iter().map(|n| id(*n)).collect();
-        let settings = Settings { election_timeout_min_ms: ELECTION_MS, ..Settings::default() };
+        let settings = Settings {
+            election_timeout_min_ms: ELECTION_MS,
+            entry_bytes_max: ENTRY_BYTES_MAX,
+            ..Settings::default()
+        };
         let base = Base::founding(membership, settings);
         let root = tempfile::tempdir().unwrap();
         let machines = all.iter().map(|n| (*n, TestMachine::with_mood(Mood::Fine, false)));
@@ -94,6 +100,7 @@ impl Honest {
         }
         config.listen_address = address;
         config.segment_bytes = options.segment_bytes;
+        config.entry_bytes_max = ENTRY_BYTES_MAX;
         config.reserve_bytes = 0;
         config.election_timeout_min_ms = ELECTION_MS;
         config.election_timeout_max_ms = 2 * ELECTION_MS;

@@ -2,17 +2,16 @@
 //!
 //! It counts its operations by kind and lets any single one fail; it can be full; and it can take a
 //! *shot* of everything after each operation, together with what had been promised by then.
-//! [`crash`](crate::crash) turns a shot into the disks that a power cut at this moment may leave.
+//! `crash.rs` turns a shot into the disks that a power cut at this moment may leave.
 
 use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use parking_lot::Mutex;
 use raftz_core::storage::vfs::{Job, OpenMode, Vfs, VfsFile, VfsLock};
 
-use crate::disk::{Change, Dice, Image, Inode, NameChange, State};
+use super::disk::{Change, Dice, Image, Inode, NameChange, State};
 
 /// The kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +106,12 @@ struct Inner<P> {
 /// The disk. Clones share it; `P` is what its user has promised so far.
 pub(crate) struct Platter<P = ()>(Arc<Mutex<Inner<P>>>);
 
+impl<P> Platter<P> {
+    fn inner(&self) -> MutexGuard<'_, Inner<P>> {
+        self.0.lock().unwrap()
+    }
+}
+
 impl<P> Clone for Platter<P> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -147,46 +152,46 @@ impl<P: Clone + Send + 'static> Platter<P> {
 
     /// From now on a shot is taken after each operation and each promise.
     pub(crate) fn record(&self) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.shots = Some(Vec::new());
         inner.shoot();
     }
 
     /// The shots taken so far; no more are taken.
     pub(crate) fn shots(&self) -> Vec<Shot<P>> {
-        self.0.lock().shots.take().unwrap_or_default()
+        self.inner().shots.take().unwrap_or_default()
     }
 
     /// Says what is promised from now on.
     pub(crate) fn promise(&self, promise: P) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.promise = promise;
         inner.shoot();
     }
 
     /// What is promised.
     pub(crate) fn promised(&self) -> P {
-        self.0.lock().promise.clone()
+        self.inner().promise.clone()
     }
 
     /// All of it.
     pub(crate) fn state(&self) -> State {
-        self.0.lock().state.clone()
+        self.inner().state.clone()
     }
 
     /// See [`State::written`].
     pub(crate) fn written(&self) -> Image {
-        self.0.lock().state.written()
+        self.inner().state.written()
     }
 
     /// See [`State::synced`].
     pub(crate) fn synced(&self) -> Image {
-        self.0.lock().state.synced()
+        self.inner().state.synced()
     }
 
     /// Sets what fails, counting from now; `None` ends it.
     pub(crate) fn fail(&self, fault: Option<Fault>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.counts = [0; Op::ALL.len()];
         inner.fault = fault;
         inner.failed = None;
@@ -194,27 +199,27 @@ impl<P: Clone + Send + 'static> Platter<P> {
 
     /// What did fail since then: the file or directory.
     pub(crate) fn failed(&self) -> Option<PathBuf> {
-        self.0.lock().failed.clone()
+        self.inner().failed.clone()
     }
 
     /// How many operations of a kind there were since then.
     pub(crate) fn count(&self, op: Op) -> u64 {
-        self.0.lock().counts[op as usize]
+        self.inner().counts[op as usize]
     }
 
     /// Sets whether no file may grow, which is found out by trying.
     pub(crate) fn set_full(&self, is_full: bool) {
-        self.0.lock().is_full = is_full;
+        self.inner().is_full = is_full;
     }
 
     /// Sets what is said to be free.
     pub(crate) fn set_free(&self, bytes: u64) {
-        self.0.lock().free = bytes;
+        self.inner().free = bytes;
     }
 
     /// Sets what becomes of jobs.
     pub(crate) fn set_helper(&self, helper: Helper) {
-        self.0.lock().helper = helper;
+        self.inner().helper = helper;
     }
 }
 
@@ -284,7 +289,7 @@ impl<P: Clone> OpenFile<P> {
     }
 
     fn look(&self, op: Op) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
+        let mut inner = self.disk.inner();
         inner.look(op, &self.path)
     }
 }
@@ -292,12 +297,12 @@ impl<P: Clone> OpenFile<P> {
 impl<P: Clone + Send + 'static> VfsFile for OpenFile<P> {
     fn len(&self) -> io::Result<u64> {
         self.look(Op::Len)?;
-        Ok(self.disk.0.lock().inode(self.inode).seen.len() as u64)
+        Ok(self.disk.inner().inode(self.inode).seen.len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.look(Op::Read)?;
-        let seen = self.disk.0.lock().inode(self.inode).seen.clone();
+        let seen = self.disk.inner().inode(self.inode).seen.clone();
         let from = (offset as usize).min(seen.len());
         let n = buf.len().min(seen.len() - from);
         buf[..n].copy_from_slice(&seen[from..from + n]);
@@ -307,7 +312,7 @@ impl<P: Clone + Send + 'static> VfsFile for OpenFile<P> {
     fn write_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
         let at = offset as usize;
-        let mut inner = self.disk.0.lock();
+        let mut inner = self.disk.inner();
         let name = self.name(&inner);
         inner.begin(Op::Write, &name, |state, how, dice| {
             if how == How::Short {
@@ -325,7 +330,7 @@ impl<P: Clone + Send + 'static> VfsFile for OpenFile<P> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
+        let mut inner = self.disk.inner();
         let name = self.name(&inner);
         inner.begin(Op::Sync, &name, |state, _, dice| {
             state.inodes.entry(self.inode).or_default().fail_sync(dice);
@@ -337,7 +342,7 @@ impl<P: Clone + Send + 'static> VfsFile for OpenFile<P> {
 
     fn drop_cache(&self) -> io::Result<()> {
         self.look(Op::DropCache)?;
-        self.disk.0.lock().inode(self.inode).drop_cache();
+        self.disk.inner().inode(self.inode).drop_cache();
         Ok(())
     }
 }
@@ -348,13 +353,13 @@ impl<P: Send> VfsLock for Lock<P> {}
 
 impl<P> Drop for Lock<P> {
     fn drop(&mut self) {
-        self.1.0.lock().locked.remove(&self.0);
+        self.1.inner().locked.remove(&self.0);
     }
 }
 
 impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         let inode = match (inner.state.names.get(path).copied(), mode) {
             (None, OpenMode::Existing) => return Err(io::ErrorKind::NotFound.into()),
             (Some(inode), OpenMode::Existing | OpenMode::Keep) => {
@@ -379,14 +384,14 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         let inode = *inner.state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
         let change = NameChange::Rename(from.to_path_buf(), to.to_path_buf(), inode);
         inner.change_name(Op::Rename, to, change)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         if !inner.state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -394,7 +399,7 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.look(Op::MakeDir, path)?;
         if !inner.state.dirs.insert(path.to_path_buf()) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -404,7 +409,7 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.look(Op::SyncDir, dir)?;
         inner.state.sync_dir(dir);
         inner.shoot();
@@ -412,7 +417,7 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.look(Op::List, dir)?;
         if !inner.state.dirs.contains(dir) {
             return Err(io::ErrorKind::NotFound.into());
@@ -422,25 +427,25 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsLock>>> {
-        self.0.lock().look(Op::Lock, path)?;
+        self.inner().look(Op::Lock, path)?;
         drop(self.open(path, OpenMode::Keep)?);
-        let free = self.0.lock().locked.insert(path.to_path_buf());
+        let free = self.inner().locked.insert(path.to_path_buf());
         Ok(free.then(|| Box::new(Lock(path.to_path_buf(), self.clone())) as Box<dyn VfsLock>))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner();
         inner.look(Op::FreeBytes, dir)?;
         Ok(inner.free)
     }
 
     fn random(&self) -> u64 {
-        self.0.lock().dice.next()
+        self.inner().dice.next()
     }
 
     fn background(&self, job: Job) -> io::Result<()> {
         let helper = {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner();
             inner.look(Op::Background, Path::new("helper"))?;
             inner.helper
         };

@@ -11,7 +11,7 @@
 
 /// A disk in memory: the one of the log's own tests.
 #[path = "../../../raftz-core/tests/wal/disk.rs"]
-#[allow(dead_code, clippy::wildcard_enum_match_arm, reason = "the log's tests also make it fail")]
+#[allow(dead_code, reason = "the log's tests also cut its power")]
 mod disk;
 mod frame;
 mod handshake;
@@ -20,6 +20,10 @@ mod message;
 #[path = "../../scenarios/disk.rs"]
 #[allow(dead_code, reason = "the scenarios also damage it")]
 mod model_disk;
+/// The file system over it.
+#[path = "../../../raftz-core/tests/wal/platter.rs"]
+#[allow(dead_code, reason = "the log's tests also make it fail")]
+mod platter;
 mod recovery;
 mod step;
 mod tape;

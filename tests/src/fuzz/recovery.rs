@@ -19,7 +19,8 @@ use raftz_core::types::{
     Payload, Recovered, Settings, Term, WriteOp,
 };
 
-use super::disk::{Image, MemDisk};
+use super::disk::Image;
+use super::platter::Platter;
 use super::tape::Tape;
 
 const BLOCK: usize = 4096;
@@ -60,7 +61,7 @@ fn dir() -> &'static Path {
     Path::new("/disk/data")
 }
 
-fn open(disk: &MemDisk) -> Result<(Wal, Recovered), StorageError> {
+fn open(disk: &Platter) -> Result<(Wal, Recovered), StorageError> {
     let expect = Expect { cluster: CLUSTER, node: node(1) };
     Wal::open(Arc::new(disk.clone()), dir(), expect, OPTIONS)
 }
@@ -82,7 +83,7 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
 fn truth() -> &'static Truth {
     static TRUTH: OnceLock<Truth> = OnceLock::new();
     TRUTH.get_or_init(|| {
-        let disk = MemDisk::default();
+        let disk = Platter::default();
         let members = (1..=3).map(|id| (node(id), Member::at(format!("127.0.0.1:700{id}"))));
         let base = Base::founding(Membership::of_voters(members), Settings::default());
         let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base };
@@ -112,8 +113,9 @@ fn truth() -> &'static Truth {
         }
         wal.close().expect("is sealed");
         drop(wal);
+        let does_without = |path: &Path| path.ends_with("spare.tmp") || path.ends_with("LOCK");
         let image: Image =
-            disk.synced().into_iter().filter(|(path, _)| !path.ends_with("spare.tmp")).collect();
+            disk.synced().into_iter().filter(|(path, _)| !does_without(path)).collect();
         let votes = [HardState::default(), vote(2, 3), vote(4, 2)];
         Truth {
             image,
@@ -184,14 +186,14 @@ fn one_fault(tape: &mut Tape<'_>) {
             bytes[at..end].copy_from_slice(&with[..end - at]);
         }
     }
-    let disk = MemDisk::holding(&image);
+    let disk = Platter::holding(&image);
     if is_damaged(truth, &disk) {
         assert!(is_damaged(truth, &disk), "the damage was forgotten");
     }
 }
 
 /// Opens, checks what must hold after one fault, and tells whether something is reported as lost.
-fn is_damaged(truth: &Truth, disk: &MemDisk) -> bool {
+fn is_damaged(truth: &Truth, disk: &Platter) -> bool {
     let (wal, recovered) = match open(disk) {
         Ok(opened) => opened,
         Err(StorageError::Corrupt { .. } | StorageError::HardStateLost { .. }) => return false,
@@ -217,7 +219,7 @@ fn many_faults(tape: &mut Tape<'_>) {
     let truth = truth();
     let mut image = truth.image.clone();
     break_it(&mut image, tape);
-    let disk = MemDisk::holding(&image);
+    let disk = Platter::holding(&image);
     for _ in 0..2 {
         let Ok((wal, recovered)) = open(&disk) else { return };
         let vote = (recovered.hard_state.term, recovered.hard_state.vote);
@@ -278,7 +280,7 @@ fn forged(tape: &mut Tape<'_>) {
     let mut image = truth().image.clone();
     break_it(&mut image, tape);
     reseal(&mut image);
-    goes_on(&MemDisk::holding(&image));
+    goes_on(&Platter::holding(&image));
 }
 
 /// Puts every checksum right that stands where one belongs.
@@ -328,12 +330,12 @@ fn raw(tape: &mut Tape<'_>) {
     if flags & 2 != 0 {
         reseal(&mut image);
     }
-    goes_on(&MemDisk::holding(&image));
+    goes_on(&Platter::holding(&image));
 }
 
 /// Whatever opens is a log that can be read, that a core can live with, that takes another entry, and
 /// that the next open finds unchanged.
-fn goes_on(disk: &MemDisk) {
+fn goes_on(disk: &Platter) {
     let Ok((mut wal, recovered)) = open(disk) else { return };
     awaken(&recovered);
     let mut entries = match try_all(&wal, &recovered) {

@@ -33,8 +33,8 @@ pub struct TcpLimits {
     /// Nodes outside the set of peers that are linked at once: newcomers, removed members, members
     /// of a later membership than this node knows.
     pub non_members_max: usize,
-    /// Bytes of unfinished frames that all of those together may cause to be held. Never below the
-    /// largest frame, since what a later membership's leader has to send may be as large as any.
+    /// Bytes of unfinished frames that all of those together may cause to be held. At least the
+    /// largest frame that an honest node sends: a later membership's leader may have to.
     pub non_members_bytes_max: usize,
     /// Bytes that may wait for one of those.
     pub non_member_queue_bytes_max: usize,
