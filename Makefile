@@ -19,7 +19,9 @@ demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=
 test: rust ## every test
 	$(CARGO) test --workspace --locked
 
-soak: rust ## 64 clients, three processes, random faults, ten minutes; RAFTZ_SOAK_SECONDS=60 for less
+soak: rust ## a million power cuts in memory, then ten minutes of random faults; RAFTZ_SOAK_SECONDS=60 for less
+	RAFTZ_CRASH_STATES="$${RAFTZ_CRASH_STATES:-1000000}" \
+		$(CARGO) test --locked --release -p raftz-core --test wal -- cuts:: failing:: --nocapture
 	@RAFTZ_SOAK_SECONDS="$${RAFTZ_SOAK_SECONDS:-600}" \
 		$(CARGO) test --locked --release -p raftz-tests --test soak
 

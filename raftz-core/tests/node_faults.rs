@@ -228,7 +228,7 @@ fn a_stuck_machine_does_not_hang_shutdown() {
     let node = cluster.node(1);
     node.wait_for_leader(LONG).unwrap();
     let stuck = node.propose("stuck");
-    until("apply to begin", || node.status().commit.0 >= 2);
+    until("apply to begin", || gate.is_reached());
     let error = node.shutdown(Duration::from_millis(200)).unwrap_err();
     assert!(error.to_string().contains("raftz-1-apply"), "{error}");
     assert_eq!(stuck.wait(), Outcome::Unknown(Unknown::ShuttingDown));

@@ -40,14 +40,19 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// A gate that threads wait at.
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+pub struct Gate(Arc<(Mutex<bool>, Condvar, AtomicU64)>);
 
 impl Gate {
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
+    /// Whether anybody has come to it.
+    pub fn is_reached(&self) -> bool {
+        self.0.2.load(Ordering::SeqCst) > 0
+    }
     pub fn pass(&self) {
+        self.0.2.fetch_add(1, Ordering::SeqCst);
         let open = self.0.0.lock().unwrap();
         drop(self.0.1.wait_while(open, |open| !*open).unwrap());
     }
