@@ -10,11 +10,13 @@
 //! once, and nothing else is tried in its place: whatever comes before it in an explanation can as
 //! well come behind it.
 //!
-//! Operations that may never have happened make a search long: any subset of them may have. Two
+//! Operations that may never have happened make a search long: any subset of them may have. Three
 //! rules keep most subsets out, and lose no explanation. Of two situations that differ only in the
-//! uncertain operations placed, one with fewer can do whatever one with more can. And an uncertain
+//! uncertain operations placed, one with fewer can do whatever one with more can. An uncertain
 //! operation is placed only to make what comes next fit: a certain one other than a read that fits
-//! two values leaves the same behind (it is a set or a delete), so it had no need of it.
+//! two values leaves the same behind (it is a set or a delete), so it had no need of it. And of
+//! uncertain operations that ask the same, the first invoked is placed first: it can stand in for
+//! any later one.
 //!
 //! How an operation ended decides what is asked of it:
 //! - *done*: it took effect once, between its two times, and the store would have answered that;
@@ -264,6 +266,7 @@ const fn is_read(operation: &Operation) -> bool {
         End::Done {
             reply: KvReply::Value(_)
                 | KvReply::NotSwapped { .. }
+                | KvReply::NotSwappedLarge { .. }
                 | KvReply::Deleted { existed: false }
                 | KvReply::Rejected(_),
             ..
@@ -310,6 +313,8 @@ struct Search<'a> {
     certain: Vec<(&'a Operation, u64)>,
     /// Operations that may or may not have happened, in the order of their invocations.
     uncertain: Vec<&'a Operation>,
+    /// For each of them, the one before it that asks the same.
+    twins: Vec<Option<usize>>,
     certain_placed: Bits,
     uncertain_placed: Bits,
     /// All certain operations before this one are placed.
@@ -320,6 +325,8 @@ struct Search<'a> {
     /// uncertain ones placed, no set within another that came before it.
     entered: HashMap<(Box<[u64]>, Value), Vec<Bits>>,
     situations: usize,
+    /// Situations after which it gives up.
+    situations_max: usize,
     /// The longest explanation so far, for the objection.
     best: Option<(usize, Value, Vec<Place>)>,
 }
@@ -331,16 +338,22 @@ impl<'a> Search<'a> {
         certain.sort_by_key(|(op, answered_us)| (op.invoked_us, *answered_us));
         let mut uncertain: Vec<_> = history.iter().filter(|op| op.end == End::Unknown).collect();
         uncertain.sort_by_key(|op| op.invoked_us);
+        let twin = |at: usize| {
+            uncertain[..at].iter().rposition(|before| before.request == uncertain[at].request)
+        };
+        let twins = (0..uncertain.len()).map(twin).collect();
         Self {
             certain_placed: Bits::new(certain.len()),
             uncertain_placed: Bits::new(uncertain.len()),
             certain,
             uncertain,
+            twins,
             low: 0,
             placed: 0,
             value: None,
             entered: HashMap::new(),
             situations: 0,
+            situations_max: SITUATIONS_MAX,
             best: None,
         }
     }
@@ -365,7 +378,7 @@ impl<'a> Search<'a> {
                 self.take_back(place, value_before);
                 continue;
             }
-            if self.situations > SITUATIONS_MAX {
+            if self.situations > self.situations_max {
                 return Err(Objection::TooHard {
                     situations: self.situations,
                     certain: self.certain.len(),
@@ -406,7 +419,8 @@ impl<'a> Search<'a> {
         open.sort_by_key(|at| self.certain[*at].1);
         let uncertain = (0..self.uncertain.len())
             .take_while(|at| self.uncertain[*at].invoked_us <= first_end_us)
-            .filter(|at| !self.uncertain_placed.has(*at));
+            .filter(|at| !self.uncertain_placed.has(*at))
+            .filter(|at| self.twins[*at].is_none_or(|twin| self.uncertain_placed.has(twin)));
         open.into_iter().map(Place::Certain).chain(uncertain.map(Place::Uncertain)).collect()
     }
 
