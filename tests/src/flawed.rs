@@ -75,7 +75,7 @@ pub struct Forgetful {
 }
 
 /// One of so many entries of the log is forgotten.
-const FORGOTTEN_ONE_OF: u64 = 50;
+const FORGOTTEN_ONE_OF: u64 = 10;
 
 impl StateMachine for Forgetful {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
