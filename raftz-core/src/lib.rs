@@ -42,6 +42,8 @@ pub mod machine;
 pub mod node;
 pub mod raft;
 pub mod replica;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod storage;
 pub mod transport;
 pub mod types;
