@@ -19,7 +19,7 @@ mod event_loop;
 mod handle;
 mod host;
 mod intake;
-mod lanes;
+pub(crate) mod lanes;
 mod limiter;
 mod pending;
 mod start;

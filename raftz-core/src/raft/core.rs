@@ -478,6 +478,21 @@ impl Raft {
         self.commit
     }
 
+    /// Its last entry.
+    pub fn last(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// Everything up to here is on its disk.
+    pub fn durable(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// Everything up to here is applied.
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
     /// The term of the entry at `index`, from memory.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)

@@ -117,6 +117,12 @@ impl Applier {
         }
     }
 
+    /// What the machine would put into a snapshot, if it can make one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn freeze(&mut self) -> Option<Vec<u8>> {
+        crate::sim::freeze(self.machine.as_mut()?.as_mut())
+    }
+
     /// Answers a query; gives the size of the reply.
     pub(crate) fn query(&self, job: QueryJob) -> u64 {
         let reason = match (&self.failed, &self.machine) {

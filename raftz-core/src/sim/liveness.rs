@@ -1,0 +1,209 @@
+//! The second phase of a run: what is left must work again, by itself and soon.
+//!
+//! A quorum of sound voters is chosen, the *core*; every fault among them is taken back and every fault
+//! outside becomes permanent: dead nodes, links that work in one direction, slow disks. Then a leader must come
+//! within ten election timeouts, new calls must be done, logs and machines must be equal, and no term
+//! may follow.
+
+use crate::types::{NodeId, Role};
+
+use super::disk::DiskFaults;
+use super::network::Weather;
+use super::world::{DEAD_AFTER_US, Event, World, node_id};
+
+/// Calls that each node of the core must get done.
+const FRESH_CALLS: u64 = 5;
+
+impl World {
+    /// Heals the cluster and sees whether it recovers. `false` if it was beyond help, by the plan.
+    pub(super) fn recover(&mut self) -> bool {
+        let Some(core) = self.choose_core() else {
+            if !self.plan.is_beyond_survival() {
+                let sentence = "fewer sound nodes than a majority, though faults spared one".to_owned();
+                self.oracle.object("atlas", sentence);
+            }
+            return false;
+        };
+        self.heal(&core);
+        let timeout_us = self.plan.election_us.1.max(self.plan.election_us.0 * 3 / 2);
+        let limit_us = 10 * timeout_us + 2 * DEAD_AFTER_US;
+        let end_us = self.now_us + limit_us;
+        if !self.run_until(end_us, |world| world.ready_leader(&core).is_some()) {
+            let states = self.describe(&core);
+            let sentence = format!("no leader {} ms after healing: {states}", limit_us / 1000);
+            self.oracle.object("a leader in ten election timeouts", sentence);
+        }
+        self.check_fresh_calls(&core);
+        self.check_rest(&core, timeout_us);
+        true
+    }
+
+    fn choose_core(&mut self) -> Option<Vec<usize>> {
+        let voters = usize::try_from(self.plan.voters).unwrap_or_default();
+        let mut sound: Vec<usize> =
+            (0..voters).filter(|at| !self.nodes[*at].is_gone && !self.nodes[*at].is_damaged).collect();
+        let majority = voters / 2 + 1;
+        if sound.len() < majority {
+            return None;
+        }
+        let spare = sound.len() - majority;
+        let extra = usize::try_from(self.fates.below(spare as u64 + 1)).unwrap_or_default();
+        while sound.len() > majority + extra {
+            let drop = usize::try_from(self.fates.below(sound.len() as u64)).unwrap_or_default();
+            sound.remove(drop);
+        }
+        Some(sound)
+    }
+
+    fn heal(&mut self, core: &[usize]) {
+        self.is_stormy = false;
+        self.net.weather = Weather::default();
+        let nodes = self.nodes.len();
+        self.tell(|| format!("only {:?} must work from now on", core.iter().map(|at| at + 1).collect::<Vec<_>>()));
+        for from in 0..nodes {
+            for to in 0..nodes {
+                self.net.to(from, to).cuts = 0;
+                self.net.to(from, to).clogged_until_us = 0;
+            }
+        }
+        for at in 0..nodes {
+            let node = &mut self.nodes[at];
+            node.faults = DiskFaults::default();
+            node.disk.set_faults(DiskFaults::default());
+            node.disk_slow = 1;
+            node.machine_slow = 1;
+            node.dies_while_recovering = 0;
+            node.paused_until_us = 0;
+            if let Some(life) = &mut node.life {
+                life.outputs_left = None;
+            }
+            node.clock.drift(self.now_us, 0);
+            if let Some(life) = &mut node.life {
+                life.tick_at_us = 0;
+                let life = life.number;
+                self.later(0, Event::Tick { at, life });
+            }
+            self.later(0, Event::Resume { at });
+            self.later(1, Event::Start { at });
+            if !core.contains(&at) {
+                self.break_for_good(at);
+            }
+        }
+    }
+
+    /// What lies outside of the core stays broken, in one way or another.
+    fn break_for_good(&mut self, at: usize) {
+        let how = self.fates.below(5);
+        let nodes = self.nodes.len();
+        match how {
+            0 => {
+                let death = self.draw_death(at);
+                self.die(at, death);
+                self.nodes[at].is_gone = true;
+            }
+            // It speaks and hears nothing, or hears and is not heard.
+            1 => (0..nodes).for_each(|peer| self.net.to(peer, at).cuts = 1),
+            2 => (0..nodes).for_each(|peer| self.net.to(at, peer).cuts = 1),
+            3 => self.nodes[at].disk_slow = 50,
+            _ => {}
+        }
+    }
+
+    /// A node of the core that leads and has committed an entry of its term.
+    fn ready_leader(&self, core: &[usize]) -> Option<usize> {
+        let ready = |at: &usize| {
+            let life = self.nodes[*at].life.as_ref().filter(|life| life.halted.is_none());
+            life.is_some_and(|life| life.replica.raft().is_ready())
+        };
+        let all_run = core.iter().all(|at| self.is_running(*at));
+        core.iter().copied().find(ready).filter(|_| all_run)
+    }
+
+    fn describe(&self, core: &[usize]) -> String {
+        let states = core.iter().map(|at| match &self.nodes[*at].life {
+            None => format!("{} is down", at + 1),
+            Some(life) => {
+                let raft = life.replica.raft();
+                let (role, term, commit, last) =
+                    (raft.role(), raft.term(), raft.commit(), raft.last());
+                format!("{} {role} of term {term}, committed {commit}, last {last}", at + 1)
+            }
+        });
+        states.collect::<Vec<_>>().join("; ")
+    }
+
+    fn check_fresh_calls(&mut self, core: &[usize]) {
+        if self.oracle.violation.is_some() {
+            return;
+        }
+        // Old calls may fill queues for a while.
+        let patience_us = 10_000_000;
+        let first = self.calls.count();
+        for round in 0..FRESH_CALLS {
+            for at in core {
+                self.propose(u64::MAX, *at, 1, patience_us, true);
+            }
+            let end_us = self.now_us + patience_us + 1_000_000;
+            self.run_until(end_us, |world| !world.calls.waits(u64::MAX));
+            let failed = self.calls.not_done_since(first);
+            if let Some(failed) = failed
+                && self.oracle.violation.is_none()
+            {
+                let states = self.describe(core);
+                let sentence = format!("round {round} after healing, {failed}: {states}");
+                self.oracle.object("calls are done after healing", sentence);
+            }
+        }
+    }
+
+    fn check_rest(&mut self, core: &[usize], timeout_us: u64) {
+        let terms = |world: &Self| -> Vec<u64> {
+            let life = |at: &usize| world.nodes[*at].life.as_ref();
+            core.iter().map(|at| life(at).map_or(0, |life| life.replica.raft().term().0)).collect()
+        };
+        let before = terms(self);
+        self.run_until(self.now_us + 10 * timeout_us, |_| false);
+        if self.oracle.violation.is_some() {
+            return;
+        }
+        if terms(self) != before {
+            let sentence =
+                format!("terms go on growing after healing: {before:?}, then {:?}", terms(self));
+            return self.oracle.object("no term growth", sentence);
+        }
+        let ids: Vec<NodeId> = core.iter().map(|at| node_id(*at)).collect();
+        let committed = self.oracle.committed();
+        let states = self.describe(core);
+        let behind = core.iter().find(|at| {
+            let life = self.nodes[**at].life.as_ref();
+            life.is_none_or(|life| life.replica.raft().applied().0 != committed)
+        });
+        let leaders = core.iter().filter(|at| {
+            self.nodes[**at].life.as_ref().is_some_and(|life| life.replica.raft().role() == Role::Leader)
+        });
+        if leaders.count() != 1 {
+            self.oracle.object("one leader at rest", states);
+        } else if let Some(behind) = behind {
+            let sentence = format!("node {} has not applied all {committed}: {states}", behind + 1);
+            self.oracle.object("equal states at rest", sentence);
+        } else if !self.oracle.logs_agree(&ids) {
+            self.oracle.object("equal logs at rest", states);
+        }
+        self.check_machines(core);
+    }
+
+    /// Compares the machines themselves, by what they would put into a snapshot.
+    fn check_machines(&mut self, core: &[usize]) {
+        let Some(expected) = super::freeze(self.oracle.reference()) else { return };
+        for at in core {
+            let Some(life) = &mut self.nodes[*at].life else { continue };
+            if life.applier.freeze().is_some_and(|found| found != expected) {
+                let sentence = format!(
+                    "the machine of node {} holds another state than one that applied the same commands",
+                    at + 1
+                );
+                return self.oracle.object("machines agree", sentence);
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Faults: which strikes whom, and what takes it back.
+
+use crate::replica::Input;
+
+use super::disk::{DiskFaults, Rot};
+use super::plan::Fault;
+use super::world::{Death, Event, World};
+
+/// What ends a fault that lasts.
+pub(super) enum Undo {
+    /// These directions are open again.
+    Cuts(Vec<(usize, usize)>),
+    /// The network does this no more.
+    Weather(Fault),
+    /// A disk works again.
+    Disk(usize),
+    /// It is as fast as before.
+    DiskSlow(usize),
+    /// A machine is as fast as before.
+    MachineSlow(usize),
+    /// A clock is right again.
+    Drift(usize),
+}
+
+/// A disk that does nothing for a while is this much slower than usual.
+const STALL: u64 = 2_000;
+
+impl World {
+    /// The next fault strikes.
+    pub(super) fn strike(&mut self) {
+        if !self.is_stormy {
+            return;
+        }
+        let after_us = self.fates.around(self.plan.fault_every_us);
+        self.later(after_us, Event::Fault);
+        let kinds: Vec<Fault> = self.plan.faults.iter().copied().collect();
+        let fault = self.fates.pick(&kinds);
+        let nodes = self.nodes.len() as u64;
+        let at = usize::try_from(self.fates.below(nodes)).unwrap_or_default();
+        let lasts_us = self.fates.around(self.plan.fault_lasts_us);
+        self.fault_number += 1;
+        let number = self.fault_number;
+        let skipped = self.plan.skipped.contains(&number);
+        if !skipped && self.inflict(fault, at, lasts_us) {
+            *self.faults.entry(fault).or_default() += 1;
+            self.tell(|| format!("fault {number}: {} at {} for {lasts_us} us", fault.name(), at + 1));
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault, at: usize, lasts_us: u64) -> bool {
+        match fault {
+            Fault::Kill => self.end(at, Death::Killed),
+            Fault::PowerCut => self.end(at, Death::PowerCut),
+            Fault::Blackout => {
+                let running: Vec<usize> = (0..self.nodes.len()).collect();
+                running.into_iter().fold(false, |any, at| self.end(at, Death::PowerCut) || any)
+            }
+            Fault::Midway => {
+                let left = self.fates.below(12);
+                let Some(life) = &mut self.nodes[at].life else { return false };
+                life.outputs_left = Some(left);
+                true
+            }
+            Fault::CrashLoop => {
+                self.nodes[at].dies_while_recovering =
+                    u32::try_from(1 + self.fates.below(4)).unwrap_or(1);
+                let death = self.draw_death(at);
+                self.end(at, death);
+                true
+            }
+            Fault::Restart => self.stop(at),
+            Fault::Pause => {
+                let until_us = self.now_us + lasts_us;
+                self.nodes[at].paused_until_us = until_us;
+                self.later(lasts_us, Event::Resume { at });
+                true
+            }
+            Fault::Isolate
+            | Fault::Split
+            | Fault::OneWay
+            | Fault::Bridge
+            | Fault::Chain
+            | Fault::Ring => self.cut(fault, at, lasts_us),
+            Fault::Clog => {
+                let until_us = self.now_us + lasts_us;
+                for peer in 0..self.nodes.len() {
+                    if peer != at && self.fates.percent(50) {
+                        self.net.to(at, peer).clogged_until_us = until_us;
+                    }
+                }
+                true
+            }
+            Fault::Reset | Fault::HalfOpen => self.break_some(fault, at),
+            Fault::Loss | Fault::Double | Fault::Reorder | Fault::Flip => {
+                let ppm = self.fates.pick(&[10_000, 100_000, 400_000]);
+                self.weather(fault, ppm);
+                self.later(lasts_us, Event::Undo { undo: Undo::Weather(fault) });
+                true
+            }
+            Fault::WriteError | Fault::SyncError | Fault::OtherError | Fault::DiskFull => {
+                self.spoil(fault, at);
+                self.later(lasts_us, Event::Undo { undo: Undo::Disk(at) });
+                true
+            }
+            Fault::SlowDisk | Fault::StalledDisk => {
+                self.nodes[at].disk_slow = if fault == Fault::SlowDisk { 30 } else { STALL };
+                self.later(lasts_us, Event::Undo { undo: Undo::DiskSlow(at) });
+                true
+            }
+            Fault::Rot | Fault::DeadSector | Fault::LostDisk => self.damage(fault, at),
+            Fault::SlowMachine => {
+                self.nodes[at].machine_slow = 200;
+                self.later(lasts_us, Event::Undo { undo: Undo::MachineSlow(at) });
+                true
+            }
+            Fault::Drift => {
+                let ppm = self.fates.pick(&[-200_000, -1_000, 300, 100_000, 500_000]);
+                self.drift(at, ppm);
+                self.later(lasts_us, Event::Undo { undo: Undo::Drift(at) });
+                true
+            }
+            Fault::ClockStep => {
+                let us = self.fates.pick(&[-3_600_000_000, -1_000_000, 1_000_000, 86_400_000_000]);
+                self.nodes[at].clock.step_wall(us);
+                true
+            }
+            Fault::Unrest => {
+                let input =
+                    if self.fates.percent(70) { Input::Campaign } else { Input::ForgetLeader };
+                self.step(at, input);
+                true
+            }
+        }
+    }
+
+    /// Takes a lasting fault back.
+    pub(super) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Cuts(cuts) => {
+                for (from, to) in cuts {
+                    let direction = self.net.to(from, to);
+                    direction.cuts = direction.cuts.saturating_sub(1);
+                }
+            }
+            Undo::Weather(fault) => self.weather(fault, 0),
+            Undo::Disk(at) => {
+                self.nodes[at].faults = DiskFaults::default();
+                self.nodes[at].disk.set_faults(DiskFaults::default());
+            }
+            Undo::DiskSlow(at) => self.nodes[at].disk_slow = 1,
+            Undo::MachineSlow(at) => self.nodes[at].machine_slow = 1,
+            Undo::Drift(at) => self.drift(at, 0),
+        }
+    }
+
+    fn end(&mut self, at: usize, death: Death) -> bool {
+        let lives = self.nodes[at].life.is_some();
+        self.die(at, death);
+        lives
+    }
+
+    /// A clean stop: callers are answered, what is queued is written, the log is sealed.
+    fn stop(&mut self, at: usize) -> bool {
+        use crate::storage::Storage;
+        if !self.is_running(at) {
+            return false;
+        }
+        self.step(at, Input::Shutdown);
+        if let Some(life) = &mut self.nodes[at].life {
+            if let Some(batch) = life.writing.take() {
+                life.submit(batch);
+            }
+            let rest: Vec<_> = life.queue.drain(..).collect();
+            if !rest.is_empty() {
+                life.submit(rest);
+            }
+            // What it says of its success is nobody's business any more.
+            let _ = life.storage.close();
+        }
+        self.die(at, Death::Killed);
+        true
+    }
+
+    fn cut(&mut self, fault: Fault, at: usize, lasts_us: u64) -> bool {
+        let nodes = self.nodes.len();
+        let pairs = |sees: &dyn Fn(usize, usize) -> bool| -> Vec<(usize, usize)> {
+            let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+            all.filter(|(a, b)| a != b && !sees(*a, *b)).collect()
+        };
+        let side = self.fates.below(1 << nodes);
+        let group = |node: usize| side >> node & 1;
+        let turn = usize::try_from(self.fates.below(nodes as u64)).unwrap_or_default();
+        let seat = |node: usize| (node + turn) % nodes;
+        let cuts = match fault {
+            Fault::Isolate => pairs(&|a, b| a != at && b != at),
+            Fault::OneWay => {
+                let outward = self.fates.percent(50);
+                pairs(&|a, b| if outward { a != at || group(b) == 0 } else { b != at || group(a) == 0 })
+            }
+            Fault::Bridge => pairs(&|a, b| a == at || b == at || group(a) == group(b)),
+            Fault::Chain => pairs(&|a, b| seat(a).abs_diff(seat(b)) == 1),
+            Fault::Ring => {
+                pairs(&|a, b| [1, nodes - 1].contains(&seat(a).abs_diff(seat(b))))
+            }
+            _ => pairs(&|a, b| group(a) == group(b)),
+        };
+        if cuts.is_empty() {
+            return false;
+        }
+        for (from, to) in &cuts {
+            self.net.to(*from, *to).cuts += 1;
+        }
+        self.later(lasts_us, Event::Undo { undo: Undo::Cuts(cuts) });
+        true
+    }
+
+    fn break_some(&mut self, fault: Fault, at: usize) -> bool {
+        let mut any = false;
+        for peer in 0..self.nodes.len() {
+            if peer == at || self.net.get(at, peer).connection.is_none() || self.fates.percent(50) {
+                continue;
+            }
+            any = true;
+            if fault == Fault::HalfOpen {
+                self.mark(super::Marker::HalfOpen);
+                self.link_down(at, peer, "connection reset");
+            } else {
+                self.break_link(peer, at, "connection reset");
+            }
+        }
+        any
+    }
+
+    fn weather(&mut self, fault: Fault, ppm: u32) {
+        let weather = &mut self.net.weather;
+        let what = match fault {
+            Fault::Loss => &mut weather.loss_ppm,
+            Fault::Double => &mut weather.double_ppm,
+            Fault::Reorder => &mut weather.reorder_ppm,
+            _ => &mut weather.flip_ppm,
+        };
+        *what = ppm;
+    }
+
+    fn spoil(&mut self, fault: Fault, at: usize) {
+        let ppm = self.fates.pick(&[20_000, 200_000, 1_000_000]);
+        let node = &mut self.nodes[at];
+        let faults = &mut node.faults;
+        match fault {
+            Fault::WriteError => {
+                faults.write_error_ppm = ppm;
+                faults.short_write_ppm = ppm / 2;
+            }
+            Fault::SyncError => {
+                faults.sync_error_ppm = ppm;
+                faults.dir_sync_error_ppm = ppm;
+            }
+            Fault::OtherError => {
+                faults.read_error_ppm = ppm / 10;
+                faults.other_error_ppm = ppm;
+            }
+            _ => {
+                let room = self.fates.below(3) * 20_000;
+                faults.capacity_bytes = Some(node.disk.used_bytes() + room);
+            }
+        }
+        node.disk.set_faults(faults.clone());
+    }
+
+    /// Stored content goes bad: on so many disks of a cluster as it can lose, and only where the log has
+    /// a mark beyond it, since nobody can tell a damaged last write from one that was never finished.
+    fn damage(&mut self, fault: Fault, at: usize) -> bool {
+        let kinds = [("wal-", 6), ("vote", 1), ("superblock", 1)];
+        let draw = self.fates.below(8);
+        let flavour = self.fates.below(3);
+        let leaves_it = self.fates.percent(50);
+        let damaged = self.nodes.iter().filter(|node| node.is_damaged).count() as u64;
+        if self.nodes[at].is_gone
+            || (!self.nodes[at].is_damaged && damaged >= self.plan.damaged_max)
+        {
+            return false;
+        }
+        let id = self.nodes[at].id;
+        if fault == Fault::LostDisk {
+            if !self.is_known_everywhere(at) {
+                return false;
+            }
+            self.die(at, Death::PowerCut);
+            self.nodes[at].is_damaged = true;
+            self.oracle.on_damaged(id);
+            if leaves_it {
+                self.nodes[at].is_gone = true;
+            } else {
+                self.replace_disk(at);
+            }
+            return true;
+        }
+        if !self.nodes[at].life.as_ref().is_some_and(|life| life.is_sealed) {
+            return false;
+        }
+        let rot = match (fault, flavour) {
+            (Fault::DeadSector, _) => Rot::LatentError,
+            (_, 0) => Rot::ZeroSector,
+            (_, 1) => Rot::GarbleSector,
+            (_, _) => Rot::FlipBit,
+        };
+        let mut left = draw;
+        let prefix = kinds.iter().find(|(_, share)| {
+            let here = left < *share;
+            left = left.saturating_sub(*share);
+            here
+        });
+        let prefix = prefix.map_or("wal-", |(prefix, _)| prefix);
+        let Some(what) = self.nodes[at].disk.rot(rot, prefix) else { return false };
+        self.tell(|| format!("{}: {what}", at + 1));
+        self.nodes[at].is_damaged = true;
+        self.oracle.on_damaged(id);
+        true
+    }
+
+    /// Whether every other node would refuse this one with another disk: a committed membership names it,
+    /// and all of them hold it.
+    fn is_known_everywhere(&self, at: usize) -> bool {
+        let id = self.nodes[at].id;
+        let knows = |other: usize| {
+            let Some(life) = &self.nodes[other].life else { return false };
+            let raft = life.replica.raft();
+            let known = raft.membership().members.get(&id).and_then(|member| member.disk_id);
+            let last = raft.last().index;
+            known.is_some() && raft.commit() == last && raft.durable() == last
+        };
+        (0..self.nodes.len()).filter(|other| *other != at).all(knows)
+    }
+
+    fn drift(&mut self, at: usize, ppm: i64) {
+        let now_us = self.now_us;
+        self.nodes[at].clock.drift(now_us, ppm);
+        // Its deadline comes at another true time now.
+        if let Some(life) = &mut self.nodes[at].life {
+            life.tick_at_us = 0;
+            let life = life.number;
+            self.later(0, Event::Tick { at, life });
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One node: the real replica, the real write-ahead log on a simulated disk, the user's machine, and lanes
+//! that take their time.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::node::lanes::Applier;
+use crate::raft;
+use crate::replica::{Config, Input, Replica};
+use crate::storage::wal::{Expect, Wal, WalOptions};
+use crate::storage::{Completion, LogReader, Storage, StorageError, WriteBatch};
+use crate::types::{Boot, ClusterId, DiskId, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp};
+
+use super::choice::Chooser;
+use super::clock::Clock;
+use super::disk::{DiskFaults, SimDisk};
+use super::plan::Plan;
+
+pub(super) const CLUSTER: ClusterId = ClusterId(0x5eed);
+const DIRECTORY: &str = "/raftz";
+
+/// Where a node's directory is, on its own disk.
+pub(super) fn directory() -> PathBuf {
+    Path::new(DIRECTORY).to_path_buf()
+}
+
+/// A range that a machine is to apply.
+pub(super) struct Range {
+    pub(super) first: Index,
+    pub(super) last: Index,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// Entries that a peer needs and that are no longer in memory.
+#[derive(Clone, Copy)]
+pub(super) struct ReadJob {
+    pub(super) request: u64,
+    pub(super) first: Index,
+    pub(super) last: Index,
+    pub(super) bytes_max: u64,
+}
+
+/// What became of submissions.
+pub(super) type Fates = Arc<Mutex<Vec<(Vec<(GroupId, OpId)>, Result<(), StorageError>)>>>;
+
+/// A node between its start and its end.
+pub(super) struct Life {
+    /// Counts the lives of all nodes: events of an earlier one are void.
+    pub(super) number: u64,
+    pub(super) boot: Boot,
+    pub(super) disk_id: DiskId,
+    pub(super) founders_hash: u64,
+    pub(super) replica: Replica,
+    pub(super) storage: Wal,
+    pub(super) reader: Arc<dyn LogReader>,
+    pub(super) applier: Applier,
+    /// Writes that wait for the log lane.
+    pub(super) queue: VecDeque<(GroupId, WriteOp)>,
+    /// What the log lane is writing.
+    pub(super) writing: Option<WriteBatch>,
+    pub(super) fates: Fates,
+    /// Counts submissions, so that a seal comes only when none followed.
+    pub(super) submissions: u64,
+    /// Whether everything durable is covered by a watermark, so that damage to it is always found.
+    pub(super) is_sealed: bool,
+    pub(super) lacks_room: bool,
+    pub(super) applying: Option<Range>,
+    /// The true time for which a tick is scheduled.
+    pub(super) tick_at_us: u64,
+    pub(super) halted: Option<FaultReason>,
+    /// Outputs that may still happen before the process dies.
+    pub(super) outputs_left: Option<u64>,
+    /// Inputs that follow the step that is under way.
+    pub(super) unsent: Vec<Input>,
+}
+
+impl Life {
+    /// Hands a submission to the store; its fate appears among the fates.
+    pub(super) fn submit(&mut self, batch: WriteBatch) {
+        let marks = crate::node::lanes::rules::marks(&batch);
+        let fates = self.fates.clone();
+        let done = Completion::new(move |result| fates.lock().push((marks, result)));
+        self.storage.submit(batch, done);
+    }
+}
+
+/// One machine of the cluster, running or not.
+pub(super) struct SimNode {
+    pub(super) id: NodeId,
+    pub(super) disk: SimDisk,
+    pub(super) clock: Clock,
+    pub(super) life: Option<Life>,
+    pub(super) chooser: Chooser,
+    /// Faults of its disk have damaged what was durable.
+    pub(super) is_damaged: bool,
+    /// How many operations its disk had failed at its last good start.
+    pub(super) errors_seen: u64,
+    /// It can never be started again.
+    pub(super) is_gone: bool,
+    /// Its directory was replaced by a new one.
+    pub(super) is_replaced: bool,
+    /// It stands still until then.
+    pub(super) paused_until_us: u64,
+    /// What may go wrong on its disk at the moment.
+    pub(super) faults: DiskFaults,
+    /// How much slower than usual its disk and its machine are.
+    pub(super) disk_slow: u64,
+    pub(super) machine_slow: u64,
+    pub(super) dies_while_recovering: u32,
+    pub(super) starts: u64,
+}
+
+impl SimNode {
+    /// Operations that its disk has failed, on purpose or because it is full.
+    pub(super) fn disk_errors(&self) -> u64 {
+        let c = self.disk.counts();
+        let failed = c.write_errors + c.short_writes + c.sync_errors + c.dir_sync_errors;
+        failed + c.read_errors + c.other_errors + c.no_space + c.latent_errors
+    }
+}
+
+/// How a node's replica is configured.
+pub(super) fn replica_config(plan: &Plan, id: NodeId, disk_id: DiskId) -> Config {
+    let raft = raft::Config {
+        election_timeout_min_us: plan.election_us.0,
+        election_timeout_max_us: plan.election_us.1,
+        heartbeat_interval_us: plan.heartbeat_us,
+        append_bytes_max: plan.append_bytes,
+        window_messages: usize::try_from(plan.window_messages).unwrap_or(usize::MAX),
+        window_bytes: plan.window_bytes,
+        uncommitted_bytes_max: plan.backlog_bytes,
+        unapplied_bytes_max: plan.backlog_bytes,
+        cache_bytes_max: plan.cache_bytes,
+        apply_bytes_max: plan.apply_bytes,
+        ..raft::Config::new(id, disk_id)
+    };
+    Config { raft, held_bytes_max: plan.held_bytes }
+}
+
+/// How a node keeps its log.
+pub(super) const fn wal_options(plan: &Plan) -> WalOptions {
+    WalOptions { segment_bytes: plan.segment_bytes, reserve_bytes: plan.segment_bytes * 2 }
+}
+
+/// Opens a node's directory.
+pub(super) fn open(
+    disk: &SimDisk,
+    id: NodeId,
+    plan: &Plan,
+) -> Result<(Wal, crate::types::Recovered), StorageError> {
+    let expect = Expect { cluster: CLUSTER, node: id };
+    Wal::open(Arc::new(disk.for_this_life()), &directory(), expect, wal_options(plan))
+}
+
+/// All entries of an opened log.
+pub(super) fn read_all(reader: &dyn LogReader, last: Index) -> Result<Vec<Entry>, StorageError> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut next = Index(1);
+    while next <= last {
+        entries.extend(reader.read(GroupId::FIRST, next, last, 1 << 20)?);
+        next = entries.last().map_or(last, |entry| entry.index).next();
+    }
+    Ok(entries)
+}

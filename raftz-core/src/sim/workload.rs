@@ -1,0 +1,43 @@
+//! Commands for the key-value store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::machine::KvCommand;
+
+use super::choice::Chooser;
+use super::plan::Plan;
+use super::Workload;
+
+/// Sets, deletes, swaps and increments of a few keys; each value that is set is another.
+pub fn key_value(plan: &Plan) -> Workload {
+    let (keys, value_bytes) = (plan.keys, plan.value_bytes);
+    Arc::new(move |chooser| command(chooser, keys, value_bytes).encode().to_vec())
+}
+
+fn command(chooser: &mut Chooser, keys: u64, value_bytes: u64) -> KvCommand {
+    let number = chooser.below(keys);
+    match chooser.below(10) {
+        0 => KvCommand::Delete { key: Bytes::from(format!("k{number}")) },
+        1..4 => KvCommand::Increment {
+            key: Bytes::from(format!("n{number}")),
+            by: i64::try_from(chooser.below(1 << 40)).unwrap_or_default() - (1 << 39),
+        },
+        4 => KvCommand::CompareAndSet {
+            key: Bytes::from(format!("k{number}")),
+            expected: None,
+            value: Some(value(chooser, value_bytes)),
+        },
+        _ => KvCommand::Set {
+            key: Bytes::from(format!("k{number}")),
+            value: value(chooser, value_bytes),
+        },
+    }
+}
+
+fn value(chooser: &mut Chooser, value_bytes: u64) -> Bytes {
+    let name = format!("{:016x}", chooser.number());
+    let length = usize::try_from(chooser.below(value_bytes)).unwrap_or_default();
+    Bytes::from(format!("{name:_<length$}"))
+}
