@@ -80,7 +80,15 @@ impl Calls {
         let token = self.calls.len() as u64 + 1;
         let floor = self.floor;
         let end = None;
-        self.calls.push(Call { client, node, payload, invoked_us: now_us, floor, deadline_us, end });
+        self.calls.push(Call {
+            client,
+            node,
+            payload,
+            invoked_us: now_us,
+            floor,
+            deadline_us,
+            end,
+        });
         self.waiting.entry(node).or_default().insert((deadline_us, token));
         *self.open.entry(client).or_default() += 1;
         Token(token)
@@ -114,9 +122,11 @@ impl Calls {
         oracle: &mut Oracle,
     ) {
         let at = usize::try_from(token.0.wrapping_sub(1)).unwrap_or(usize::MAX);
-        let Some(call) = self.calls.get_mut(at).filter(|call| call.node == id && call.end.is_none())
+        let Some(call) =
+            self.calls.get_mut(at).filter(|call| call.node == id && call.end.is_none())
         else {
-            let sentence = format!("node {id} answers call {} twice, or one of another node", token.0);
+            let sentence =
+                format!("node {id} answers call {} twice, or one of another node", token.0);
             return oracle.object("calls end once", sentence);
         };
         let end = match outcome {
@@ -149,13 +159,16 @@ impl Calls {
             Some((term, _, _, _)) if term != done.term => {
                 Some(format!("of term {}, which was committed in term {term}", done.term))
             }
-            Some((_, other, _, _)) if other != payload => Some("which holds another command".to_owned()),
+            Some((_, other, _, _)) if other != payload => {
+                Some("which holds another command".to_owned())
+            }
             Some((_, _, reply, _)) if reply != Some(mix::of_reply(&done.reply)) => {
                 Some(format!("with the reply {:?}, which is another command's", done.reply))
             }
-            Some(_) if index <= call.floor => {
-                Some(format!("although entry {} had been told as done before it was asked", call.floor))
-            }
+            Some(_) if index <= call.floor => Some(format!(
+                "although entry {} had been told as done before it was asked",
+                call.floor
+            )),
             Some((_, _, _, at_us)) if at_us < call.invoked_us => {
                 Some("which was committed before it was asked".to_owned())
             }

@@ -21,12 +21,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) const fn new() -> Self {
-        Self {
-            drift_ppm: 0,
-            since_true_us: 0,
-            since_boot_us: BOOT_START_US,
-            wall_offset_us: 0,
-        }
+        Self { drift_ppm: 0, since_true_us: 0, since_boot_us: BOOT_START_US, wall_offset_us: 0 }
     }
 
     /// What it shows.

@@ -5,21 +5,25 @@
 //! within ten election timeouts, new calls must be done, logs and machines must be equal, and no term
 //! may follow.
 
-use crate::types::{NodeId, Role};
+use crate::raft::Raft;
+use crate::types::NodeId;
 
 use super::disk::DiskFaults;
 use super::network::Weather;
-use super::world::{DEAD_AFTER_US, Event, World, node_id};
+use super::world::{DEAD_AFTER_US, Event, World, node_id, place};
 
 /// Calls that each node of the core must get done.
 const FRESH_CALLS: u64 = 5;
+/// How long they may take: old calls may fill queues for a while.
+const PATIENCE_US: u64 = 30_000_000;
 
 impl World {
     /// Heals the cluster and sees whether it recovers. `false` if it was beyond help, by the plan.
     pub(super) fn recover(&mut self) -> bool {
         let Some(core) = self.choose_core() else {
             if !self.plan.is_beyond_survival() {
-                let sentence = "fewer sound nodes than a majority, though faults spared one".to_owned();
+                let sentence =
+                    "fewer sound nodes than a majority, though faults spared one".to_owned();
                 self.oracle.object("atlas", sentence);
             }
             return false;
@@ -40,8 +44,9 @@ impl World {
 
     fn choose_core(&mut self) -> Option<Vec<usize>> {
         let voters = usize::try_from(self.plan.voters).unwrap_or_default();
-        let mut sound: Vec<usize> =
-            (0..voters).filter(|at| !self.nodes[*at].is_gone && !self.nodes[*at].is_damaged).collect();
+        let mut sound: Vec<usize> = (0..voters)
+            .filter(|at| !self.nodes[*at].is_gone && !self.nodes[*at].is_damaged)
+            .collect();
         let majority = voters / 2 + 1;
         if sound.len() < majority {
             return None;
@@ -58,8 +63,14 @@ impl World {
     fn heal(&mut self, core: &[usize]) {
         self.is_stormy = false;
         self.net.weather = Weather::default();
+        self.net.bound = self.net.bound.max(1024);
         let nodes = self.nodes.len();
-        self.tell(|| format!("only {:?} must work from now on", core.iter().map(|at| at + 1).collect::<Vec<_>>()));
+        self.tell(|| {
+            format!(
+                "only {:?} must work from now on",
+                core.iter().map(|at| at + 1).collect::<Vec<_>>()
+            )
+        });
         for from in 0..nodes {
             for to in 0..nodes {
                 self.net.to(from, to).cuts = 0;
@@ -78,11 +89,7 @@ impl World {
                 life.outputs_left = None;
             }
             node.clock.drift(self.now_us, 0);
-            if let Some(life) = &mut node.life {
-                life.tick_at_us = 0;
-                let life = life.number;
-                self.later(0, Event::Tick { at, life });
-            }
+            self.reschedule_tick(at);
             self.later(0, Event::Resume { at });
             self.later(1, Event::Start { at });
             if !core.contains(&at) {
@@ -109,14 +116,18 @@ impl World {
         }
     }
 
-    /// A node of the core that leads and has committed an entry of its term.
+    /// The leader whom all of the core follow, once it has committed an entry of its term. It may be a node
+    /// outside of the core, if that works well enough.
     fn ready_leader(&self, core: &[usize]) -> Option<usize> {
-        let ready = |at: &usize| {
-            let life = self.nodes[*at].life.as_ref().filter(|life| life.halted.is_none());
-            life.is_some_and(|life| life.replica.raft().is_ready())
-        };
-        let all_run = core.iter().all(|at| self.is_running(*at));
-        core.iter().copied().find(ready).filter(|_| all_run)
+        let leader = self.raft(*core.first()?)?.leader()?;
+        let agree = |at: &usize| self.raft(*at).and_then(Raft::leader) == Some(leader);
+        let ready = self.raft(place(leader)).is_some_and(Raft::is_ready);
+        (ready && core.iter().all(agree)).then_some(place(leader))
+    }
+
+    fn raft(&self, at: usize) -> Option<&Raft> {
+        let life = self.nodes[at].life.as_ref().filter(|life| life.halted.is_none());
+        life.map(|life| life.replica.raft())
     }
 
     fn describe(&self, core: &[usize]) -> String {
@@ -136,8 +147,7 @@ impl World {
         if self.oracle.violation.is_some() {
             return;
         }
-        // Old calls may fill queues for a while.
-        let patience_us = 10_000_000;
+        let patience_us = PATIENCE_US;
         let first = self.calls.count();
         for round in 0..FRESH_CALLS {
             for at in core {
@@ -151,7 +161,7 @@ impl World {
             {
                 let states = self.describe(core);
                 let sentence = format!("round {round} after healing, {failed}: {states}");
-                self.oracle.object("calls are done after healing", sentence);
+                return self.oracle.object("calls are done after healing", sentence);
             }
         }
     }
@@ -161,6 +171,11 @@ impl World {
             let life = |at: &usize| world.nodes[*at].life.as_ref();
             core.iter().map(|at| life(at).map_or(0, |life| life.replica.raft().term().0)).collect()
         };
+        // A node that has to apply its whole log anew may take a while.
+        self.run_until(self.now_us + PATIENCE_US, |world| {
+            let committed = world.oracle.committed();
+            core.iter().all(|at| world.raft(*at).is_some_and(|raft| raft.applied().0 == committed))
+        });
         let before = terms(self);
         self.run_until(self.now_us + 10 * timeout_us, |_| false);
         if self.oracle.violation.is_some() {
@@ -178,10 +193,7 @@ impl World {
             let life = self.nodes[**at].life.as_ref();
             life.is_none_or(|life| life.replica.raft().applied().0 != committed)
         });
-        let leaders = core.iter().filter(|at| {
-            self.nodes[**at].life.as_ref().is_some_and(|life| life.replica.raft().role() == Role::Leader)
-        });
-        if leaders.count() != 1 {
+        if self.ready_leader(core).is_none() {
             self.oracle.object("one leader at rest", states);
         } else if let Some(behind) = behind {
             let sentence = format!("node {} has not applied all {committed}: {states}", behind + 1);

@@ -43,7 +43,9 @@ impl World {
         let skipped = self.plan.skipped.contains(&number);
         if !skipped && self.inflict(fault, at, lasts_us) {
             *self.faults.entry(fault).or_default() += 1;
-            self.tell(|| format!("fault {number}: {} at {} for {lasts_us} us", fault.name(), at + 1));
+            self.tell(|| {
+                format!("fault {number}: {} at {} for {lasts_us} us", fault.name(), at + 1)
+            });
         }
     }
 
@@ -195,13 +197,13 @@ impl World {
             Fault::Isolate => pairs(&|a, b| a != at && b != at),
             Fault::OneWay => {
                 let outward = self.fates.percent(50);
-                pairs(&|a, b| if outward { a != at || group(b) == 0 } else { b != at || group(a) == 0 })
+                pairs(&|a, b| {
+                    if outward { a != at || group(b) == 0 } else { b != at || group(a) == 0 }
+                })
             }
             Fault::Bridge => pairs(&|a, b| a == at || b == at || group(a) == group(b)),
             Fault::Chain => pairs(&|a, b| seat(a).abs_diff(seat(b)) == 1),
-            Fault::Ring => {
-                pairs(&|a, b| [1, nodes - 1].contains(&seat(a).abs_diff(seat(b))))
-            }
+            Fault::Ring => pairs(&|a, b| [1, nodes - 1].contains(&seat(a).abs_diff(seat(b)))),
             _ => pairs(&|a, b| group(a) == group(b)),
         };
         if cuts.is_empty() {
@@ -336,10 +338,6 @@ impl World {
         let now_us = self.now_us;
         self.nodes[at].clock.drift(now_us, ppm);
         // Its deadline comes at another true time now.
-        if let Some(life) = &mut self.nodes[at].life {
-            life.tick_at_us = 0;
-            let life = life.number;
-            self.later(0, Event::Tick { at, life });
-        }
+        self.reschedule_tick(at);
     }
 }

@@ -51,6 +51,9 @@ pub(super) struct Network {
     next_connection: u64,
     /// Whether a bit has ever been flipped: until then every frame must decode.
     pub(super) has_flipped: bool,
+    /// Whether messages have ever come in another order or number than they were sent in, as they never do on
+    /// one connection: until then everything that nodes say must make sense to each other.
+    pub(super) has_mixed: bool,
 }
 
 /// What becomes of something that is sent.
@@ -82,6 +85,7 @@ impl Network {
             bound: plan.link_bound,
             next_connection: 1,
             has_flipped: false,
+            has_mixed: false,
         }
     }
 
@@ -96,6 +100,12 @@ impl Network {
     /// Whether anything sent now from one to the other gets there.
     pub(super) fn is_open(&self, from: usize, to: usize) -> bool {
         self.get(from, to).cuts == 0
+    }
+
+    /// Something that was on its way is there, or lost at the door.
+    pub(super) fn arrived(&mut self, from: usize, to: usize) {
+        let direction = self.to(from, to);
+        direction.in_flight = direction.in_flight.saturating_sub(1);
     }
 
     /// A new connection, known to both sides.
@@ -132,6 +142,7 @@ impl Network {
                 direction.in_order(arrival)
             }
         });
+        self.has_mixed |= reorders || doubles;
         Passage::Arrives(arrival, again)
     }
 

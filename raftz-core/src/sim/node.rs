@@ -12,7 +12,9 @@ use crate::raft;
 use crate::replica::{Config, Input, Replica};
 use crate::storage::wal::{Expect, Wal, WalOptions};
 use crate::storage::{Completion, LogReader, Storage, StorageError, WriteBatch};
-use crate::types::{Boot, ClusterId, DiskId, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp};
+use crate::types::{
+    Boot, ClusterId, DiskId, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp,
+};
 
 use super::choice::Chooser;
 use super::clock::Clock;
@@ -69,7 +71,9 @@ pub(super) struct Life {
     pub(super) lacks_room: bool,
     pub(super) applying: Option<Range>,
     /// The true time for which a tick is scheduled.
-    pub(super) tick_at_us: u64,
+    pub(super) tick_at_us: Option<u64>,
+    /// Counts scheduled ticks: only the latest is not void.
+    pub(super) ticks: u64,
     pub(super) halted: Option<FaultReason>,
     /// Outputs that may still happen before the process dies.
     pub(super) outputs_left: Option<u64>,

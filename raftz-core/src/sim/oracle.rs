@@ -171,8 +171,7 @@ impl Oracle {
 
     /// The slot of `entry` behind `chain`, which must be the only one of its identity.
     fn slot(&mut self, id: NodeId, chain: u64, entry: &Entry) -> Slot {
-        let slot =
-            Slot { term: entry.term, chain: Mix(chain).and(mix::of_entry(entry)).0 };
+        let slot = Slot { term: entry.term, chain: Mix(chain).and(mix::of_entry(entry)).0 };
         let at = position(entry.index);
         if at >= self.known.len() {
             self.known.resize_with(at + 1, Vec::new);
@@ -210,7 +209,8 @@ impl Oracle {
             });
             if let Some(at) = lost {
                 let index = at + 1;
-                let sentence = format!("node {id} of term {term} truncates the committed entry {index}");
+                let sentence =
+                    format!("node {id} of term {term} truncates the committed entry {index}");
                 self.object("leader completeness", sentence);
             }
         }
@@ -289,14 +289,17 @@ impl Oracle {
         }
         let shadow = self.shadow(id);
         let (known, found) = (shadow.hard_state, recovered.hard_state);
-        let forgot_vote = found.term == known.term && known.vote.is_some() && found.vote != known.vote;
+        let forgot_vote =
+            found.term == known.term && known.vote.is_some() && found.vote != known.vote;
         let forgot = found.term < known.term || forgot_vote;
         // A truncation that was not confirmed may have happened all the same.
-        let cut = shadow.issued.iter().filter_map(|issued| issued.truncate_from).map(position).min();
+        let cut =
+            shadow.issued.iter().filter_map(|issued| issued.truncate_from).map(position).min();
         let sure = shadow.durable.len().min(cut.unwrap_or(usize::MAX));
         let lost = (0..sure).find(|at| log.get(*at) != shadow.durable.get(*at));
         let excused = |at: usize| {
-            was_damaged && recovered.damage.is_some_and(|damage| at >= position(damage.first_faulty))
+            was_damaged
+                && recovered.damage.is_some_and(|damage| at >= position(damage.first_faulty))
         };
         let lost = lost.filter(|at| !excused(*at));
         let durable = shadow.durable.len();
@@ -396,7 +399,10 @@ impl Oracle {
             shadow.leads = Some(term);
         }
         let (written, durable) = (shadow.last(), shadow.durable.len());
-        if !raft.is_damaged() && !shadow.had.is_empty() && written.index.0 >= shadow.had.len() as u64 {
+        if !raft.is_damaged()
+            && !shadow.had.is_empty()
+            && written.index.0 >= shadow.had.len() as u64
+        {
             shadow.had.clear();
         }
         if last != written {
@@ -420,7 +426,9 @@ impl Oracle {
         }
         let of_term = self.shadows[&id].log.get(position(commit)).map(|slot| slot.term);
         if role == Role::Leader && commit > before && of_term != Some(term) {
-            let sentence = format!("leader {id} of term {term} commits entry {commit} of an older term by itself");
+            let sentence = format!(
+                "leader {id} of term {term} commits entry {commit} of an older term by itself"
+            );
             self.object("commit in the own term", sentence);
         }
         for at in position(before.next())..position(commit.next()) {
@@ -441,19 +449,22 @@ impl Oracle {
             // Its own vote is told to nobody where nobody else votes.
             self.on_vote(id, term, id);
         }
-        let votes = self.voters.iter().filter(|v| self.votes.get(&(**v, term)) == Some(&id)).count();
+        let votes =
+            self.voters.iter().filter(|v| self.votes.get(&(**v, term)) == Some(&id)).count();
         if votes < self.majority() {
             let voters = self.voters.len();
-            let sentence =
-                format!("node {id} leads term {term} with the durable votes of {votes} of {voters}");
+            let sentence = format!(
+                "node {id} leads term {term} with the durable votes of {votes} of {voters}"
+            );
             self.object("election safety", sentence);
         }
         let Some(shadow) = self.shadows.get(&id) else { return };
         // What was decided before this term; `seen_in` never decreases.
         let decided = self.committed.partition_point(|decided| decided.seen_in < term);
-        let lacks = (0..decided).rev().take(1).any(|at| {
-            shadow.log.get(at).copied() != Some(self.committed[at].slot)
-        });
+        let lacks = (0..decided)
+            .rev()
+            .take(1)
+            .any(|at| shadow.log.get(at).copied() != Some(self.committed[at].slot));
         if lacks {
             let sentence = format!(
                 "leader {id} of term {term} lacks committed entries up to {decided}; its log ends at {}",
@@ -465,7 +476,8 @@ impl Oracle {
 
     fn on_commit(&mut self, id: NodeId, role: Role, term: Term, at: usize) {
         let index = Index(at as u64 + 1);
-        let Some(slot) = self.shadows.get(&id).and_then(|shadow| shadow.log.get(at)).copied() else {
+        let Some(slot) = self.shadows.get(&id).and_then(|shadow| shadow.log.get(at)).copied()
+        else {
             return;
         };
         if let Some(decided) = self.committed.get(at) {
@@ -478,8 +490,7 @@ impl Oracle {
             }
             return;
         }
-        let holders =
-            self.voters.iter().filter(|v| self.shadows[v].holds(index, slot)).count();
+        let holders = self.voters.iter().filter(|v| self.shadows[v].holds(index, slot)).count();
         if holders < self.majority() {
             let voters = self.voters.len();
             let sentence = format!(

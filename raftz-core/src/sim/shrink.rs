@@ -9,11 +9,8 @@ impl Simulation {
     /// Looks for a shorter plan that violates the same property, in at most `runs` runs. Shortens the time
     /// and leaves faults out, in halves, quarters and so on, as long as the run goes on failing.
     pub fn shrink(&self, plan: &Plan, report: &Report, runs: usize) -> (Plan, Report) {
-        let mut shrinker = Shrinker {
-            simulation: self,
-            best: (plan.clone(), report.clone()),
-            left: runs,
-        };
+        let mut shrinker =
+            Shrinker { simulation: self, best: (plan.clone(), report.clone()), left: runs };
         shrinker.shorten();
         shrinker.leave_faults_out();
         shrinker.shorten();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::machine::KvCommand;
 
+use super::Workload;
 use super::choice::Chooser;
 use super::plan::Plan;
-use super::Workload;
 
 /// Sets, deletes, swaps and increments of a few keys; each value that is set is another.
 pub fn key_value(plan: &Plan) -> Workload {

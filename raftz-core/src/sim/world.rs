@@ -15,8 +15,8 @@ use crate::replica::{Action, Call, Input, Replica};
 use crate::storage::wal::{BootstrapSpec, Wal};
 use crate::storage::{IDLE_SEAL_MS, Space, Storage, StorageError};
 use crate::transport::codec::{self, Decoded};
-use crate::transport::handshake::{Identity, Known, Reject, judge};
 use crate::transport::frame::FrameError;
+use crate::transport::handshake::{Identity, Known, Reject, judge};
 use crate::transport::{InFrame, SendError};
 use crate::types::{
     AppendOutcome, Base, Event as Told, FaultReason, GroupId, Member, Membership, Message, NodeId,
@@ -47,22 +47,68 @@ const EVENTS_MAX: u64 = 20_000_000;
 
 /// Something that happens at a time.
 pub(super) enum Event {
-    Deliver { from: usize, to: usize, connection: u64, message: Message },
-    Chunk { from: usize, to: usize, connection: u64, bytes: Bytes },
+    Deliver {
+        from: usize,
+        to: usize,
+        connection: u64,
+        message: Message,
+    },
+    Chunk {
+        from: usize,
+        to: usize,
+        connection: u64,
+        bytes: Bytes,
+    },
     /// A side learns that its connection is gone.
-    Broken { at: usize, peer: usize, connection: u64 },
-    Care { a: usize, b: usize },
-    Tick { at: usize, life: u64 },
-    Written { at: usize, life: u64 },
-    Idle { at: usize, life: u64, submissions: u64 },
-    Space { at: usize, life: u64 },
-    Read { at: usize, life: u64, job: ReadJob },
-    Applied { at: usize, life: u64 },
-    Start { at: usize },
-    Resume { at: usize },
-    Client { client: u64 },
+    Broken {
+        at: usize,
+        peer: usize,
+        connection: u64,
+    },
+    Care {
+        a: usize,
+        b: usize,
+    },
+    Tick {
+        at: usize,
+        life: u64,
+        number: u64,
+    },
+    Written {
+        at: usize,
+        life: u64,
+    },
+    Idle {
+        at: usize,
+        life: u64,
+        submissions: u64,
+    },
+    Space {
+        at: usize,
+        life: u64,
+    },
+    Read {
+        at: usize,
+        life: u64,
+        job: ReadJob,
+    },
+    Applied {
+        at: usize,
+        life: u64,
+    },
+    Start {
+        at: usize,
+    },
+    Resume {
+        at: usize,
+    },
+    Client {
+        client: u64,
+    },
     Fault,
-    Undo { undo: Undo },
+    Undo {
+        undo: Undo,
+    },
 }
 
 impl Event {
@@ -232,7 +278,8 @@ impl World {
             base: self.base.clone(),
         };
         let options = node::wal_options(&self.plan);
-        if let Err(error) = Wal::bootstrap(&self.nodes[at].disk, &node::directory(), &spec, options) {
+        if let Err(error) = Wal::bootstrap(&self.nodes[at].disk, &node::directory(), &spec, options)
+        {
             let sentence = format!("node {} cannot be founded: {error}", node_id(at));
             self.oracle.object("recovery", sentence);
         }
@@ -329,7 +376,11 @@ impl World {
     }
 
     /// Lets everything happen until `end_us`, or until something is found wrong, or `until` says so.
-    pub(super) fn run_until(&mut self, end_us: u64, mut until: impl FnMut(&mut Self) -> bool) -> bool {
+    pub(super) fn run_until(
+        &mut self,
+        end_us: u64,
+        mut until: impl FnMut(&mut Self) -> bool,
+    ) -> bool {
         loop {
             let due = self.heap.peek().map(|Reverse((time_us, ..))| *time_us);
             if self.oracle.violation.is_some() || until(self) {
@@ -382,7 +433,7 @@ impl World {
                 }
             }
             Event::Care { a, b } => self.care(a, b),
-            Event::Tick { at, life } => self.tick(at, life),
+            Event::Tick { at, life, number } => self.tick(at, life, number),
             Event::Written { at, life } => self.written(at, life),
             Event::Idle { at, life, submissions } => self.idle(at, life, submissions),
             Event::Space { at, life } => {
@@ -424,7 +475,10 @@ impl World {
     // ---- nodes ----
 
     pub(super) fn is_life(&self, at: usize, number: u64) -> bool {
-        self.nodes[at].life.as_ref().is_some_and(|life| life.number == number && life.halted.is_none())
+        self.nodes[at]
+            .life
+            .as_ref()
+            .is_some_and(|life| life.number == number && life.halted.is_none())
     }
 
     pub(super) fn is_running(&self, at: usize) -> bool {
@@ -441,7 +495,8 @@ impl World {
         let mut out = std::mem::take(&mut self.out);
         life.replica.step(now, input, &mut out);
         for action in out.drain(..) {
-            let Some(life) = self.nodes[at].life.as_mut().filter(|life| life.number == number) else {
+            let Some(life) = self.nodes[at].life.as_mut().filter(|life| life.number == number)
+            else {
                 // It has died between two outputs; the rest never happens.
                 break;
             };
@@ -472,7 +527,8 @@ impl World {
         let (term, commit) = (raft.term().0, raft.commit().0);
         self.trace = self.trace.and(term << 40 ^ commit << 8 ^ at as u64);
         if self.calls.overdue(node_id(at), now.boot_us) {
-            let sentence = format!("node {} leaves a call without an answer after its deadline", at + 1);
+            let sentence =
+                format!("node {} leaves a call without an answer after its deadline", at + 1);
             self.oracle.object("calls end once", sentence);
         }
         self.schedule_tick(at);
@@ -481,41 +537,51 @@ impl World {
         }
     }
 
+    /// Schedules a tick for the replica's deadline, unless an earlier one is on its way.
     fn schedule_tick(&mut self, at: usize) {
         let now_us = self.now_us;
         let node = &mut self.nodes[at];
         let Some(life) = &mut node.life else { return };
         let Some(due) = life.replica.next_deadline() else { return };
         let due_us = node.clock.true_us(due).max(now_us);
-        if due_us < life.tick_at_us || life.tick_at_us <= now_us {
-            life.tick_at_us = due_us;
-            let life = life.number;
-            // The operating system wakes nobody exactly on time.
-            let late_us = node.chooser.below(200);
-            self.later(due_us - now_us + late_us, Event::Tick { at, life });
+        if life.tick_at_us.is_some_and(|tick_at_us| tick_at_us <= due_us) {
+            return;
+        }
+        life.tick_at_us = Some(due_us);
+        life.ticks += 1;
+        let (life, number) = (life.number, life.ticks);
+        // The operating system wakes nobody exactly on time.
+        let late_us = node.chooser.below(200);
+        self.later(due_us - now_us + late_us, Event::Tick { at, life, number });
+    }
+
+    /// Schedules the tick anew: its clock has changed.
+    pub(super) fn reschedule_tick(&mut self, at: usize) {
+        if let Some(life) = &mut self.nodes[at].life {
+            life.tick_at_us = None;
+            self.schedule_tick(at);
         }
     }
 
-    fn tick(&mut self, at: usize, life: u64) {
+    fn tick(&mut self, at: usize, life: u64, number: u64) {
         if !self.is_life(at, life) {
             return;
         }
         let now_us = self.now_us;
         let node = &mut self.nodes[at];
-        let Some(life) = &mut node.life else { return };
-        life.tick_at_us = now_us;
+        let Some(life) = node.life.as_mut().filter(|life| life.ticks == number) else { return };
+        life.tick_at_us = None;
         let now = node.clock.now(now_us);
         let due = life.replica.next_deadline();
-        if due.is_some_and(|due| due <= now.boot_us) {
-            self.step(at, Input::Tick);
-            let Some(life) = &mut self.nodes[at].life else { return };
-            let due = life.replica.next_deadline();
-            if life.halted.is_none() && due.is_some_and(|due| due <= now.boot_us) {
-                let sentence = format!("node {} has a deadline that a tick does not move", at + 1);
-                self.oracle.object("deadlines", sentence);
-            }
-        } else {
-            self.schedule_tick(at);
+        if due.is_none_or(|due| due > now.boot_us) {
+            return self.schedule_tick(at);
+        }
+        self.step(at, Input::Tick);
+        let Some(life) = &mut self.nodes[at].life else { return };
+        let due = life.replica.next_deadline();
+        if life.halted.is_none() && due.is_some_and(|due| due <= now.boot_us) {
+            let sentence = format!("node {} has a deadline that a tick does not move", at + 1);
+            self.oracle.object("deadlines", sentence);
         }
     }
 
@@ -604,8 +670,9 @@ impl World {
                 }
             }
             Told::Nonsense { from, what } => {
-                if !self.net.has_flipped {
-                    let sentence = format!("node {} takes what node {from} said for nonsense: {what}", at + 1);
+                if !self.net.has_flipped && !self.net.has_mixed {
+                    let sentence =
+                        format!("node {} takes what node {from} said for nonsense: {what}", at + 1);
                     self.oracle.object("honest nodes make sense", sentence);
                 }
             }
@@ -691,7 +758,11 @@ impl World {
             Death::PowerCut => node.disk.power_cut(),
         }
         node.disk.cut_after(None);
-        self.stashed[at].clear();
+        for event in std::mem::take(&mut self.stashed[at]) {
+            if let Event::Deliver { from, to, .. } | Event::Chunk { from, to, .. } = event {
+                self.net.arrived(from, to);
+            }
+        }
         self.calls.node_died(node_id(at), self.now_us);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
             self.net.to(at, peer).connection = None;
@@ -766,7 +837,8 @@ impl World {
         );
         let damaged = node.is_damaged;
         if !damaged && !(node.is_excused() && !for_good) {
-            let sentence = format!("node {} does not start, and its disk is sound: {error}", at + 1);
+            let sentence =
+                format!("node {} does not start, and its disk is sound: {error}", at + 1);
             self.oracle.object("recovery", sentence);
         } else if damaged && for_good {
             self.nodes[at].is_gone = true;
@@ -814,8 +886,7 @@ impl World {
         let node = &mut self.nodes[at];
         node.errors_seen = node.disk_errors();
         node.starts += 1;
-        let applier =
-            Applier::new(group, (self.machine)(), reader.clone(), self.plan.apply_bytes);
+        let applier = Applier::new(group, (self.machine)(), reader.clone(), self.plan.apply_bytes);
         let config = node::replica_config(&self.plan, id, recovered.identity.disk);
         let now = node.clock.now(self.now_us);
         let seed = node.chooser.number();
@@ -835,7 +906,8 @@ impl World {
             is_sealed: false,
             lacks_room: false,
             applying: None,
-            tick_at_us: 0,
+            tick_at_us: None,
+            ticks: 0,
             halted: None,
             outputs_left: None,
             unsent: Vec::new(),
@@ -1044,8 +1116,7 @@ impl World {
 
     /// Whether what was sent on this connection reaches a process that holds it.
     fn arrives(&mut self, from: usize, to: usize, connection: u64) -> bool {
-        let direction = self.net.to(from, to);
-        direction.in_flight = direction.in_flight.saturating_sub(1);
+        self.net.arrived(from, to);
         if self.net.get(to, from).connection != Some(connection) || !self.is_running(to) {
             self.mark(Marker::StaleMessage);
             return false;
@@ -1164,10 +1235,8 @@ impl World {
     fn connect(&mut self, a: usize, b: usize) {
         for (at, peer) in [(a, b), (b, a)] {
             let (Some(own), Some(other)) = (self.identity(at), self.identity(peer)) else { return };
-            let (own, other) = (
-                own.addressed_to(Some(node_id(peer))),
-                other.addressed_to(Some(node_id(at))),
-            );
+            let (own, other) =
+                (own.addressed_to(Some(node_id(peer))), other.addressed_to(Some(node_id(at))));
             let member = self.nodes[at]
                 .life
                 .as_ref()
@@ -1179,7 +1248,8 @@ impl World {
                 match told.known_disk.filter(|_| told.code == Reject::WRONG_DISK) {
                     Some(known) => self.step(peer, Input::WrongDisk { known }),
                     None => {
-                        let sentence = format!("node {} refuses node {}: {}", at + 1, peer + 1, told.words);
+                        let sentence =
+                            format!("node {} refuses node {}: {}", at + 1, peer + 1, told.words);
                         self.oracle.object("handshake", sentence);
                     }
                 }
@@ -1201,7 +1271,8 @@ impl World {
             return;
         }
         let nodes = self.nodes.len() as u64;
-        let Some(chooser) = self.clients.get_mut(usize::try_from(client).unwrap_or_default()) else {
+        let Some(chooser) = self.clients.get_mut(usize::try_from(client).unwrap_or_default())
+        else {
             return;
         };
         let after_us = chooser.around(self.plan.think_us);
