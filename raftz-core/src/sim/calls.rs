@@ -104,12 +104,9 @@ impl Calls {
         self.calls.len() as u64
     }
 
-    /// Calls from the one numbered `from` on that did not end well.
-    pub(super) fn not_done_since(&self, from: u64) -> Option<String> {
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
-        let calls = self.calls.get(from..).unwrap_or_default();
-        let bad = calls.iter().find(|call| !matches!(&call.end, Some((_, End::Done(_)))))?;
-        Some(format!("a call to node {} ended as {:?}", bad.node, bad.end))
+    /// How the latest call ended.
+    pub(super) fn last_end(&self) -> Option<&End> {
+        self.calls.last()?.end.as_ref().map(|(_, end)| end)
     }
 
     /// A node answers.

@@ -8,12 +8,15 @@
 use crate::raft::Raft;
 use crate::types::NodeId;
 
+use super::calls::End;
 use super::disk::DiskFaults;
 use super::network::Weather;
 use super::world::{DEAD_AFTER_US, Event, World, node_id, place};
 
 /// Calls that each node of the core must get done.
 const FRESH_CALLS: u64 = 5;
+/// Who makes them; there are fewer clients than this in every plan.
+const FRESH_CLIENT: u64 = 1 << 32;
 /// How long they may take: old calls may fill queues for a while.
 const PATIENCE_US: u64 = 30_000_000;
 
@@ -73,8 +76,7 @@ impl World {
         });
         for from in 0..nodes {
             for to in 0..nodes {
-                self.net.to(from, to).cuts = 0;
-                self.net.to(from, to).clogged_until_us = 0;
+                self.net.to(from, to).heal();
             }
         }
         for at in 0..nodes {
@@ -91,6 +93,7 @@ impl World {
             node.clock.drift(self.now_us, 0);
             self.reschedule_tick(at);
             self.later(0, Event::Resume { at });
+            self.finish_lanes(at);
             self.later(1, Event::Start { at });
             if !core.contains(&at) {
                 self.break_for_good(at);
@@ -98,10 +101,25 @@ impl World {
         }
     }
 
+    /// What a disk or a machine was slow with is done now.
+    fn finish_lanes(&mut self, at: usize) {
+        let Some(life) = &self.nodes[at].life else { return };
+        let (life, writes, applies) =
+            (life.number, life.writing.is_some(), life.applying.is_some());
+        if writes {
+            self.later(1, Event::Written { at, life });
+        }
+        if applies {
+            self.later(1, Event::Applied { at, life });
+        }
+        self.later(1, Event::Space { at, life });
+    }
+
     /// What lies outside of the core stays broken, in one way or another.
     fn break_for_good(&mut self, at: usize) {
         let how = self.fates.below(5);
         let nodes = self.nodes.len();
+        self.nodes[at].is_outside = how < 3;
         match how {
             0 => {
                 let death = self.draw_death(at);
@@ -122,6 +140,7 @@ impl World {
         let leader = self.raft(*core.first()?)?.leader()?;
         let agree = |at: &usize| self.raft(*at).and_then(Raft::leader) == Some(leader);
         let ready = self.raft(place(leader)).is_some_and(Raft::is_ready);
+        let ready = ready && !self.nodes[place(leader)].is_outside;
         (ready && core.iter().all(agree)).then_some(place(leader))
     }
 
@@ -143,25 +162,33 @@ impl World {
         states.collect::<Vec<_>>().join("; ")
     }
 
+    /// Each node of the core gets calls done. A refusal says that nothing has happened, so the caller asks
+    /// again; but no call may be left unknown where nothing goes wrong.
     fn check_fresh_calls(&mut self, core: &[usize]) {
-        if self.oracle.violation.is_some() {
-            return;
-        }
-        let patience_us = PATIENCE_US;
-        let first = self.calls.count();
-        for round in 0..FRESH_CALLS {
-            for at in core {
-                self.propose(u64::MAX, *at, 1, patience_us, true);
-            }
-            let end_us = self.now_us + patience_us + 1_000_000;
-            self.run_until(end_us, |world| !world.calls.waits(u64::MAX));
-            let failed = self.calls.not_done_since(first);
-            if let Some(failed) = failed
-                && self.oracle.violation.is_none()
-            {
-                let states = self.describe(core);
-                let sentence = format!("round {round} after healing, {failed}: {states}");
-                return self.oracle.object("calls are done after healing", sentence);
+        let end_us = self.now_us + PATIENCE_US;
+        for at in core {
+            let client = FRESH_CLIENT + *at as u64;
+            for round in 0..FRESH_CALLS {
+                loop {
+                    self.propose(client, *at, 1, PATIENCE_US, true);
+                    self.run_until(end_us + 1, |world| !world.calls.waits(client));
+                    if self.oracle.violation.is_some() {
+                        return;
+                    }
+                    match self.calls.last_end() {
+                        Some(End::Done(_)) => break,
+                        Some(End::Refused) if self.now_us < end_us => {
+                            self.run_until(self.now_us + 100_000, |_| false);
+                        }
+                        end => {
+                            let (node, states) = (at + 1, self.describe(core));
+                            let sentence = format!(
+                                "call {round} to node {node} after healing ended as {end:?}: {states}"
+                            );
+                            return self.oracle.object("calls are done after healing", sentence);
+                        }
+                    }
+                }
             }
         }
     }

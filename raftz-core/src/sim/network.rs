@@ -169,6 +169,13 @@ impl Network {
 }
 
 impl Direction {
+    /// It is open and quick again.
+    pub(super) const fn heal(&mut self) {
+        self.cuts = 0;
+        self.clogged_until_us = 0;
+        self.last_arrival_us = 0;
+    }
+
     fn arrival_us(&mut self, now_us: u64, mean: u64) -> u64 {
         (now_us + 1 + self.chooser.around(mean)).max(self.clogged_until_us)
     }

@@ -106,6 +106,8 @@ pub(super) struct SimNode {
     pub(super) is_gone: bool,
     /// Its directory was replaced by a new one.
     pub(super) is_replaced: bool,
+    /// It is to be dead, deaf or mute for good, once the others have been healed.
+    pub(super) is_outside: bool,
     /// It stands still until then.
     pub(super) paused_until_us: u64,
     /// What may go wrong on its disk at the moment.

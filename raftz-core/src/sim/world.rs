@@ -288,6 +288,8 @@ impl World {
     /// Formats a node's disk anew, as an operator might who replaced it.
     pub(super) fn replace_disk(&mut self, at: usize) {
         self.nodes[at].disk.wipe();
+        self.nodes[at].faults = DiskFaults::default();
+        self.nodes[at].disk.set_faults(DiskFaults::default());
         self.bootstrap(at);
         self.nodes[at].is_replaced = true;
     }
@@ -453,7 +455,12 @@ impl World {
             }
             Event::Client { client } => self.client(client),
             Event::Fault => self.strike(),
-            Event::Undo { undo } => self.undo(undo),
+            Event::Undo { undo } => {
+                // Healing has taken everything back.
+                if self.is_stormy {
+                    self.undo(undo);
+                }
+            }
         }
     }
 
@@ -1344,6 +1351,7 @@ fn new_node(id: NodeId, choices: &Choices) -> SimNode {
         errors_seen: 0,
         is_gone: false,
         is_replaced: false,
+        is_outside: false,
         paused_until_us: 0,
         faults: DiskFaults::default(),
         disk_slow: 1,
