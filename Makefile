@@ -32,7 +32,7 @@ examples: rust ## the three examples, one after the other; each checks what it c
 	done
 
 bench: rust ## how fast it is on this machine
-	$(CARGO) bench --locked -p raftz-core --bench core --bench cluster
+	$(CARGO) bench --locked -p raftz-core --features sim --bench core --bench cluster --bench sim
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run

@@ -32,8 +32,10 @@ impl World {
             return false;
         };
         self.heal(&core);
+        // Half-open connections of the storm come to their ends first.
+        self.run_until(self.now_us + 2 * DEAD_AFTER_US, |_| false);
         let timeout_us = self.plan.election_us.1.max(self.plan.election_us.0 * 3 / 2);
-        let limit_us = 10 * timeout_us + 2 * DEAD_AFTER_US;
+        let limit_us = 10 * timeout_us;
         let end_us = self.now_us + limit_us;
         if !self.run_until(end_us, |world| world.ready_leader(&core).is_some()) {
             let states = self.describe(&core);

@@ -290,7 +290,8 @@ impl World {
             self.die(at, Death::PowerCut);
             self.nodes[at].is_damaged = true;
             self.oracle.on_damaged(id);
-            if leaves_it {
+            // Where a majority of disks is lost, a new one beside them could found another history.
+            if leaves_it || damaged + 1 > (self.plan.voters - 1) / 2 {
                 self.nodes[at].is_gone = true;
             } else {
                 self.replace_disk(at);

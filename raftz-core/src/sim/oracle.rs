@@ -623,9 +623,4 @@ impl Oracle {
         };
         nodes.windows(2).all(|pair| end(&pair[0]) == end(&pair[1]))
     }
-
-    /// Entries on a node's disk.
-    pub(super) fn durable(&self, id: NodeId) -> u64 {
-        self.shadows.get(&id).map_or(0, |shadow| shadow.durable.len() as u64)
-    }
 }
