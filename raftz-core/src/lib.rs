@@ -38,6 +38,23 @@
 )))]
 compile_error!("raftz supports Linux with glibc on x86-64 and aarch64, and nothing else yet");
 
+/// Whether the mistake of this name is planted: the literal `false`, so that nothing of it is left in
+/// the library, except in a build that is to be found out (see `bugs`).
+#[cfg(not(raftz_bugs))]
+macro_rules! bug {
+    ($name:ident) => {
+        false
+    };
+}
+#[cfg(raftz_bugs)]
+macro_rules! bug {
+    ($name:ident) => {
+        $crate::bugs::is_planted($crate::bugs::Bug::$name)
+    };
+}
+
+#[cfg(raftz_bugs)]
+pub mod bugs;
 pub mod machine;
 pub mod node;
 pub mod raft;

@@ -130,7 +130,8 @@ impl Raft {
         for entry in &recovered.config_entries {
             configs.appended(entry);
         }
-        let commit = recovered.commit.max(recovered.base.id.index).min(log.last().index);
+        let known = if bug!(RestartCommitsItsLog) { Index(u64::MAX) } else { recovered.commit };
+        let commit = known.max(recovered.base.id.index).min(log.last().index);
         configs.committed(commit);
         let mut raft = Self {
             now,
@@ -271,7 +272,7 @@ impl Raft {
         if !self.writes.persisted(op) {
             return;
         }
-        self.log.persisted(op.seq);
+        self.log.persisted(if bug!(CompletionConfirmsAllInFlight) { u64::MAX } else { op.seq });
         for (to, message) in self.writes.release() {
             actions.push(Action::Send { to, message });
         }
@@ -295,8 +296,9 @@ impl Raft {
         if self.applying.is_some() || self.applied >= self.commit {
             return;
         }
-        let first = self.applied.next();
-        let mut last = self.commit;
+        let again = bug!(LastEntryIsAppliedAgain) && self.applied > self.log.base().index;
+        let first = if again { self.applied } else { self.applied.next() };
+        let mut last = if bug!(AppliesUncommitted) { self.log.last().index } else { self.commit };
         if let Some((index, what)) = self.configs.too_new() {
             if index == first {
                 let what = what.to_owned();
@@ -309,7 +311,9 @@ impl Raft {
             Vec::new()
         } else {
             let (entries, _) = self.log.copy(first, last, self.config.apply_bytes_max);
-            last = entries.last().map_or(last, |entry| entry.index);
+            if !bug!(WhatDoesNotFitIsNotApplied) {
+                last = entries.last().map_or(last, |entry| entry.index);
+            }
             entries
         };
         self.applying = Some(last);
@@ -342,7 +346,9 @@ impl Raft {
     pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         if term > self.hard.term {
             self.hard = HardState { term, vote: None };
-            self.writes.hard_state(self.hard);
+            if !bug!(TermIsNotPersisted) {
+                self.writes.hard_state(self.hard);
+            }
             self.writes.drop_promises_of_other_terms(term);
         }
         if matches!(self.role, RoleState::Leader(_)) {

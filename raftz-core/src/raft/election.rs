@@ -27,7 +27,7 @@ impl Raft {
     /// it knows to be committed, with an undamaged log.
     pub(super) fn may_campaign(&self) -> bool {
         let id = self.config.id;
-        self.damage.is_none()
+        (self.damage.is_none() || bug!(DamagedNodeStands))
             && (self.configs.latest().1.is_voter(id)
                 || self.configs.latest_committed().is_voter(id))
     }
@@ -37,12 +37,17 @@ impl Raft {
     fn voting_last(&self) -> Option<LogId> {
         match self.damage {
             None => Some(self.log.last()),
+            Some(_) if bug!(DamagedNodeVotesByWhatIsLeft) => Some(self.log.last()),
             Some(damage) => damage.lost.last_known.map(|known| known.max(self.log.last())),
         }
     }
 
     fn is_up_to_date(&self, candidate: LogId) -> bool {
-        self.voting_last().is_some_and(|ours| candidate >= ours)
+        self.voting_last().is_some_and(|ours| {
+            candidate >= ours
+                || (bug!(VoteComparesOnlyIndexes) && candidate.index >= ours.index)
+                || (bug!(VoteComparesOnlyTerms) && candidate.term >= ours.term)
+        })
     }
 
     /// The election timeout has passed, or somebody asks for a campaign.
@@ -77,6 +82,11 @@ impl Raft {
         let mut tally = self.open_round();
         // Our own vote counts like any other: once it is durable.
         tally.granted.clear();
+        if bug!(PreVotesCountAsVotes)
+            && let RoleState::PreCandidate(asked) = &self.role
+        {
+            tally.granted.extend(asked.granted.iter().filter(|id| **id != self.config.id));
+        }
         let request = Vote { round: tally.round, last: self.log.last(), transfer };
         self.role = RoleState::Candidate(tally);
         self.await_election();
@@ -160,14 +170,17 @@ impl Raft {
     pub(super) fn judge_vote(&mut self, from: NodeId, request: Vote, actions: &mut Vec<Action>) {
         // Asked here, too: our term may have risen to the candidate's by another way.
         let unbound = request.transfer || !self.keeps_faith();
-        let free = self.hard.vote.is_none() && self.leader.is_none() && unbound;
+        let unused = self.hard.vote.is_none() || bug!(VotesForWhoeverAsks);
+        let free = unused && self.leader.is_none() && unbound;
         let again = self.hard.vote == Some(from);
         if !(free || again) || !self.is_up_to_date(request.last) {
             return self.refuse_vote(from, request.round, actions);
         }
         if free {
             self.hard.vote = Some(from);
-            self.writes.hard_state(self.hard);
+            if !bug!(VoteIsNotPersisted) {
+                self.writes.hard_state(self.hard);
+            }
             // A pre-candidate that has voted waits like anybody else.
             self.role = RoleState::Follower { verified: self.log.base().index };
             self.await_election();

@@ -21,7 +21,8 @@ impl Raft {
         let Append { session, prev, commit, entries } = append;
         // What lies at or below our base is committed, so it is the leader's, too.
         let below_base = prev.index < self.log.base().index;
-        if !below_base && !self.log.holds(prev) {
+        let unchecked = bug!(PrevTermIsNotCompared) && prev.index <= self.log.last().index;
+        if !below_base && !self.log.holds(prev) && !unchecked {
             let hint = self.log.last_not_above(prev.index, prev.term);
             let outcome = AppendOutcome::Rejected { prev: prev.index, hint };
             let reply = AppendReply { session, outcome };
@@ -34,10 +35,15 @@ impl Raft {
         if self.halted {
             return;
         }
+        if bug!(AppendCutsWhatFollowsIt) && (self.commit..self.log.last().index).contains(&matched)
+        {
+            self.drop_from(matched.next());
+        }
+        let matched = if bug!(AcksItsWholeLog) { self.log.last().index } else { matched };
         self.advance_verified(matched);
-        self.commit_to(commit.min(matched));
+        self.commit_to(if bug!(CommitsBeyondTheAppend) { commit } else { commit.min(matched) });
         self.heal(actions);
-        let covering = self.covering(matched);
+        let covering = if bug!(AcksBeforeDurable) { 0 } else { self.covering(matched) };
         let reply = AppendReply { session, outcome: AppendOutcome::Matched { matched } };
         self.send_promise(from, RaftBody::AppendReply(reply), covering, actions);
     }
@@ -63,20 +69,23 @@ impl Raft {
         actions: &mut Vec<Action>,
     ) -> bool {
         let base = self.log.base().index;
-        let is_held = |entry: &&Entry| entry.index <= base || self.log.holds(entry.id());
+        let last = self.log.last().index;
+        let is_held = |entry: &&Entry| {
+            entry.index <= base
+                || self.log.holds(entry.id())
+                || (bug!(ConflictsAreKept) && entry.index <= last)
+        };
         let held = entries.iter().take_while(is_held).count();
         let Some(first) = entries.get(held).map(|entry| entry.index) else {
             return true;
         };
         let mut membership_changed = false;
-        if first <= self.log.last().index {
+        if first <= last {
             if first <= self.commit {
                 self.nonsense(from, "an entry that contradicts a committed one", actions);
                 return false;
             }
-            self.log.truncate(first);
-            self.writes.truncate(first);
-            membership_changed |= self.configs.truncate(first);
+            membership_changed |= self.drop_from(first);
         }
         for entry in entries.into_iter().skip(held) {
             membership_changed |= self.configs.appended(&entry);
@@ -88,6 +97,13 @@ impl Raft {
             self.membership_changed(actions);
         }
         true
+    }
+
+    /// Drops every entry at and above `from`. True if that changed the membership in force.
+    fn drop_from(&mut self, from: Index) -> bool {
+        self.log.truncate(from);
+        self.writes.truncate(from);
+        self.configs.truncate(from)
     }
 
     fn advance_verified(&mut self, matched: Index) {
@@ -105,11 +121,13 @@ impl Raft {
         if !heartbeat.commit.index.is_sane() {
             return self.nonsense(from, "an absurd commit index", actions);
         }
-        self.keep_faith();
+        if !bug!(HeartbeatIsNoSignOfLife) {
+            self.keep_faith();
+        }
         let RoleState::Follower { verified } = self.role else { return };
         // Holding the very entry that is committed proves the whole prefix; else only what this
         // leader's appends have verified may be taken as committed.
-        let proved = if self.log.holds(heartbeat.commit) {
+        let proved = if self.log.holds(heartbeat.commit) || bug!(HeartbeatCommitsWhateverIsThere) {
             heartbeat.commit.index
         } else {
             heartbeat.commit.index.min(verified)

@@ -39,6 +39,12 @@ pub(super) struct Leader {
 impl Raft {
     pub(super) fn become_leader(&mut self, actions: &mut Vec<Action>) {
         let first = self.log.last().index.next();
+        if bug!(NewLeaderCommitsItsLog) {
+            self.commit_to(self.log.last().index);
+        }
+        if bug!(LogTimeStartsAnew) {
+            self.log_time_us = 1;
+        }
         self.leader = Some(self.config.id);
         self.role = RoleState::Leader(Box::new(Leader {
             first,
@@ -119,7 +125,9 @@ impl Raft {
             };
             if let Some(why) = why {
                 refused.push((token, why));
-                continue;
+                if !bug!(RefusedCallsAreAppended) {
+                    continue;
+                }
             }
             self.append_own(EntryKind::Command, payload, session, actions);
             uncommitted = self.log.bytes_between(settled, self.log.last().index);
@@ -169,7 +177,9 @@ impl Raft {
     /// Commits what a quorum has made durable, if it ends on an entry of the own term.
     fn advance_commit(&mut self) {
         let RoleState::Leader(leader) = &self.role else { return };
-        let (own, durable) = (self.config.id, self.log.durable());
+        let own = self.config.id;
+        let early = bug!(LeaderCountsItsUnsyncedEntries);
+        let durable = if early { self.log.last().index } else { self.log.durable() };
         let reached = quorum::reached(self.configs.latest().1, |id| {
             if id == own {
                 durable.0
@@ -178,7 +188,8 @@ impl Raft {
             }
         });
         let reached = Index(reached);
-        if reached > self.commit && self.log.term_at(reached) == Some(self.hard.term) {
+        let is_own_term = self.log.term_at(reached) == Some(self.hard.term);
+        if reached > self.commit && (is_own_term || bug!(EntriesOfOldTermsAreCounted)) {
             self.commit_to(reached);
         }
     }
@@ -309,6 +320,9 @@ impl Raft {
                 let below = hint.index.min(prev.prev());
                 let next = self.log.last_not_above(below, hint.term).index.next();
                 if let Some(peer) = self.peer_mut(from) {
+                    if bug!(HintIsTakenForAMatch) {
+                        peer.on_matched(hint.index.min(last));
+                    }
                     peer.on_rejected(prev, next);
                 }
             }
@@ -332,6 +346,9 @@ impl Raft {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
         }
+        if bug!(HeartbeatReplyConfirmsTheWindow) {
+            peer.on_matched(peer.next().prev().min(last));
+        }
         if peer.reading() == Some(0) {
             peer.read_ended();
         }
@@ -339,11 +356,13 @@ impl Raft {
         // say so. Asking again costs one empty append; if nothing was lost, its answer waits for the
         // same disk as the others.
         match peer.mode() {
-            Mode::Probe { .. } => peer.forget_probe(),
-            Mode::Replicate(_) if peer.matched() < peer.next().prev() => {
+            Mode::Probe { .. } if !bug!(LostProbeIsNotRepeated) => peer.forget_probe(),
+            Mode::Replicate(_)
+                if peer.matched() < peer.next().prev() && !bug!(LostWindowIsNotAskedAfter) =>
+            {
                 self.send_append(from, Vec::new(), 0, actions);
             }
-            Mode::Replicate(_) | Mode::Snapshot => {}
+            Mode::Probe { .. } | Mode::Replicate(_) | Mode::Snapshot => {}
         }
     }
 
@@ -384,6 +403,7 @@ impl Raft {
         let commit = LogId::new(term, self.commit);
         let sent_us = self.now.boot_us;
         let interval = self.heartbeat_interval_us();
+        let last = self.log.last().index;
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.round += 1;
         leader.heartbeat_due_us = sent_us.saturating_add(interval);
@@ -391,6 +411,9 @@ impl Raft {
         let round = leader.round;
         let mut beats = Vec::with_capacity(leader.peers.len());
         for (id, peer) in &mut leader.peers {
+            if bug!(IdleLeaderIsSilent) && peer.matched() == last {
+                continue;
+            }
             peer.tell_commit(commit.index);
             let session = peer.session();
             beats.push((*id, Heartbeat { session, round, commit, sent_us, confirmed_clock_us: 0 }));

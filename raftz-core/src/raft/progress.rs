@@ -178,10 +178,14 @@ impl Progress {
             self.next = self.matched.next();
         }
         self.session = session;
-        self.matched = Index::ZERO;
+        if !bug!(MatchOutlivesTheLink) {
+            self.matched = Index::ZERO;
+        }
         self.reading = None;
         self.told_commit = Index::ZERO;
-        self.mode = Mode::Probe { outstanding: None, bare: false };
+        if !bug!(LostLinkLeaksTheWindow) {
+            self.mode = Mode::Probe { outstanding: None, bare: false };
+        }
     }
 
     /// Whether an append that carries entries, or a probe, may go out now.
@@ -259,7 +263,7 @@ impl Progress {
             Mode::Replicate(_) => prev > self.matched && prev < self.next,
             Mode::Snapshot => false,
         };
-        if fresh {
+        if fresh && !bug!(NextNeverBacksOff) {
             self.next = next.max(self.matched.next()).min(prev.max(Index(1)));
             self.reading = None;
             self.mode = Mode::Probe { outstanding: None, bare: true };

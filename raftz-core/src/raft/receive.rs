@@ -39,9 +39,15 @@ impl Raft {
         }
         // A pre-vote is granted by voters of lower terms, too, and its round says what it answers:
         // dropping those grants would leave a node above its voters unelectable.
-        let is_stale = term < self.hard.term && !matches!(body, RaftBody::PreVoteReply(_));
+        let outlives_its_term = matches!(body, RaftBody::PreVoteReply(_))
+            || (bug!(AcksOfOlderTermsCount) && matches!(body, RaftBody::AppendReply(_)))
+            || (bug!(OldLeadersAreObeyed) && matches!(body, RaftBody::Append(_)));
+        let is_stale = term < self.hard.term && !outlives_its_term;
         if is_stale {
-            return self.answer_stale(from, &body, actions);
+            if !bug!(StaleSendersGetNoAnswer) {
+                self.answer_stale(from, &body, actions);
+            }
+            return;
         }
         if term > self.hard.term && !self.meet_higher_term(from, term, &body, actions) {
             return;
@@ -97,6 +103,12 @@ impl Raft {
                 self.send(from, RaftBody::AppendReply(reply), actions);
             }
             RaftBody::Heartbeat(heartbeat) => self.answer_heartbeat(from, heartbeat, actions),
+            RaftBody::VoteReply(reply) if reply.granted && bug!(VotesOfOlderTermsCount) => {
+                if let RoleState::Candidate(tally) = &mut self.role {
+                    tally.granted.insert(from);
+                    self.count_votes(actions);
+                }
+            }
             RaftBody::PreVoteReply(_)
             | RaftBody::VoteReply(_)
             | RaftBody::AppendReply(_)
@@ -107,6 +119,12 @@ impl Raft {
 
     /// The cells. `term` is ours; or above ours in a pre-vote, or below ours in the answer to one.
     fn dispatch(&mut self, from: NodeId, term: Term, body: RaftBody, actions: &mut Vec<Action>) {
+        if bug!(CandidateIgnoresTheLeader)
+            && matches!(self.role, RoleState::PreCandidate(_) | RoleState::Candidate(_))
+            && matches!(body, RaftBody::Append(_) | RaftBody::Heartbeat(_))
+        {
+            return;
+        }
         match (&mut self.role, body) {
             // Anybody judges a pre-vote by term, log and faith.
             (

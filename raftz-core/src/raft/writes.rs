@@ -95,7 +95,8 @@ impl Writes {
         message: RaftMessage,
         covering: u64,
     ) -> Option<RaftMessage> {
-        let after = covering.max(self.hard_state);
+        let early = bug!(PromisesDoNotAwaitTheHardState);
+        let after = if early { covering } else { covering.max(self.hard_state) };
         if after <= self.durable {
             return Some(message);
         }
@@ -126,7 +127,7 @@ impl Writes {
 
     /// Forgets promises of other terms: nobody is to act on them any more.
     pub(crate) fn drop_promises_of_other_terms(&mut self, term: Term) {
-        self.promises.retain(|promise| promise.message.term == term);
+        self.promises.retain(|p| p.message.term == term || bug!(PromisesOutliveTheirTerm));
     }
 
     /// Takes out every promise that is now covered. Of several acknowledgements in one session

@@ -96,7 +96,7 @@ impl Replica {
     /// A follower's callers propose. They are never handed on a second time.
     pub(super) fn take_forward(&mut self, from: NodeId, forward: Forward, out: &mut Vec<Action>) {
         let Forward { id: batch, patience_us, proposals } = forward;
-        if !self.seen.entry(from).or_default().note(batch) {
+        if !self.seen.entry(from).or_default().note(batch) && !bug!(DoubledForwardsRunTwice) {
             return;
         }
         let deadline_us = self.now.boot_us.saturating_add(patience_us);
@@ -146,8 +146,13 @@ impl Replica {
             self.batches.iter().filter(|(_, b)| b.to == peer).map(|(id, _)| *id).collect();
         for id in lost {
             let Some(batch) = self.batches.remove(&id) else { continue };
+            let outcome = if bug!(LostForwardsAreToldRefused) {
+                Outcome::Refused(Refusal::Busy { what: "the link to the leader".into() })
+            } else {
+                Outcome::Unknown(Unknown::LeadershipLost)
+            };
             for number in batch.tickets {
-                self.end(number, Outcome::Unknown(Unknown::LeadershipLost), out);
+                self.end(number, outcome.clone(), out);
             }
         }
     }

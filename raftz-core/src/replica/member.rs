@@ -91,7 +91,7 @@ impl Replica {
             held_bytes: 0,
             batches: BTreeMap::new(),
             // An answer to a batch of an earlier life must not end a call of this one.
-            next_batch: recovered.boot.0 << 40,
+            next_batch: if bug!(BatchNumbersStartAnew) { 0 } else { recovered.boot.0 << 40 },
             seen: BTreeMap::new(),
             answers: BTreeMap::new(),
             links: BTreeMap::new(),
@@ -398,7 +398,7 @@ impl Replica {
             while replies.next_if(|(at, _)| *at < index).is_some() {}
             let Some(number) = number else { continue };
             let outcome = match self.raft.term_at(index) {
-                Some(applied) if applied == term => {
+                Some(applied) if applied == term || bug!(SlotIsMatchedWithoutItsTerm) => {
                     match replies.next_if(|(at, _)| *at == index) {
                         Some((_, reply)) => Outcome::Done(Done { index, term, reply }),
                         // The machine's lane owes a reply for every command; without one nobody
@@ -438,6 +438,14 @@ impl Replica {
                     Outcome::Refused(Refusal::NoLeader { detail: self.why_no_leader() })
                 }
                 Stage::Offered | Stage::Forwarded { .. } => Outcome::Unknown(Unknown::Timeout),
+                Stage::InLog { .. } if bug!(ExpiredCallsAreToldRefused) => {
+                    Outcome::Refused(Refusal::NoLeader { detail: self.why_no_leader() })
+                }
+                Stage::InLog { index, term }
+                    if bug!(OrphanedCallsNeverEnd) && self.orphans.contains_key(&(index, term)) =>
+                {
+                    continue;
+                }
                 Stage::InLog { index, term } => {
                     if self.orphans.contains_key(&(index, term)) {
                         Outcome::Unknown(Unknown::LeadershipLost)

@@ -191,7 +191,7 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
             let mut out = Writer::new(&meta, reply.outcomes.len());
             for (position, outcome) in &reply.outcomes {
                 let (mut record, payload) = record_of(outcome);
-                record.position = *position;
+                record.position = *position + u32::from(bug!(PositionsCountFromOne));
                 out.record(&record, payload);
             }
             out.finish(kind::FORWARD_REPLY, Class::Data, group)
@@ -235,16 +235,21 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
             simple(kind::VOTE_REPLY, Writer::new(&vote_reply(term, reply), 0))
         }
         RaftBody::Append(append) => {
+            let end = append.prev.index.plus(append.entries.len() as u64);
             let meta = AppendMeta {
                 term,
                 session: append.session,
                 prev_term: append.prev.term.0,
                 prev_index: append.prev.index.0,
-                commit: append.commit.0,
+                commit: if bug!(AppendCommitsItself) { end.0 } else { append.commit.0 },
                 entries: count(append.entries.len()),
             };
             let mut out = Writer::new(&meta, append.entries.len());
             for entry in &append.entries {
+                if bug!(EntriesTakeTheMessagesTerm) {
+                    out.entry(group, &Entry { term: raft.term, ..entry.clone() });
+                    continue;
+                }
                 out.entry(group, entry);
             }
             let class = if append.entries.is_empty() { Class::Control } else { Class::Data };
@@ -570,8 +575,11 @@ impl Reader {
             }
             self.metadata.advance(header.header_bytes);
             let payload = self.payload(header.payload_bytes)?;
-            let entry =
+            let mut entry =
                 header.with_payload(payload).ok_or(CodecError::BadPayload { kind, position })?;
+            if bug!(LogTimeIsNotRead) {
+                entry.log_time_us = 0;
+            }
             entries.push(entry);
         }
         Ok(entries)

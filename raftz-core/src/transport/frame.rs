@@ -204,7 +204,7 @@ impl FrameHeader {
     /// Checks `front`, the frame's header and metadata, against the checksum.
     pub fn verify(&self, front: &[u8]) -> Result<(), FrameError> {
         let computed = front_crc(front);
-        if computed == self.crc {
+        if computed == self.crc || bug!(FrameChecksumIsNotChecked) {
             Ok(())
         } else {
             Err(FrameError::BadCrc { found: self.crc, computed })

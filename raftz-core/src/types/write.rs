@@ -77,7 +77,7 @@ impl Lost {
     /// nothing: an acknowledgement from before the loss may still be on its way.
     pub fn is_overwritten_by(&self, last: LogId) -> bool {
         match self.last_known {
-            Some(known) => last >= known,
+            Some(known) => last >= known || bug!(DamageHealsTooSoon),
             None => last.term > self.term_max,
         }
     }

@@ -25,6 +25,9 @@ pub(crate) fn marks(batch: &WriteBatch) -> Vec<(GroupId, OpId)> {
             None => marks.push((*group, op.id)),
         }
     }
+    if bug!(SubmissionConfirmsTheNextWrite) {
+        marks.iter_mut().for_each(|(_, last)| last.seq += 1);
+    }
     marks
 }
 
@@ -54,7 +57,7 @@ fn split(op: &mut WriteOp, bytes_max: u64) -> Option<WriteOp> {
     let entries = op.entries.split_off(keep);
     let commit = std::mem::take(&mut op.commit);
     let rest = WriteOp { id: op.id, entries, commit, ..WriteOp::default() };
-    op.id.seq = op.id.seq.saturating_sub(1);
+    op.id.seq = op.id.seq.saturating_sub(u64::from(!bug!(PieceConfirmsTheWhole)));
     Some(rest)
 }
 
@@ -101,7 +104,7 @@ pub(crate) fn commands(entries: &[Entry]) -> Vec<Command> {
 /// count, and nothing it says can be trusted.
 pub(crate) fn pair(
     commands: &[Command],
-    replies: Vec<Reply>,
+    mut replies: Vec<Reply>,
 ) -> Result<Vec<(Index, Reply)>, String> {
     if commands.len() != replies.len() {
         return Err(format!(
@@ -109,6 +112,9 @@ pub(crate) fn pair(
             replies.len(),
             commands.len()
         ));
+    }
+    if bug!(RepliesAreReversed) {
+        replies.reverse();
     }
     Ok(commands.iter().map(|command| command.index).zip(replies).collect())
 }

@@ -107,7 +107,9 @@ impl Batch {
                     "entry {from} is part of the log's base and cannot be dropped"
                 ));
             }
-            self.record(group, &Record::Truncate { from })?;
+            if !bug!(TruncationIsNotLogged) {
+                self.record(group, &Record::Truncate { from })?;
+            }
             self.effects.push((group, Effect::Truncate(from)));
             self.touch(group, from);
             log.last = log.last.min(from.prev());
@@ -128,10 +130,11 @@ impl Batch {
             self.touch(group, entry.index);
             log.last = entry.index;
         }
-        if op.commit > log.commit {
-            self.record(group, &Record::Commit { commit: op.commit })?;
-            self.effects.push((group, Effect::Commit(op.commit)));
-            log.commit = op.commit;
+        let commit = if bug!(CommitHintIsTheLastEntry) { log.last } else { op.commit };
+        if commit > log.commit {
+            self.record(group, &Record::Commit { commit })?;
+            self.effects.push((group, Effect::Commit(commit)));
+            log.commit = commit;
         }
         Ok(())
     }

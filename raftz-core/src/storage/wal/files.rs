@@ -82,6 +82,9 @@ impl SlotFile {
         self.file
             .write_at(&mut [IoSlice::new(bytes)], at)
             .map_err(|source| io_error(&self.path, "writing", source))?;
+        if bug!(SlotsAreNotSynced) {
+            return Ok(());
+        }
         self.file.sync_data().map_err(|source| io_error(&self.path, "syncing", source))
     }
 }

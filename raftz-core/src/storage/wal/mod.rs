@@ -39,7 +39,7 @@ use self::writer::{Failed, Start, Writer};
 use super::vfs::{Vfs, VfsLock};
 use super::{Completion, LogReader, Space, Storage, StorageError, WriteBatch};
 use crate::types::{
-    Base, Boot, ClusterId, Damage, DiskId, GroupId, Identity, Index, NodeId, Recovered,
+    Base, Boot, ClusterId, Damage, DiskId, GroupId, HardState, Identity, Index, NodeId, Recovered,
 };
 
 /// What a founder's directory is formatted with.
@@ -318,7 +318,10 @@ fn recovered(
     Ok(Recovered {
         identity,
         boot,
-        hard_state: log.hard_state,
+        hard_state: HardState {
+            vote: log.hard_state.vote.filter(|_| !bug!(RestartForgetsTheVote)),
+            ..log.hard_state
+        },
         last,
         runs: log.runs,
         config_entries: Vec::new(),

@@ -79,6 +79,9 @@ pub(super) fn scan(
     let mut files = Vec::new();
     let mut tail = None;
     for number in numbers {
+        if bug!(RecoveryEndsWithTheFirstSegment) && tail.is_some() {
+            break;
+        }
         let segment = scan.open(vfs, dir, number, disk)?;
         let at = scan.segment(&segment)?;
         files.push((number, segment.file.clone()));
@@ -89,7 +92,7 @@ pub(super) fn scan(
     };
     let batch_next = scan.next.unwrap_or(1);
     let watermark = scan.watermark.max(scan.replay.watermark);
-    let lost_at_end = batch_next <= watermark;
+    let lost_at_end = batch_next <= watermark && !bug!(WatermarkIsNotHeeded);
     let mut torn = false;
     if lost_at_end {
         scan.notes.push(format!(
@@ -194,7 +197,9 @@ impl Scan {
         let error = |doing, source| io_error(&path, doing, source);
         let file = vfs.open(&path, OpenMode::Existing).map_err(|e| error("opening", e))?;
         // A dead process may have left bytes in memory that never reached the disk.
-        file.sync_data().map_err(|e| error("syncing", e))?;
+        if !bug!(OpenDoesNotSync) {
+            file.sync_data().map_err(|e| error("syncing", e))?;
+        }
         file.drop_cache().map_err(|e| error("dropping the cache of", e))?;
         let bytes = file.len().map_err(|e| error("measuring", e))?;
         let mut block = vec![0; BLOCK];
@@ -276,6 +281,10 @@ impl Scan {
             let found = self.batch_at(segment, at)?;
             let (header, bytes) = match found {
                 Some(found) => found,
+                None if bug!(FirstBadBatchEndsTheLog) => {
+                    (self.watermark, self.replay.watermark) = (0, 0);
+                    break;
+                }
                 None => match self.resync(segment, at)? {
                     Some((later, header, bytes)) => {
                         at = later;

@@ -131,7 +131,9 @@ impl Group {
 
     /// Turns a hole into damage that is remembered. True if there was one.
     fn settle(&mut self) -> bool {
-        let Some(hole) = self.hole.take() else { return false };
+        let Some(hole) = self.hole.take().filter(|_| !bug!(DamageIsNotRemembered)) else {
+            return false;
+        };
         let known = match (self.log.damage, hole.tip) {
             (None, tip) => tip,
             (Some(earlier), Some(tip)) => earlier.last_known.map(|known| known.max(tip)),

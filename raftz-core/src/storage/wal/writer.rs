@@ -75,6 +75,18 @@ impl From<Failed> for StorageError {
     }
 }
 
+/// Makes a batch durable. There is no second try.
+fn sync(file: &dyn VfsFile) -> std::io::Result<()> {
+    if bug!(LogIsNotSynced) {
+        return Ok(());
+    }
+    let synced = file.sync_data();
+    if synced.is_err() && bug!(FailedSyncIsTriedAgain) {
+        return file.sync_data();
+    }
+    if bug!(FailedSyncIsIgnored) { Ok(()) } else { synced }
+}
+
 /// The writing side of an open log.
 pub(super) struct Writer {
     vfs: Arc<dyn Vfs>,
@@ -180,7 +192,8 @@ impl Writer {
 
     fn state_in_vote(&mut self) -> Result<(), StorageError> {
         let states = self.index.read().hard_states();
-        self.vote.write(&states, self.watermark, self.tail.segment)
+        let over = u64::from(bug!(WatermarkIsOverstated)) * 2;
+        self.vote.write(&states, self.watermark + over, self.tail.segment)
     }
 
     /// Whether preparing a segment failed and was not tried again since.
@@ -300,7 +313,7 @@ impl Writer {
         self.batch
             .finish(header, |slices| file.write_at(slices, at))
             .map_err(|source| io_error(&path(), "writing", source))?;
-        file.sync_data().map_err(|source| io_error(&path(), "syncing", source))?;
+        sync(file.as_ref()).map_err(|source| io_error(&path(), "syncing", source))?;
         let number = self.tail.batch_next;
         if self.batch.hard_state_seq.is_some() {
             let states = self.hard_states_after();
@@ -336,6 +349,7 @@ impl Writer {
                     log.hard_state = hard_state;
                     log.hard_state_seq = seq;
                 }
+                Effect::Truncate(_) if bug!(IndexKeepsWhatWasDropped) => {}
                 Effect::Truncate(from) => log.truncate(from),
                 Effect::Append(id, record_at) => log.append(id, Place { record_at, ..place }),
                 Effect::Commit(commit) => log.commit = log.commit.max(commit),
@@ -383,9 +397,11 @@ impl Writer {
         file.sync_data().map_err(|source| preparing("syncing", source))?;
         let name = self.dir.join(segment_name(number));
         self.vfs.rename(&path, &name).map_err(|source| preparing("renaming", source))?;
-        self.vfs
-            .sync_dir(&self.dir)
-            .map_err(|source| io_error(&self.dir, "syncing the directory", source))?;
+        if !bug!(SegmentsNameIsNotSynced) {
+            self.vfs
+                .sync_dir(&self.dir)
+                .map_err(|source| io_error(&self.dir, "syncing the directory", source))?;
+        }
         self.tail = Tail {
             segment: number,
             bytes,

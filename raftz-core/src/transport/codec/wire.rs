@@ -173,6 +173,7 @@ pub(super) fn outcome_of(record: OutcomeRecord, bytes: Bytes) -> Outcome {
         -7 => Outcome::Refused(Refusal::ShuttingDown),
         -8 => Outcome::Refused(Refusal::Faulted { reason: detail }),
         -9 => Outcome::Refused(Refusal::InCallback { inside: detail }),
+        ..=-32 if bug!(UnknownIsReadAsRefused) => Outcome::Refused(Refusal::Overwritten),
         -32 => Outcome::Unknown(Unknown::Timeout),
         -33 => Outcome::Unknown(Unknown::LeadershipLost),
         -34 => Outcome::Unknown(Unknown::ShuttingDown),
