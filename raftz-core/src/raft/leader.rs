@@ -165,7 +165,7 @@ impl Raft {
         }
     }
 
-    fn peer_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
+    pub(super) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
         match &mut self.role {
             RoleState::Leader(leader) => leader.peers.get_mut(&id),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {

@@ -40,7 +40,6 @@ impl Raft {
         // A pre-vote is granted by voters of lower terms, too, and its round says what it answers:
         // dropping those grants would leave a node above its voters unelectable.
         let outlives_its_term = matches!(body, RaftBody::PreVoteReply(_))
-            || (bug!(AcksOfOlderTermsCount) && matches!(body, RaftBody::AppendReply(_)))
             || (bug!(OldLeadersAreObeyed) && matches!(body, RaftBody::Append(_)));
         let is_stale = term < self.hard.term && !outlives_its_term;
         if is_stale {
@@ -103,6 +102,13 @@ impl Raft {
                 self.send(from, RaftBody::AppendReply(reply), actions);
             }
             RaftBody::Heartbeat(heartbeat) => self.answer_heartbeat(from, heartbeat, actions),
+            RaftBody::AppendReply(AppendReply {
+                outcome: AppendOutcome::Matched { matched },
+                ..
+            }) if bug!(AcksOfOlderTermsCount) => {
+                let matched = self.log.last().index.min(*matched);
+                self.peer_mut(from).map(|peer| peer.on_matched(matched));
+            }
             RaftBody::VoteReply(reply) if reply.granted && bug!(VotesOfOlderTermsCount) => {
                 if let RoleState::Candidate(tally) = &mut self.role {
                     tally.granted.insert(from);
