@@ -180,6 +180,9 @@ catalogue! {
         LeaderCountsItsUnsyncedEntries,
         /// A new leader takes all that it holds for committed: another one may have other entries there.
         NewLeaderCommitsItsLog,
+        /// No entry opens a new term: what older leaders left is not committed until somebody calls, and
+        /// the leader is never ready.
+        NoEntryOpensTheTerm,
         /// A restarted node takes all that it holds for committed.
         RestartCommitsItsLog,
         /// A follower takes the commit index of an append for that of its own log: what lies behind the
@@ -256,8 +259,8 @@ catalogue! {
         FrameChecksumIsNotChecked,
         /// The checksum of a payload is not compared: a flipped bit on the wire becomes another command.
         PayloadChecksumIsNotChecked,
-        /// A submission confirms the write behind it, too.
-        SubmissionConfirmsTheNextWrite,
+        /// A submission that takes a part of the queue confirms all of it.
+        SubmissionConfirmsTheWholeQueue,
         /// The first piece of a write that goes in pieces confirms all of it.
         PieceConfirmsTheWhole,
         /// The replies of a batch are paired with its commands from the wrong end.
@@ -268,8 +271,8 @@ catalogue! {
         AppliesUncommitted,
         /// Each range begins with the last entry of the one before.
         LastEntryIsAppliedAgain,
-        /// A range that is too large to be applied at once counts as applied when its first part is.
-        WhatDoesNotFitIsNotApplied,
+        /// A restarted node takes for applied what it knows to be committed: its machine has none of it.
+        RestartSkipsWhatWasApplied,
         /// The caller of a slot is told that it is done when the slot is applied, by whatever entry.
         SlotIsMatchedWithoutItsTerm,
         /// At its deadline a call that stands in the log is told to be refused: it is applied later.

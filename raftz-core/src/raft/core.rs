@@ -140,7 +140,11 @@ impl Raft {
             leader: None,
             configs,
             commit,
-            applied: recovered.base.id.index,
+            applied: if bug!(RestartSkipsWhatWasApplied) {
+                commit
+            } else {
+                recovered.base.id.index
+            },
             applying: None,
             writes: Writes::new(recovered.boot),
             log_time_us: recovered.last_log_time_us.max(recovered.base.log_time_us),
@@ -311,9 +315,7 @@ impl Raft {
             Vec::new()
         } else {
             let (entries, _) = self.log.copy(first, last, self.config.apply_bytes_max);
-            if !bug!(WhatDoesNotFitIsNotApplied) {
-                last = entries.last().map_or(last, |entry| entry.index);
-            }
+            last = entries.last().map_or(last, |entry| entry.index);
             entries
         };
         self.applying = Some(last);

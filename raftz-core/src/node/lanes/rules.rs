@@ -25,9 +25,6 @@ pub(crate) fn marks(batch: &WriteBatch) -> Vec<(GroupId, OpId)> {
             None => marks.push((*group, op.id)),
         }
     }
-    if bug!(SubmissionConfirmsTheNextWrite) {
-        marks.iter_mut().for_each(|(_, last)| last.seq += 1);
-    }
     marks
 }
 
@@ -81,6 +78,11 @@ pub(crate) fn next_submission(
             break;
         }
         count += 1;
+    }
+    if bug!(SubmissionConfirmsTheWholeQueue)
+        && let Some(id) = queue.back().map(|(_, op)| op.id)
+    {
+        queue[count - 1].1.id = id;
     }
     queue.drain(..count).collect()
 }
