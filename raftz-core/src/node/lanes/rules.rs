@@ -228,10 +228,12 @@ mod tests {
     fn replies_pair_with_commands_or_are_refused() {
         let commands =
             commands(&[entry(2, EntryKind::Command, 1), entry(5, EntryKind::Command, 1)]);
-        let reply = || Reply::Ok(Bytes::new());
-        let paired = pair(&commands, vec![reply(), reply()]).unwrap();
-        assert_eq!(paired, [(Index(2), reply()), (Index(5), reply())]);
-        assert!(pair(&commands, vec![reply()]).unwrap_err().contains("1 replies to 2 commands"));
+        let reply = |words: &'static str| Reply::Ok(Bytes::from(words));
+        let paired = pair(&commands, vec![reply("one"), reply("two")]).unwrap();
+        assert_eq!(paired, [(Index(2), reply("one")), (Index(5), reply("two"))]);
+        assert!(
+            pair(&commands, vec![reply("one")]).unwrap_err().contains("1 replies to 2 commands")
+        );
     }
 
     #[test]
