@@ -258,9 +258,12 @@ impl Plan {
         // A few runs have no faults at all and must be fast: not everything may rest on retries.
         let calm = c.percent(4);
         let voters = c.pick(&[3, 3, 3, 3, 5, 5, 5, 1, 2, 4, 7]);
-        let min = c.pick(&[50_000, 150_000, 150_000, 300_000]);
+        let min = c.pick(&[50_000, 50_000, 150_000, 300_000]);
         let election_us = (min, min * c.pick(&[2, 2, 3]));
         let entry_bytes_max = c.pick(&[4 << 10, 64 << 10]);
+        let (clients, calls_at_once) = (c.between(1, 5), c.pick(&[1, 1, 1, 5]));
+        // Long logs take long to recover, so most runs keep theirs short and crash the more often.
+        let calls = c.pick(&[150, 500, 500, 2_000]);
         let small = |c: &mut Chooser, fine: u64| {
             let harsh = c.between(1, 400);
             c.pick(&[fine, fine, harsh])
@@ -272,13 +275,13 @@ impl Plan {
             duration_us: DURATION_US,
             wire: if c.percent(25) { Wire::Bytes } else { Wire::Messages },
             faults: if calm { BTreeSet::new() } else { draw_faults(c) },
-            fault_every_us: c.pick(&[300_000, 1_000_000, 3_000_000]),
+            fault_every_us: c.pick(&[100_000, 300_000, 1_000_000, 3_000_000]),
             fault_lasts_us: c.pick(&[100_000, 500_000, 2_000_000]),
             skipped: BTreeSet::new(),
             damaged_max: if c.percent(3) { voters } else { (voters - 1) / 2 },
-            clients: c.between(1, 5),
-            think_us: c.pick(&[50_000, 200_000, 500_000]),
-            calls_at_once: c.pick(&[1, 1, 1, 5]),
+            clients,
+            think_us: DURATION_US * clients / calls,
+            calls_at_once,
             patience_us: c.pick(&[200_000, 1_000_000, 5_000_000]),
             keys: c.pick(&[1, 3, 20]),
             value_bytes: c.pick(&[8, 100, 3000]),

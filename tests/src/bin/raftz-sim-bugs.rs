@@ -80,7 +80,11 @@ mod planted {
             eprintln!("no planted bug is called {}", wanted.unwrap_or_default());
             return 2;
         }
-        println!("{} planted bugs, seeds from {from}, {} s each at most", bugs.len(), limit.as_secs());
+        println!(
+            "{} planted bugs, seeds from {from}, {} s each at most",
+            bugs.len(),
+            limit.as_secs()
+        );
         // A run that panics is reported; its stack trace is in nobody's interest here.
         panic::set_hook(Box::new(|_| {}));
         let next = AtomicUsize::new(0);
@@ -119,7 +123,11 @@ mod planted {
             }
         });
         let verdicts = verdicts.into_inner().unwrap_or_else(|e| e.into_inner());
-        summarize(&verdicts, clean.into_inner(), dirty.into_inner().unwrap_or_else(|e| e.into_inner()))
+        summarize(
+            &verdicts,
+            clean.into_inner(),
+            dirty.into_inner().unwrap_or_else(|e| e.into_inner()),
+        )
     }
 
     fn summarize(verdicts: &BTreeMap<Bug, Verdict>, clean: u64, dirty: Option<String>) -> i32 {
