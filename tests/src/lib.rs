@@ -5,6 +5,7 @@ pub mod fuzz;
 pub mod history;
 pub mod linear;
 pub mod mixed;
+pub mod sim;
 
 /// The one right value under a key of a test: whatever else is found there was never written.
 pub fn value_of(key: &str) -> String {
