@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz examples bench lint
+.PHONY: help demo test sim soak fuzz examples bench lint
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -18,6 +18,14 @@ demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=
 
 test: rust ## every test
 	$(CARGO) test --workspace --locked
+
+# SEEDS=20000 or SECONDS=600 for more, FROM=1 to begin there, WITHOUT=kill,rot to leave kinds of faults
+# out. Of one run: SEED=7, with TRACE=all of every message; of a part of it: UNTIL_US=1234567 and
+# SKIP=3,5-9, faults by number. The program takes them from the environment, as RAFTZ_SIM_SEEDS and so on.
+sim: rust ## simulated clusters under every fault, four minutes; SEEDS=20000 for more, SEED=7 for one
+	@$(CARGO) run --quiet --locked --release -p raftz-tests --bin raftz-sim
+$(foreach name,SEEDS SECONDS FROM SEED UNTIL_US SKIP WITHOUT TRACE,\
+	$(if $(filter command,$(origin $(name))),$(eval sim: export RAFTZ_SIM_$(name) := $($(name)))))
 
 soak: rust ## a million power cuts in memory, then ten minutes of random faults; RAFTZ_SOAK_SECONDS=60 for less
 	RAFTZ_CRASH_STATES="$${RAFTZ_CRASH_STATES:-1000000}" \
