@@ -54,8 +54,11 @@ impl World {
             Fault::Kill => self.end(at, Death::Killed),
             Fault::PowerCut => self.end(at, Death::PowerCut),
             Fault::Blackout => {
-                let running: Vec<usize> = (0..self.nodes.len()).collect();
-                running.into_iter().fold(false, |any, at| self.end(at, Death::PowerCut) || any)
+                let mut any = false;
+                for at in 0..self.nodes.len() {
+                    any |= self.end(at, Death::PowerCut);
+                }
+                any
             }
             Fault::Midway => {
                 let left = self.fates.below(12);
@@ -193,18 +196,21 @@ impl World {
         let group = |node: usize| side >> node & 1;
         let turn = usize::try_from(self.fates.below(nodes as u64)).unwrap_or_default();
         let seat = |node: usize| (node + turn) % nodes;
-        let cuts = match fault {
-            Fault::Isolate => pairs(&|a, b| a != at && b != at),
-            Fault::OneWay => {
-                let outward = self.fates.percent(50);
-                pairs(&|a, b| {
-                    if outward { a != at || group(b) == 0 } else { b != at || group(a) == 0 }
-                })
-            }
-            Fault::Bridge => pairs(&|a, b| a == at || b == at || group(a) == group(b)),
-            Fault::Chain => pairs(&|a, b| seat(a).abs_diff(seat(b)) == 1),
-            Fault::Ring => pairs(&|a, b| [1, nodes - 1].contains(&seat(a).abs_diff(seat(b)))),
-            _ => pairs(&|a, b| group(a) == group(b)),
+        let outward = self.fates.percent(50);
+        let cuts = if fault == Fault::Isolate {
+            pairs(&|a, b| a != at && b != at)
+        } else if fault == Fault::OneWay && outward {
+            pairs(&|a, b| a != at || group(b) == 0)
+        } else if fault == Fault::OneWay {
+            pairs(&|a, b| b != at || group(a) == 0)
+        } else if fault == Fault::Bridge {
+            pairs(&|a, b| a == at || b == at || group(a) == group(b))
+        } else if fault == Fault::Chain {
+            pairs(&|a, b| seat(a).abs_diff(seat(b)) == 1)
+        } else if fault == Fault::Ring {
+            pairs(&|a, b| [1, nodes - 1].contains(&seat(a).abs_diff(seat(b))))
+        } else {
+            pairs(&|a, b| group(a) == group(b))
         };
         if cuts.is_empty() {
             return false;
@@ -235,11 +241,14 @@ impl World {
 
     fn weather(&mut self, fault: Fault, ppm: u32) {
         let weather = &mut self.net.weather;
-        let what = match fault {
-            Fault::Loss => &mut weather.loss_ppm,
-            Fault::Double => &mut weather.double_ppm,
-            Fault::Reorder => &mut weather.reorder_ppm,
-            _ => &mut weather.flip_ppm,
+        let what = if fault == Fault::Loss {
+            &mut weather.loss_ppm
+        } else if fault == Fault::Double {
+            &mut weather.double_ppm
+        } else if fault == Fault::Reorder {
+            &mut weather.reorder_ppm
+        } else {
+            &mut weather.flip_ppm
         };
         *what = ppm;
     }
@@ -248,25 +257,20 @@ impl World {
         let ppm = self.fates.pick(&[20_000, 200_000, 1_000_000]);
         let node = &mut self.nodes[at];
         let faults = &mut node.faults;
-        match fault {
-            Fault::WriteError => {
-                faults.write_error_ppm = ppm;
-                faults.short_write_ppm = ppm / 2;
-            }
-            Fault::SyncError => {
-                faults.sync_error_ppm = ppm;
-                faults.dir_sync_error_ppm = ppm;
-            }
-            Fault::OtherError => {
-                faults.read_error_ppm = ppm / 10;
-                faults.other_error_ppm = ppm;
-            }
-            _ => {
-                let room = self.fates.below(3) * 20_000;
-                faults.capacity_bytes = Some(node.disk.used_bytes() + room);
-            }
+        if fault == Fault::WriteError {
+            faults.write_error_ppm = ppm;
+            faults.short_write_ppm = ppm / 2;
+        } else if fault == Fault::SyncError {
+            faults.sync_error_ppm = ppm;
+            faults.dir_sync_error_ppm = ppm;
+        } else if fault == Fault::OtherError {
+            faults.read_error_ppm = ppm / 10;
+            faults.other_error_ppm = ppm;
+        } else {
+            let room = self.fates.below(3) * 20_000;
+            faults.capacity_bytes = Some(node.disk.used_bytes() + room);
         }
-        node.disk.set_faults(faults.clone());
+        node.disk.set_faults(*faults);
     }
 
     /// Stored content goes bad: on so many disks of a cluster as it can lose, and only where the log has
@@ -318,6 +322,10 @@ impl World {
         self.tell(|| format!("{}: {what}", at + 1));
         self.nodes[at].is_damaged = true;
         self.oracle.on_damaged(id);
+        if leaves_it {
+            // It is found out at once, while others may still lack what was here.
+            self.die(at, Death::Killed);
+        }
         true
     }
 

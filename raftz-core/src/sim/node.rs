@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::node::lanes::Applier;
 use crate::raft;
 use crate::replica::{Config, Input, Replica};
+use crate::storage::vfs::Vfs;
 use crate::storage::wal::{Expect, Wal, WalOptions};
 use crate::storage::{Completion, LogReader, Storage, StorageError, WriteBatch};
 use crate::types::{
@@ -120,6 +121,12 @@ pub(super) struct SimNode {
 }
 
 impl SimNode {
+    /// How many segments its log has.
+    pub(super) fn segments(&self) -> usize {
+        let names = self.disk.for_this_life().list(&directory()).unwrap_or_default();
+        names.iter().filter(|name| name.starts_with("wal-")).count()
+    }
+
     /// Operations that its disk has failed, on purpose or because it is full.
     pub(super) fn disk_errors(&self) -> u64 {
         let c = self.disk.counts();

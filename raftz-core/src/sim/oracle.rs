@@ -609,6 +609,11 @@ impl Oracle {
         holders.count() >= self.majority()
     }
 
+    /// Whether a node was last seen as the leader of this term.
+    pub(super) fn leads(&self, id: NodeId, term: Term) -> bool {
+        self.shadows.get(&id).is_some_and(|shadow| shadow.leads == Some(term))
+    }
+
     /// Whether several nodes stood in one term.
     pub(super) fn votes_split(&self) -> bool {
         let mut voted: BTreeMap<Term, NodeId> = BTreeMap::new();

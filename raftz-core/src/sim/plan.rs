@@ -261,9 +261,9 @@ impl Plan {
         let min = c.pick(&[50_000, 50_000, 150_000, 300_000]);
         let election_us = (min, min * c.pick(&[2, 2, 3]));
         let entry_bytes_max = c.pick(&[4 << 10, 64 << 10]);
-        let (clients, calls_at_once) = (c.between(1, 5), c.pick(&[1, 1, 1, 5]));
+        let (clients, calls_at_once) = (c.between(1, 5), c.pick(&[1, 1, 5, 20]));
         // Long logs take long to recover, so most runs keep theirs short and crash the more often.
-        let calls = c.pick(&[150, 500, 500, 2_000]);
+        let calls = c.pick(&[200, 500, 1_000, 2_000]);
         let small = |c: &mut Chooser, fine: u64| {
             let harsh = c.between(1, 400);
             c.pick(&[fine, fine, harsh])
@@ -322,10 +322,27 @@ impl Plan {
     }
 }
 
-/// A third of the faults, more or less; sometimes one alone.
+/// Faults that lead into the same corner when they come together.
+const THEMES: [&[Fault]; 5] = [
+    // Elections that overlap.
+    &[Fault::Isolate, Fault::Split, Fault::OneWay, Fault::Clog, Fault::Reorder, Fault::Unrest],
+    // Leaders whose logs go apart before one is overwritten.
+    &[Fault::Isolate, Fault::Split, Fault::Pause, Fault::Kill, Fault::Unrest],
+    // Disks that lose what they had, beside nodes that never had it.
+    &[Fault::Rot, Fault::DeadSector, Fault::Kill, Fault::Split, Fault::Isolate, Fault::Unrest],
+    // Writes that are done when something else counts.
+    &[Fault::SlowDisk, Fault::StalledDisk, Fault::Split, Fault::Unrest, Fault::Reset],
+    // Power that goes while files change.
+    &[Fault::PowerCut, Fault::Midway, Fault::CrashLoop, Fault::SyncError, Fault::Blackout],
+];
+
+/// Some of the faults; or a theme alone, or with a few others.
 fn draw_faults(c: &mut Chooser) -> BTreeSet<Fault> {
-    let share = c.pick(&[5, 15, 30, 60]);
+    let share = c.pick(&[0, 5, 15, 30, 60]);
     let mut faults: BTreeSet<Fault> = Fault::ALL.into_iter().filter(|_| c.percent(share)).collect();
+    if c.percent(60) {
+        faults.extend(c.pick(&THEMES));
+    }
     faults.insert(c.pick(&Fault::ALL));
     faults
 }

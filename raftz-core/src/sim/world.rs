@@ -676,6 +676,11 @@ impl World {
                     self.mark(Marker::Figure8);
                 }
             }
+            Told::Role { role: Role::Follower, term } => {
+                if self.oracle.leads(node_id(at), term) {
+                    self.mark(Marker::QuorumLost);
+                }
+            }
             Told::Nonsense { from, what } => {
                 if !self.net.has_flipped && !self.net.has_mixed {
                     let sentence =
@@ -738,6 +743,9 @@ impl World {
     }
 
     fn downtime(&mut self, at: usize) -> u64 {
+        if !self.is_stormy {
+            return 1_000;
+        }
         self.nodes[at].chooser.around(self.plan.downtime_us)
     }
 
@@ -843,7 +851,8 @@ impl World {
                 | StorageError::UnknownFeature { .. }
         );
         let damaged = node.is_damaged;
-        if !damaged && !(node.is_excused() && !for_good) {
+        let is_sound = !damaged && (for_good || !node.is_excused());
+        if is_sound {
             let sentence =
                 format!("node {} does not start, and its disk is sound: {error}", at + 1);
             self.oracle.object("recovery", sentence);
@@ -880,6 +889,9 @@ impl World {
         }
         if recovered.notes.iter().any(|note| note.contains("torn")) {
             self.mark(Marker::TornTail);
+        }
+        if self.nodes[at].segments() > 1 {
+            self.mark(Marker::ManySegments);
         }
         let was_damaged = self.nodes[at].is_damaged;
         if self.nodes[at].is_replaced {
