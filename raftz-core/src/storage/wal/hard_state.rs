@@ -161,6 +161,11 @@ impl VoteFile {
         Ok((Self { file, disk, seq }, found))
     }
 
+    /// How far its numbers are used up.
+    pub(super) const fn seq(&self) -> u64 {
+        self.seq
+    }
+
     /// Writes over both slots, one after the other, durably.
     pub(super) fn write_both(
         &mut self,

@@ -24,8 +24,9 @@ use crate::storage::vfs::{Vfs, VfsFile};
 use crate::storage::{Space, StorageError, WriteBatch};
 use crate::types::{DiskId, GroupId, Index, SANE_MAX};
 
-/// Where the numbers of batches and hard states end: well below what a reader takes for forged, so
-/// that what is written can always be read.
+/// Where the numbers of batches, hard states and vote slots end: well below what a reader takes for
+/// forged, so that what is written can always be read, and the next open finds a number to take it
+/// over with.
 const NUMBERS_MAX: u64 = SANE_MAX - (1 << 32);
 
 /// What a writer starts from.
@@ -223,7 +224,8 @@ impl Writer {
             let (path, first) = (self.dir.clone(), first.clone());
             return Err(StorageError::Poisoned { path, first }.into());
         }
-        if self.tail.batch_next.max(self.hard_state_seq).max(self.tail.segment) > NUMBERS_MAX {
+        let of_log = self.tail.batch_next.max(self.hard_state_seq).max(self.tail.segment);
+        if of_log.max(self.vote.seq()) > NUMBERS_MAX {
             let detail = "its numbers are used up, which no use can bring about: a file was forged";
             let path = self.dir.join(segment_name(self.tail.segment));
             return Err(corrupt(&path, 0, detail).into());
