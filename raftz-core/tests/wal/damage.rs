@@ -256,6 +256,36 @@ fn a_damaged_batch_whose_entries_were_overwritten_later_costs_nothing() {
     assert_eq!(all(&wal, &recovered), [entry(1, 1, 9), entry(2, 2, 9)]);
 }
 
+/// A node that is killed before its first vote has nothing but a checkpoint. With that lost there is
+/// no membership any more, and an empty log of a newcomer must not be taken for it.
+#[test]
+fn a_log_without_any_batch_is_refused_and_left_alone() {
+    let disk = Platter::default();
+    format(&disk).unwrap();
+    let vote = dir().join("vote");
+    for (zeros, slots) in [(true, 0), (false, 0), (true, 1), (true, 2)] {
+        let mut image = disk.synced();
+        let checkpoint = &mut first_segment(&mut image)[4096..8192];
+        if zeros {
+            checkpoint.fill(0);
+        } else {
+            checkpoint[100] ^= 1;
+        }
+        bytes_of(&mut image, &vote)[..slots * 4096].fill(0);
+        let damaged = Platter::holding(&image);
+        for _ in 0..2 {
+            let error = open(&damaged).map(|_| ()).unwrap_err();
+            assert!(matches!(error, StorageError::Corrupt { offset: 4096, .. }), "{error}");
+            assert!(error.to_string().contains("wal-0000000000000001.log"), "{error}");
+            assert!(error.to_string().contains("checkpoint"), "{error}");
+        }
+        image.retain(|path, _| !is_scratch(path));
+        let mut left = damaged.synced();
+        left.retain(|path, _| !is_scratch(path));
+        assert!(left == image, "a refused log was written to");
+    }
+}
+
 /// The block of a segment that was written last.
 fn last_block(segment: &mut [u8]) -> &mut [u8] {
     let end = segment.iter().rposition(|byte| *byte != 0).unwrap();

@@ -16,7 +16,7 @@ use super::files::{corrupt, io_error, segment_name, segment_number};
 use super::format::{BATCH_HEADER, BLOCK, BatchHeader, FORMAT_VERSION, batch_holds};
 use super::hard_state::{Slot, VoteFound};
 use super::index::Place;
-use super::replay::Replay;
+use super::replay::{NO_CHECKPOINT, Replay};
 use super::segment::SegmentHeader;
 use crate::storage::StorageError;
 use crate::storage::vfs::{OpenMode, Vfs, VfsFile};
@@ -90,6 +90,13 @@ pub(super) fn scan(
     let Some((newest, at)) = tail else {
         return Err(corrupt(dir, 0, "there is no log segment beside the superblock"));
     };
+    // A segment takes its name when its checkpoint is durable, so no crash leaves a log without any
+    // batch: it was damaged, also where zeros are all that is left. The base, and with it the
+    // membership, is lost; a log without them must not pass for an empty one, or be written to.
+    if !scan.replay.begun {
+        let oldest = files.first().map_or(newest.number, |(number, _)| *number);
+        return Err(corrupt(&dir.join(segment_name(oldest)), BLOCK as u64, NO_CHECKPOINT));
+    }
     let batch_next = scan.next.unwrap_or(1);
     let watermark = scan.watermark.max(scan.replay.watermark);
     let lost_at_end = batch_next <= watermark && !bug!(WatermarkIsNotHeeded);

@@ -13,6 +13,10 @@ use super::format::{BatchHeader, Checkpoint, Placed, Record, payload_of, records
 use super::index::{GroupLog, Place};
 use crate::types::{Entry, EntryHeader, EntryKind, GroupId, Index, LogId, Lost};
 
+/// Why a log is refused that nobody can tell the beginning of.
+pub(super) const NO_CHECKPOINT: &str = "the oldest segment does not begin with its checkpoint, \
+     which holds the log's base; restore the file, or remove this node and join under a new id";
+
 /// Lost entries, as long as only the log itself tells of them.
 struct Hole {
     first_faulty: Index,
@@ -158,7 +162,8 @@ pub(super) struct Replay {
     pub(super) touched: BTreeMap<GroupId, Index>,
     /// Whether the last batch carries nothing but its watermark.
     pub(super) sealed: bool,
-    begun: bool,
+    /// Whether any batch was taken: the first one states the log's base.
+    pub(super) begun: bool,
 }
 
 impl Replay {
@@ -181,9 +186,7 @@ impl Replay {
         if !self.begun
             && !matches!(placed.first(), Some(Placed { record: Record::Checkpoint(_), .. }))
         {
-            return Err("the oldest segment does not begin with its checkpoint, which holds the \
-                        log's base; restore the file, or remove this node and join under a new id"
-                .into());
+            return Err(NO_CHECKPOINT.into());
         }
         for Placed { at, group, record } in placed {
             let place = Place { record_at: at as u64, ..place };
