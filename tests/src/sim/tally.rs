@@ -29,7 +29,7 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::Truncated
         | Marker::CrashInRecovery
         | Marker::CrashBetweenOutputs
-        | Marker::LinkFull => 100,
+        | Marker::LinkFull => 300,
         Marker::StorageFull
         | Marker::ForwardUnsent
         | Marker::VoteSplit
@@ -38,12 +38,12 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::Healed
         | Marker::DamagedOpen
         | Marker::CutFrame
-        | Marker::BadFrame => 500,
+        | Marker::BadFrame => 1000,
         Marker::TornTail
         | Marker::LeaderSyncFailed
         | Marker::Refused
         | Marker::ManySegments
-        | Marker::QuorumLost => 3000,
+        | Marker::QuorumLost => 4000,
     }
 }
 
@@ -190,20 +190,20 @@ mod tests {
         assert_eq!(tally.verdict(), verdict);
         let tables = tally.tables();
         let row = tables.lines().find(|line| line.starts_with("Busy")).unwrap();
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["Busy", "2", "1", "100"]);
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["Busy", "2", "1", "300"]);
         assert!(tables.contains("10 events/s and 1800 times real time per core"), "{tables}");
     }
 
     #[test]
     fn a_marker_that_is_never_met_fails_a_campaign_of_enough_seeds() {
         let mut tally = Tally::default();
-        for _ in 1..100 {
+        for _ in 1..300 {
             tally.add(&judged(&[]), false);
         }
         assert_eq!(tally.not_covered(), None);
         tally.add(&judged(&[]), false);
         let failure = tally.not_covered().unwrap().to_string();
-        let expected = "FAIL: seed 0: coverage: marker CrashInRecovery was not met in 100 seeds";
+        let expected = "FAIL: seed 0: coverage: marker CrashInRecovery was not met in 300 seeds";
         assert_eq!(failure, expected);
         tally.add(&judged(&Marker::ALL), false);
         assert_eq!(tally.not_covered(), None);

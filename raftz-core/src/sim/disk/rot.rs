@@ -21,6 +21,9 @@ pub enum Rot {
 /// One in so many places is taken from all sectors; the others hold something.
 const ANYWHERE_ONE_IN: u64 = 16;
 
+/// How many of the last sectors count as written last.
+const LATEST: u64 = 6;
+
 /// A file's sectors that hold on the disk what reads show.
 fn sound_sectors(inode: &InodeRef, with_zeros: bool) -> Vec<usize> {
     let inode = inode.lock();
@@ -44,8 +47,13 @@ impl State {
                 }
             }
         }
-        let (dir, name, inode, sector) =
-            *found.get(usize::try_from(self.chooser.below(found.len() as u64)).ok()?)?;
+        let count = found.len() as u64;
+        // What was written last is what others may still lack: every other time it is that.
+        let place = match self.chooser.below(2) {
+            0 => self.chooser.below(count),
+            _ => count.saturating_sub(1 + self.chooser.below(count.min(LATEST))),
+        };
+        let (dir, name, inode, sector) = *found.get(usize::try_from(place).ok()?)?;
         let mut inode = inode.lock();
         let at = sector * SECTOR;
         let what = match kind {
