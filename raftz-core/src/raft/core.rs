@@ -559,36 +559,33 @@ impl Raft {
         }
     }
 
-    /// A hash of everything that its future depends on, times relative to now, so that two equal
-    /// states reached at different moments compare equal. Randomness still to be drawn is left out.
+    /// A hash of everything that its future depends on, with times relative to now, writes counted
+    /// from the last durable one and reads from the last request, so that two equal states reached at
+    /// different moments compare equal.
+    ///
+    /// Left out: randomness still to be drawn, the log's clock (which stamps entries and decides
+    /// nothing), and what entries say beyond their identities. In one history an identity names one
+    /// entry (Log Matching); who compares states of several histories must hash the logs, too.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         let now_us = self.now.boot_us;
         let relative = |at_us: u64| at_us.saturating_sub(now_us);
         (self.hard.term, self.hard.vote, self.leader, self.role()).hash(&mut hasher);
         (self.commit, self.applied, self.applying).hash(&mut hasher);
-        self.log.hash(&mut hasher);
+        self.writes.fingerprint(&mut hasher);
+        self.log.fingerprint(self.writes.durable(), &mut hasher);
         (relative(self.faithful_until_us), relative(self.election_due_us)).hash(&mut hasher);
-        (self.writes.outstanding(), self.writes.hard_state_is_durable()).hash(&mut hasher);
-        for (after, to, message) in self.writes.promises() {
-            (after, to, message.term, format!("{:?}", message.body)).hash(&mut hasher);
-        }
+        // Answers repeat the round that they answer: it decides which of those on their way count.
+        self.round.hash(&mut hasher);
         (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);
-        format!("{:?}", self.damage).hash(&mut hasher);
-        (self.storage_full, self.halted).hash(&mut hasher);
+        (format!("{:?}", self.damage), &self.linked).hash(&mut hasher);
+        (self.storage_full, self.halted, self.unfit.is_some()).hash(&mut hasher);
         match &self.role {
             RoleState::Follower { verified } => verified.hash(&mut hasher),
             RoleState::PreCandidate(tally) | RoleState::Candidate(tally) => {
-                (&tally.granted, &tally.refused).hash(&mut hasher);
+                (tally.round, &tally.granted, &tally.refused).hash(&mut hasher);
             }
-            RoleState::Leader(leader) => {
-                (leader.first, relative(leader.heartbeat_due_us)).hash(&mut hasher);
-                for (id, peer) in &leader.peers {
-                    (id, peer.session(), peer.matched(), peer.next()).hash(&mut hasher);
-                    (peer.mode(), peer.reading().is_some(), peer.told_commit()).hash(&mut hasher);
-                    now_us.saturating_sub(peer.contact_us()).hash(&mut hasher);
-                }
-            }
+            RoleState::Leader(leader) => leader.fingerprint(now_us, self.next_request, &mut hasher),
         }
         hasher.finish()
     }
@@ -596,5 +593,65 @@ impl Raft {
     /// Starts the clock of a new leader.
     pub(super) fn log_clock(&self) -> LogClock {
         LogClock::start(self.log_time_us, self.now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::types::{Base, Boot, ClusterId, Identity, Member};
+
+    use super::*;
+
+    const NOW: Now = Now { boot_us: 7, wall_us: 7 };
+
+    /// One of three voters, whose timeouts are all drawn alike.
+    fn voter() -> Raft {
+        let (id, disk) = (NodeId::new(1).unwrap(), DiskId(1));
+        let members = (1..=3).map(|id| (NodeId::new(id).unwrap(), Member::at("10.0.0.1:1")));
+        let settings = Settings { election_timeout_min_ms: 0, ..Settings::default() };
+        let recovered = Recovered {
+            identity: Identity {
+                cluster: ClusterId(1),
+                epoch: 1,
+                node: id,
+                disk,
+                founders_hash: 0,
+            },
+            boot: Boot(1),
+            hard_state: HardState::default(),
+            base: Base::founding(Membership::of_voters(members), settings),
+            last: LogId::ZERO,
+            runs: Vec::new(),
+            config_entries: Vec::new(),
+            last_log_time_us: 0,
+            commit: Index::ZERO,
+            damage: None,
+            notes: Vec::new(),
+        };
+        let mut config = Config::new(id, disk);
+        (config.election_timeout_min_us, config.election_timeout_max_us) = (1, 1);
+        Raft::new(config, &recovered, NOW, 1)
+    }
+
+    /// Its fingerprint after each of `inputs`.
+    fn fingerprints(inputs: &[Input]) -> Vec<u64> {
+        let mut raft = voter();
+        let step = |input: &Input| {
+            raft.step(NOW, input.clone(), &mut Vec::new());
+            raft.fingerprint()
+        };
+        inputs.iter().map(step).collect()
+    }
+
+    #[test]
+    fn a_fingerprint_tells_rounds_and_links_apart() {
+        let peer = NodeId::new(2).unwrap();
+        let rounds = fingerprints(&[Input::Campaign, Input::Campaign]);
+        assert_ne!(rounds[0], rounds[1], "an answer to the first round counts in the first alone");
+        let up = Input::LinkUp { peer, disk: DiskId(2), boot: Boot(1) };
+        let links = fingerprints(&[Input::Tick, up, Input::LinkDown { peer }]);
+        assert_ne!(links[0], links[1], "a proved disk is to be recorded");
+        assert_eq!(links[0], links[2], "a follower forgets a link with its end");
     }
 }

@@ -5,6 +5,7 @@
 //! It leaves office when a whole election timeout has passed without answers from a quorum.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use crate::types::{
     Append, AppendOutcome, AppendReply, DiskId, Entry, EntryKind, Event, Heartbeat, HeartbeatReply,
@@ -34,6 +35,19 @@ pub(super) struct Leader {
     round: u64,
     sessions: u64,
     clock: LogClock,
+}
+
+impl Leader {
+    /// What decides its future, but for the log's clock; see [`Raft::fingerprint`].
+    pub(super) fn fingerprint(&self, now_us: u64, last_request: u64, state: &mut impl Hasher) {
+        let relative = |at_us: u64| at_us.saturating_sub(now_us);
+        (self.first, self.round, self.sessions).hash(state);
+        (relative(self.heartbeat_due_us), self.notice_due_us.map(relative)).hash(state);
+        for (id, peer) in &self.peers {
+            id.hash(state);
+            peer.fingerprint(now_us, last_request, state);
+        }
+    }
 }
 
 impl Raft {
@@ -485,5 +499,34 @@ impl Raft {
         if let Ok(payload) = membership.to_payload() {
             self.append_own(EntryKind::Membership, payload, None, actions);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use crate::types::Now;
+
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_whether_a_commit_is_still_to_be_told() {
+        let fingerprint = |notice_due_us: Option<u64>, sessions: u64| {
+            let leader = Leader {
+                first: Index(1),
+                peers: BTreeMap::new(),
+                heartbeat_due_us: 50,
+                notice_due_us,
+                round: 0,
+                sessions,
+                clock: LogClock::start(0, Now::default()),
+            };
+            let mut hasher = DefaultHasher::new();
+            leader.fingerprint(0, 0, &mut hasher);
+            hasher.finish()
+        };
+        assert_ne!(fingerprint(None, 2), fingerprint(Some(10), 2));
+        assert_ne!(fingerprint(None, 2), fingerprint(None, 3), "the next session has another name");
     }
 }

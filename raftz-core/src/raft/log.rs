@@ -6,6 +6,7 @@
 //! still stands: truncation lowers the mark of every write still on its way (the ABA rule).
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use crate::types::{Entry, Index, LogId, Term};
 
@@ -19,7 +20,7 @@ struct Cached {
 }
 
 /// A write on its way to disk.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 struct InFlight {
     seq: u64,
     /// Last index that its completion confirms.
@@ -178,16 +179,14 @@ impl Log {
             self.cache.pop_front();
         }
     }
-}
 
-impl std::hash::Hash for Log {
-    /// What two logs with an equal future share: identities, durability and writes in flight, not
-    /// the accident of what is still in memory.
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.runs.hash(state);
-        self.durable.hash(state);
+    /// What two logs with an equal future share: identities, durability and writes in flight, these
+    /// counted from `durable_seq`, the last durable write; not the accident of what is still in memory.
+    pub(crate) fn fingerprint(&self, durable_seq: u64, state: &mut impl Hasher) {
+        (&self.runs, self.durable, self.in_flight.len()).hash(state);
         for write in &self.in_flight {
-            write.last.hash(state);
+            // Not every write appends: which of those on their way this one is, matters.
+            (write.seq.saturating_sub(durable_seq), write.last).hash(state);
         }
     }
 }
@@ -234,6 +233,19 @@ mod tests {
         assert_eq!(log.write_covering(Index(2)), 3);
         log.persisted(3);
         assert_eq!(log.durable(), Index(2));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_which_write_appends_but_not_how_many_came_before() {
+        let fingerprint = |durable_seq: u64, seq: u64| {
+            let mut log = log(&[(1, 1)]);
+            log.writing(seq);
+            let mut hasher = std::hash::DefaultHasher::new();
+            log.fingerprint(durable_seq, &mut hasher);
+            hasher.finish()
+        };
+        assert_ne!(fingerprint(0, 1), fingerprint(0, 2), "it is durable after the first, or not");
+        assert_eq!(fingerprint(0, 1), fingerprint(6, 7));
     }
 
     #[test]

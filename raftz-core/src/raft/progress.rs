@@ -16,6 +16,7 @@
 //! can never be credited with what it said before.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use crate::types::{Index, NodeId};
 
@@ -159,6 +160,21 @@ impl Progress {
 
     pub(crate) const fn reading(&self) -> Option<u64> {
         self.reading
+    }
+
+    /// All of it, with times relative to now and reads counted back from the last request.
+    pub(crate) fn fingerprint(&self, now_us: u64, last_request: u64, state: &mut impl Hasher) {
+        (self.session, self.matched, self.next, &self.mode).hash(state);
+        // 0 is no request: the read failed, and the peer waits for another.
+        let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
+        (reading, self.told_commit).hash(state);
+        now_us.saturating_sub(self.contact_us).hash(state);
+        match self.stuck {
+            Stuck::No => None,
+            Stuck::Since(since) => Some(Some(now_us.saturating_sub(since))),
+            Stuck::Told => Some(None),
+        }
+        .hash(state);
     }
 
     /// The peer answered in this term.
@@ -427,6 +443,26 @@ mod tests {
         peer.on_matched(Index(6));
         assert!(!peer.is_news_that_stuck(Index(9), 600, 100), "it moved");
         assert!(peer.is_news_that_stuck(Index(9), 700, 100));
+    }
+
+    #[test]
+    fn a_fingerprint_tells_a_failed_read_from_one_under_way_and_patience_from_news() {
+        let fingerprint = |peer: &Progress, last_request: u64| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            peer.fingerprint(0, last_request, &mut hasher);
+            hasher.finish()
+        };
+        let reading = |request: u64, last_request: u64| {
+            let mut peer = streaming(5);
+            peer.wait_for_read(request);
+            fingerprint(&peer, last_request)
+        };
+        assert_ne!(reading(0, 7), reading(7, 7));
+        assert_eq!(reading(7, 8), reading(1, 2), "read numbers count back from the last");
+        let mut behind = streaming(5);
+        let fresh = fingerprint(&behind, 0);
+        assert!(!behind.is_news_that_stuck(Index(9), 0, 100));
+        assert_ne!(fingerprint(&behind, 0), fresh);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! without gaps and complete in order, so one number answers every question.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use crate::types::{
     AppendOutcome, Boot, Entry, HardState, Index, NodeId, OpId, RaftBody, RaftMessage, Term,
@@ -155,15 +156,18 @@ impl Writes {
         released
     }
 
-    /// Writes on their way.
-    pub(crate) const fn outstanding(&self) -> u64 {
-        self.issued - self.durable
+    /// The number of the last durable write.
+    pub(crate) const fn durable(&self) -> u64 {
+        self.durable
     }
 
-    pub(crate) fn promises(&self) -> impl Iterator<Item = (u64, NodeId, &RaftMessage)> {
-        self.promises.iter().map(|promise| {
-            (promise.after.saturating_sub(self.durable), promise.to, &promise.message)
-        })
+    /// What is on its way and what waits for which part of it, counted from the last durable write.
+    pub(crate) fn fingerprint(&self, state: &mut impl Hasher) {
+        let ahead = |seq: u64| seq.saturating_sub(self.durable);
+        (ahead(self.issued), ahead(self.hard_state), self.promises.len()).hash(state);
+        for Promise { after, to, message } in &self.promises {
+            (ahead(*after), to, message.term, format!("{:?}", message.body)).hash(state);
+        }
     }
 }
 
@@ -181,4 +185,32 @@ fn matched_session(message: &RaftMessage) -> Option<u64> {
         return matched(message).map(|_| reply.session);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::DefaultHasher;
+
+    use super::*;
+
+    /// A write of a term and one that truncates, in this order or the other.
+    fn two_writes(first_is_hard_state: bool) -> u64 {
+        let mut writes = Writes::new(Boot(1));
+        for is_hard_state in [first_is_hard_state, !first_is_hard_state] {
+            if is_hard_state {
+                writes.hard_state(HardState { term: Term(1), vote: None });
+            } else {
+                writes.truncate(Index(1));
+            }
+            writes.issue(Index::ZERO);
+        }
+        let mut hasher = DefaultHasher::new();
+        writes.fingerprint(&mut hasher);
+        hasher.finish()
+    }
+
+    #[test]
+    fn a_fingerprint_tells_which_write_holds_the_hard_state() {
+        assert_ne!(two_writes(true), two_writes(false));
+    }
 }
