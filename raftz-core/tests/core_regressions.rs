@@ -255,6 +255,25 @@ fn promises_do_not_pile_up_while_a_followers_disk_hangs() {
 }
 
 #[test]
+fn a_vote_asked_for_again_and_again_is_promised_once_while_the_disk_hangs() {
+    let mut solo = Solo::new(config(1), &recovered(1, 3, 1));
+    solo.now_us = SECOND;
+    let mut asked = Vec::new();
+    for round in [1, 1, 1, 2, 3] {
+        let request = Vote { round, last: LogId::ZERO, transfer: false };
+        asked.extend(solo.receive(2, 2, RaftBody::Vote(request)));
+    }
+    let write = asked.iter().find_map(|action| match action {
+        Action::Persist(op) => Some(op.id),
+        _ => None,
+    });
+    let actions = solo.step(Input::Persisted(write.unwrap()));
+    let answers: Vec<_> = sent(&actions).map(|(to, message)| (to, message.body.clone())).collect();
+    let yes = VoteReply { round: 3, granted: true, last: LogId::ZERO };
+    assert_eq!(answers, [(id(2), RaftBody::VoteReply(yes))], "one answer waited, the latest");
+}
+
+#[test]
 fn only_the_latest_session_is_promised_anything_while_a_followers_disk_hangs() {
     let mut solo = Solo::new(config(1), &recovered(1, 3, 1));
     let noop = entry(1, 1, EntryKind::Noop, Payload::empty());

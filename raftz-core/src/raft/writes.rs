@@ -122,6 +122,16 @@ impl Writes {
             }
             return None;
         }
+        // A vote is asked for in one round of a term; a request that comes again, or under another
+        // round, must not leave one answer for each.
+        if matches!(message.body, RaftBody::VoteReply(_))
+            && let Some(waiting) = self.promises.iter_mut().find(|promise| {
+                promise.to == to && matches!(promise.message.body, RaftBody::VoteReply(_))
+            })
+        {
+            *waiting = Promise { after, to, message };
+            return None;
+        }
         self.promises.push_back(Promise { after, to, message });
         None
     }
