@@ -4,12 +4,12 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim soak fuzz examples bench lint
+.PHONY: help demo test sim sim-bugs soak fuzz examples bench lint
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
 
 demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=path loads your file
 	@$(CARGO) build --locked --release -p raftz-examples --bin demo
@@ -26,6 +26,10 @@ sim: rust ## simulated clusters under every fault, four minutes; SEEDS=20000 for
 	@$(CARGO) run --quiet --locked --release -p raftz-tests --bin raftz-sim
 $(foreach name,SEEDS SECONDS FROM SEED UNTIL_US SKIP WITHOUT TRACE,\
 	$(if $(filter command,$(origin $(name))),$(eval sim: export RAFTZ_SIM_$(name) := $($(name)))))
+
+sim-bugs: rust ## does the simulator find each planted bug? prints what caught it, and after how long
+	@RUSTFLAGS="--cfg raftz_bugs" CARGO_TARGET_DIR=target/bugs \
+		$(CARGO) run --quiet --locked --release -p raftz-tests --bin raftz-sim-bugs
 
 soak: rust ## a million power cuts in memory, then ten minutes of random faults; RAFTZ_SOAK_SECONDS=60 for less
 	RAFTZ_CRASH_STATES="$${RAFTZ_CRASH_STATES:-1000000}" \

@@ -261,7 +261,7 @@ impl Plan {
         let min = c.pick(&[50_000, 50_000, 150_000, 300_000]);
         let election_us = (min, min * c.pick(&[2, 2, 3]));
         let entry_bytes_max = c.pick(&[4 << 10, 64 << 10]);
-        let (clients, calls_at_once) = (c.between(1, 5), c.pick(&[1, 1, 5, 20]));
+        let (clients, calls_at_once) = (c.between(1, 5), c.pick(&[1_u64, 1, 5, 20]));
         // Long logs take long to recover, so most runs keep theirs short and crash the more often.
         let calls = c.pick(&[200, 500, 1_000, 2_000]);
         let small = |c: &mut Chooser, fine: u64| {
@@ -280,7 +280,7 @@ impl Plan {
             skipped: BTreeSet::new(),
             damaged_max: if c.percent(3) { voters } else { (voters - 1) / 2 },
             clients,
-            think_us: DURATION_US * clients / calls,
+            think_us: DURATION_US * clients * calls_at_once.div_ceil(2) / calls,
             calls_at_once,
             patience_us: c.pick(&[200_000, 1_000_000, 5_000_000]),
             keys: c.pick(&[1, 3, 20]),
