@@ -16,7 +16,7 @@ pub(crate) struct Disk {
     pub(crate) boot: Boot,
     pub(crate) hard_state: HardState,
     pub(crate) entries: Vec<Entry>,
-    commit: Index,
+    pub(crate) commit: Index,
     pub(crate) damage: Option<Damage>,
     pub(crate) queue: VecDeque<WriteOp>,
 }
