@@ -37,8 +37,8 @@ soak: rust ## a million power cuts in memory, then ten minutes of random faults;
 	@RAFTZ_SOAK_SECONDS="$${RAFTZ_SOAK_SECONDS:-600}" \
 		$(CARGO) test --locked --release -p raftz-tests --test soak
 
-examples: rust ## the three examples, one after the other; each checks what it claims
-	@set -e; for name in simple client cluster; do \
+examples: rust ## the four examples, one after the other; each checks what it claims
+	@set -e; for name in simple client cluster simulate; do \
 		echo "== $$name"; \
 		$(CARGO) run --quiet --locked -p raftz-examples --bin $$name; \
 	done
