@@ -31,24 +31,23 @@ impl Clock {
         Now { boot_us, wall_us }
     }
 
+    /// How much of its own time passes in a million of true time.
+    fn rate(&self) -> i128 {
+        i128::from(1_000_000 + self.drift_ppm)
+    }
+
     fn boot_us(&self, true_us: u64) -> u64 {
-        let passed = true_us.saturating_sub(self.since_true_us);
-        let gained = i128::from(passed) * i128::from(self.drift_ppm) / 1_000_000;
-        let own = i128::from(passed) + gained;
+        let passed = i128::from(true_us.saturating_sub(self.since_true_us));
+        let own = passed * self.rate() / 1_000_000;
         self.since_boot_us + u64::try_from(own).unwrap_or_default()
     }
 
     /// The first true time at which it shows `boot_us` or more.
     pub(super) fn true_us(&self, boot_us: u64) -> u64 {
         let wanted = i128::from(boot_us.saturating_sub(self.since_boot_us));
-        let rate = i128::from(1_000_000 + self.drift_ppm);
+        let rate = self.rate();
         let passed = (wanted * 1_000_000 + rate - 1) / rate;
-        let mut at = self.since_true_us + u64::try_from(passed).unwrap_or_default();
-        // The division above and the one in `boot_us` round apart by one at most.
-        if self.boot_us(at) < boot_us {
-            at += 1;
-        }
-        at
+        self.since_true_us + u64::try_from(passed).unwrap_or_default()
     }
 
     /// From now on it gains `ppm` parts in a million.
