@@ -10,8 +10,9 @@ use crate::types::NodeId;
 
 use super::calls::End;
 use super::disk::DiskFaults;
+use super::links::DEAD_AFTER_US;
 use super::network::Weather;
-use super::world::{DEAD_AFTER_US, Event, World, node_id, place};
+use super::world::{Event, World, node_id, place};
 
 /// Calls that each node of the core must get done.
 const FRESH_CALLS: u64 = 5;
@@ -146,6 +147,25 @@ impl World {
         (ready && core.iter().all(agree)).then_some(place(leader))
     }
 
+    /// Nodes outside of the core whom nothing keeps from following it: learners, and nodes whose disks had been
+    /// damaged. A disk that is too damaged to be opened at all does.
+    fn bystanders(&self, core: &[usize]) -> Vec<usize> {
+        let follows = |at: &usize| {
+            let node = &self.nodes[*at];
+            let is_lost = node.is_gone || (node.is_damaged && node.life.is_none());
+            !core.contains(at) && !is_lost && !node.is_outside && node.disk_slow == 1
+        };
+        (0..self.nodes.len()).filter(follows).collect()
+    }
+
+    fn has_applied_all(&self, at: usize) -> bool {
+        self.raft(at).is_some_and(|raft| raft.applied().0 == self.oracle.committed())
+    }
+
+    fn is_whole(&self, at: usize) -> bool {
+        self.raft(at).is_some_and(|raft| !raft.is_damaged())
+    }
+
     fn raft(&self, at: usize) -> Option<&Raft> {
         let life = self.nodes[at].life.as_ref().filter(|life| life.halted.is_none());
         life.map(|life| life.replica.raft())
@@ -200,11 +220,8 @@ impl World {
             let life = |at: &usize| world.nodes[*at].life.as_ref();
             core.iter().map(|at| life(at).map_or(0, |life| life.replica.raft().term().0)).collect()
         };
-        // A node that has to apply its whole log anew may take a while.
-        self.run_until(self.now_us + PATIENCE_US, |world| {
-            let committed = world.oracle.committed();
-            core.iter().all(|at| world.raft(*at).is_some_and(|raft| raft.applied().0 == committed))
-        });
+        let bystanders = self.bystanders(core);
+        self.wait_for_rest(core, &bystanders);
         let before = terms(self);
         self.run_until(self.now_us + 10 * timeout_us, |_| false);
         if self.oracle.violation.is_some() {
@@ -218,19 +235,40 @@ impl World {
         let ids: Vec<NodeId> = core.iter().map(|at| node_id(*at)).collect();
         let committed = self.oracle.committed();
         let states = self.describe(core);
-        let behind = core.iter().find(|at| {
-            let life = self.nodes[**at].life.as_ref();
-            life.is_none_or(|life| life.replica.raft().applied().0 != committed)
-        });
+        let behind = core.iter().chain(&bystanders).find(|at| !self.has_applied_all(**at));
+        let hurt = bystanders.iter().find(|at| !self.is_whole(**at));
         if self.ready_leader(core).is_none() {
             self.oracle.object("one leader at rest", states);
         } else if let Some(behind) = behind {
             let sentence = format!("node {} has not applied all {committed}: {states}", behind + 1);
             self.oracle.object("equal states at rest", sentence);
+        } else if let Some(hurt) = hurt {
+            let sentence = format!("node {} never got back what its disk had lost", hurt + 1);
+            self.oracle.object("damage heals", sentence);
         } else if !self.oracle.logs_agree(&ids) {
             self.oracle.object("equal logs at rest", states);
         }
         self.check_machines(core);
+    }
+
+    /// A node that has to apply its whole log anew, or to be sent what its disk lost, may take long, above all
+    /// from a leader whose disk is slow; but it must get on.
+    fn wait_for_rest(&mut self, core: &[usize], bystanders: &[usize]) {
+        let mut before = None;
+        let applied = |world: &Self| -> u64 {
+            let rafts = core.iter().chain(bystanders).filter_map(|at| world.raft(*at));
+            rafts.map(|raft| raft.applied().0).sum()
+        };
+        while before != Some(applied(self)) {
+            before = Some(applied(self));
+            let rests = self.run_until(self.now_us + PATIENCE_US, |world| {
+                core.iter().chain(bystanders).all(|at| world.has_applied_all(*at))
+                    && bystanders.iter().all(|at| world.is_whole(*at))
+            });
+            if rests {
+                return;
+            }
+        }
     }
 
     /// Compares the machines themselves, by what they would put into a snapshot.

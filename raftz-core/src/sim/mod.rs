@@ -2,7 +2,7 @@
 //! in virtual time, under every fault, replayed from a seed.
 //!
 //! Nothing here knows how a node decides. The simulator replaces the clock (`clock`), the pipes (`network`),
-//! the file operations (`disk`) and the threads (`world`); a *plan* (`plan`) says what a run is like, faults
+//! the file operations (`disk`) and the threads (`lanes`, `links`, `lives`) on one line of virtual time (`world`); a *plan* (`plan`) says what a run is like, faults
 //! strike (`nemesis`), an oracle looks after every event (`oracle`, `calls`), and in the end a healed quorum must
 //! work again (`liveness`). All accidents come from one source (`choice`), so that a seed is a run.
 //!
@@ -26,7 +26,10 @@ mod calls;
 pub mod choice;
 mod clock;
 pub mod disk;
+mod lanes;
+mod links;
 mod liveness;
+mod lives;
 mod marker;
 mod mix;
 mod nemesis;

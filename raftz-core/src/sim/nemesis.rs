@@ -3,13 +3,14 @@
 use crate::replica::Input;
 
 use super::disk::{DiskFaults, Rot};
+use super::lives::Death;
 use super::plan::Fault;
-use super::world::{Death, Event, World};
+use super::world::{Event, World};
 
 /// What ends a fault that lasts.
 pub(super) enum Undo {
     /// These directions are open again.
-    Cuts(Vec<(usize, usize)>),
+    Cuts(Cuts),
     /// The network does this no more.
     Weather(Fault),
     /// A disk works again.
@@ -20,6 +21,21 @@ pub(super) enum Undo {
     MachineSlow(usize),
     /// A clock is right again.
     Drift(usize),
+    /// An ambush goes on.
+    Ambush(Ambush),
+}
+
+type Cuts = Vec<(usize, usize)>;
+
+/// A disk is damaged when some nodes lack what it holds, and then those who do not are cut off.
+pub(super) struct Ambush {
+    victim: usize,
+    /// What keeps the ignorant ignorant.
+    before: Cuts,
+    /// What then keeps those away who know.
+    after: Cuts,
+    lasts_us: u64,
+    is_sprung: bool,
 }
 
 /// A disk that does nothing for a while is this much slower than usual.
@@ -135,18 +151,14 @@ impl World {
                 self.step(at, input);
                 true
             }
+            Fault::Ambush => self.lay_ambush(at, lasts_us),
         }
     }
 
     /// Takes a lasting fault back.
     pub(super) fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::Cuts(cuts) => {
-                for (from, to) in cuts {
-                    let direction = self.net.to(from, to);
-                    direction.cuts = direction.cuts.saturating_sub(1);
-                }
-            }
+            Undo::Cuts(cuts) => self.mend(cuts),
             Undo::Weather(fault) => self.weather(fault, 0),
             Undo::Disk(at) => {
                 self.nodes[at].faults = DiskFaults::default();
@@ -155,7 +167,54 @@ impl World {
             Undo::DiskSlow(at) => self.nodes[at].disk_slow = 1,
             Undo::MachineSlow(at) => self.nodes[at].machine_slow = 1,
             Undo::Drift(at) => self.drift(at, 0),
+            Undo::Ambush(ambush) => self.go_on_with(ambush),
         }
+    }
+
+    fn mend(&mut self, cuts: Cuts) {
+        for (from, to) in cuts {
+            let direction = self.net.to(from, to);
+            direction.cuts = direction.cuts.saturating_sub(1);
+        }
+    }
+
+    /// As many voters as can be spared are cut off and fall behind the victim.
+    fn lay_ambush(&mut self, victim: usize, lasts_us: u64) -> bool {
+        let nodes = self.nodes.len();
+        let voters = usize::try_from(self.plan.voters).unwrap_or_default();
+        if victim >= voters || voters < 3 {
+            return false;
+        }
+        let turn = usize::try_from(self.fates.below(voters as u64)).unwrap_or_default();
+        let others = (0..voters).map(|seat| (seat + turn) % voters).filter(|at| *at != victim);
+        let ignorant: Vec<usize> = others.take((voters - 1) / 2).collect();
+        let apart = |here: &dyn Fn(usize) -> bool| -> Cuts {
+            let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+            all.filter(|(a, b)| here(*a) != here(*b)).collect()
+        };
+        let before = apart(&|at| ignorant.contains(&at));
+        let after = apart(&|at| at == victim || ignorant.contains(&at));
+        self.cut_all(&before);
+        let ambush = Ambush { victim, before, after, lasts_us, is_sprung: false };
+        self.later(lasts_us, Event::Undo { undo: Undo::Ambush(ambush) });
+        true
+    }
+
+    /// First the damage, which is found out at once; then those who know are cut off, soon enough to catch the
+    /// victim while it learns anew what it had.
+    fn go_on_with(&mut self, mut ambush: Ambush) {
+        if ambush.is_sprung {
+            self.mend(ambush.before);
+            self.cut_all(&ambush.after);
+            let undo = Undo::Cuts(ambush.after);
+            return self.later(2 * ambush.lasts_us, Event::Undo { undo });
+        }
+        ambush.is_sprung = true;
+        let after_us = self.fates.below(2 * self.plan.downtime_us);
+        if self.damage(Fault::Rot, ambush.victim) {
+            self.die(ambush.victim, Death::Killed);
+        }
+        self.later(after_us, Event::Undo { undo: Undo::Ambush(ambush) });
     }
 
     fn end(&mut self, at: usize, death: Death) -> bool {
@@ -215,11 +274,15 @@ impl World {
         if cuts.is_empty() {
             return false;
         }
-        for (from, to) in &cuts {
-            self.net.to(*from, *to).cuts += 1;
-        }
+        self.cut_all(&cuts);
         self.later(lasts_us, Event::Undo { undo: Undo::Cuts(cuts) });
         true
+    }
+
+    fn cut_all(&mut self, cuts: &[(usize, usize)]) {
+        for (from, to) in cuts {
+            self.net.to(*from, *to).cuts += 1;
+        }
     }
 
     fn break_some(&mut self, fault: Fault, at: usize) -> bool {

@@ -5,12 +5,18 @@
 //! swallowed, as a closed socket would. Messages are handed on as values, or as frames in a stream of
 //! bytes that is cut anywhere.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
 use crate::transport::frame::{FrameLimits, FrameReader};
 
 use super::choice::{Choices, Chooser, Stream};
-use super::plan::{Plan, Wire};
+use super::mix::Mix;
+use super::plan::{Fault, Plan, Wire};
+
+/// The latest that a message arrives which others overtake: some of them outlive a term.
+const LATE_US: u64 = 1_000_000;
 
 /// One direction between two nodes, as seen by the sender.
 pub(super) struct Direction {
@@ -28,6 +34,10 @@ pub(super) struct Direction {
     last_arrival_us: u64,
     /// Takes apart what arrives at the other end.
     pub(super) reader: FrameReader,
+    /// Its place among directions on which something arrives at the same time; another on each connection.
+    pub(super) tie: u64,
+    /// The hashes of all frames sent on the connection, where bits may flip.
+    sent: BTreeSet<u64>,
     pub(super) chooser: Chooser,
 }
 
@@ -46,6 +56,8 @@ pub(super) struct Network {
     directions: Vec<Direction>,
     pub(super) weather: Weather,
     pub(super) wire: Wire,
+    /// Whether bits may flip in this run.
+    flips: bool,
     delay_us: u64,
     pub(super) bound: u64,
     next_connection: u64,
@@ -74,6 +86,8 @@ impl Network {
             in_flight: 0,
             last_arrival_us: 0,
             reader: FrameReader::new(FrameLimits::default()),
+            tie: 0,
+            sent: BTreeSet::new(),
             chooser: choices.stream(Stream::Link((at / nodes) as u64, (at % nodes) as u64)),
         };
         Self {
@@ -81,6 +95,7 @@ impl Network {
             directions: (0..nodes * nodes).map(direction).collect(),
             weather: Weather::default(),
             wire: plan.wire,
+            flips: plan.faults.contains(&Fault::Flip),
             delay_us: plan.delay_us,
             bound: plan.link_bound,
             next_connection: 1,
@@ -117,7 +132,21 @@ impl Network {
             direction.connection = Some(number);
             direction.heard_us = now_us;
             direction.reader = FrameReader::new(FrameLimits::default());
+            direction.tie = direction.chooser.below(1 << 16);
+            direction.sent.clear();
         }
+    }
+
+    /// Notes a frame, if it may be damaged on its way.
+    pub(super) fn note_sent(&mut self, from: usize, to: usize, frame: &[u8]) {
+        if self.flips {
+            self.to(from, to).sent.insert(Mix::default().bytes(frame).0);
+        }
+    }
+
+    /// Whether a frame that was found good is one that was sent.
+    pub(super) fn was_sent(&self, from: usize, to: usize, frame: &[u8]) -> bool {
+        !self.flips || self.get(from, to).sent.contains(&Mix::default().bytes(frame).0)
     }
 
     /// When a message that is sent now arrives.
@@ -130,7 +159,8 @@ impl Network {
         let mut arrival = direction.arrival_us(now_us, mean);
         let reorders = wire == Wire::Messages && direction.chooser.ppm(weather.reorder_ppm);
         if reorders {
-            arrival += direction.chooser.below(mean * 20);
+            let most = direction.chooser.pick(&[mean * 20, mean * 20, LATE_US]);
+            arrival += direction.chooser.below(most);
         } else {
             arrival = direction.in_order(arrival);
         }

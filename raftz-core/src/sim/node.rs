@@ -17,7 +17,7 @@ use crate::types::{
     Boot, ClusterId, DiskId, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp,
 };
 
-use super::choice::Chooser;
+use super::choice::{Choices, Chooser, Stream};
 use super::clock::Clock;
 use super::disk::{DiskFaults, SimDisk};
 use super::plan::Plan;
@@ -121,6 +121,34 @@ pub(super) struct SimNode {
 }
 
 impl SimNode {
+    /// A machine with an empty disk, which does not run.
+    pub(super) fn new(id: NodeId, choices: &Choices) -> Self {
+        Self {
+            id,
+            disk: SimDisk::new(choices.stream(Stream::Disk(id.get()))),
+            clock: Clock::new(),
+            life: None,
+            chooser: choices.stream(Stream::Process(id.get())),
+            is_damaged: false,
+            errors_seen: 0,
+            is_gone: false,
+            is_replaced: false,
+            is_outside: false,
+            paused_until_us: 0,
+            faults: DiskFaults::default(),
+            disk_slow: 1,
+            machine_slow: 1,
+            dies_while_recovering: 0,
+            starts: 0,
+        }
+    }
+
+    /// Whether its disk has failed an operation since its last good start: what fails then proves nothing
+    /// against the code.
+    pub(super) fn is_excused(&self) -> bool {
+        self.disk_errors() > self.errors_seen
+    }
+
     /// How many segments its log has.
     pub(super) fn segments(&self) -> usize {
         let names = self.disk.for_this_life().list(&directory()).unwrap_or_default();

@@ -5,8 +5,8 @@
 //! how the nodes decide. Every entry has a *chain*, a hash of it and of all before it, so that comparing two
 //! logs up to an index is comparing two numbers.
 //!
-//! It judges: one leader a term; one vote a term and node, over restarts; nothing promised before it is
-//! durable; equal identities with equal predecessors; a leader that only appends; each commit durable on a
+//! It judges: one leader a term; one vote a term and node, over restarts, and for no log that ends before what the
+//! voter has or had; nothing promised before it is durable; equal identities with equal predecessors; a leader that only appends; each commit durable on a
 //! majority, never changed, and held by each later leader; commands applied in order, once, with the replies
 //! of a machine of its own; everything that a disk acknowledged there after any legal crash.
 
@@ -65,6 +65,10 @@ struct Shadow {
     issued: VecDeque<Issued>,
     /// What was durable when its disk was damaged: it still answers for that.
     had: Vec<Slot>,
+    /// Whether its disk is another than it had: it answers for nothing that it said before.
+    is_new: bool,
+    /// The last vote that it asked its disk to write.
+    vote: Option<(Term, NodeId)>,
     commit: Index,
     applied: Index,
     term: Term,
@@ -74,6 +78,12 @@ struct Shadow {
 impl Shadow {
     fn last(&self) -> LogId {
         id_of(&self.log, self.log.len())
+    }
+
+    /// The end of the best log that it answers for.
+    fn answers_for(&self) -> LogId {
+        let had = if self.is_new { LogId::ZERO } else { id_of(&self.had, self.had.len()) };
+        self.last().max(had)
     }
 
     fn holds(&self, index: Index, slot: Slot) -> bool {
@@ -125,6 +135,8 @@ pub(super) struct Oracle {
     shadows: BTreeMap<NodeId, Shadow>,
     leaders: BTreeMap<Term, NodeId>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
+    /// Where the logs of candidates ended when they stood.
+    stood: BTreeMap<(NodeId, Term), LogId>,
     /// Every entry ever written, by index (1 stands at 0).
     known: Vec<Vec<Known>>,
     committed: Vec<Decided>,
@@ -145,6 +157,7 @@ impl Oracle {
             shadows: members.map(|id| (id, Shadow::default())).collect(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
+            stood: BTreeMap::new(),
             known: Vec::new(),
             committed: Vec::new(),
             reference,
@@ -195,6 +208,9 @@ impl Oracle {
     /// A node of this role asks its disk to write.
     pub(super) fn on_write(&mut self, id: NodeId, raft: &Raft, op: &WriteOp) {
         let (role, term) = (raft.role(), raft.term());
+        if let Some(HardState { term, vote: Some(candidate), .. }) = op.hard_state {
+            self.on_vote_given(id, term, candidate);
+        }
         if let Some(from) = op.truncate_from {
             if role == Role::Leader {
                 let sentence = format!("leader {id} of term {term} truncates its log from {from}");
@@ -245,6 +261,28 @@ impl Oracle {
         shadow.issued.push_back(issued);
     }
 
+    /// A node gives its vote: the candidate's log must not end before its own, or before what it had when its
+    /// disk was damaged.
+    fn on_vote_given(&mut self, id: NodeId, term: Term, candidate: NodeId) {
+        let shadow = self.shadow(id);
+        if shadow.vote.replace((term, candidate)) == Some((term, candidate)) {
+            return;
+        }
+        let (last, answers_for) = (shadow.last(), shadow.answers_for());
+        if candidate == id {
+            self.stood.insert((id, term), last);
+        }
+        let stood = self.stood.get(&(candidate, term)).copied();
+        if stood.is_none_or(|stood| stood < answers_for) {
+            let ends = stood.map_or("nowhere".to_owned(), |stood| format!("at {stood}"));
+            let sentence = format!(
+                "node {id}, which answers for a log up to {answers_for}, votes in term {term} for node \
+                 {candidate}, whose log ends {ends}"
+            );
+            self.object("votes for complete logs", sentence);
+        }
+    }
+
     /// A disk says that everything up to this write is durable.
     pub(super) fn on_durable(&mut self, id: NodeId, op: OpId) {
         let shadow = self.shadow(id);
@@ -269,7 +307,7 @@ impl Oracle {
     pub(super) fn on_replaced(&mut self, id: NodeId) {
         self.on_damaged(id);
         let had = std::mem::take(&mut self.shadow(id).had);
-        *self.shadow(id) = Shadow { had, ..Shadow::default() };
+        *self.shadow(id) = Shadow { had, is_new: true, ..Shadow::default() };
     }
 
     /// A node has opened its directory: `entries` is its whole log.
@@ -307,6 +345,7 @@ impl Oracle {
         shadow.durable = log;
         shadow.hard_state = found;
         shadow.issued.clear();
+        shadow.vote = found.vote.map(|vote| (found.term, vote));
         shadow.commit = Index::ZERO;
         shadow.applied = Index::ZERO;
         shadow.term = found.term;

@@ -74,11 +74,13 @@ pub enum Fault {
     ClockStep,
     /// A node is told to campaign, or to forget its leader.
     Unrest,
+    /// A disk is damaged while only nodes that are then cut off know what it held.
+    Ambush,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Kill,
         Self::PowerCut,
         Self::Blackout,
@@ -112,6 +114,7 @@ impl Fault {
         Self::Drift,
         Self::ClockStep,
         Self::Unrest,
+        Self::Ambush,
     ];
 
     /// Its name.
@@ -150,6 +153,7 @@ impl Fault {
             Self::Drift => "drift",
             Self::ClockStep => "clock-step",
             Self::Unrest => "unrest",
+            Self::Ambush => "ambush",
         }
     }
 
@@ -160,7 +164,7 @@ impl Fault {
 
     /// Whether it damages what a disk had made durable, so that only a minority may meet it.
     pub const fn damages(self) -> bool {
-        matches!(self, Self::Rot | Self::DeadSector | Self::LostDisk)
+        matches!(self, Self::Rot | Self::DeadSector | Self::LostDisk | Self::Ambush)
     }
 }
 
@@ -231,6 +235,8 @@ pub struct Plan {
     pub entry_bytes_max: u64,
     /// Size of a log segment.
     pub segment_bytes: u64,
+    /// Most bytes handed to the log at once.
+    pub submission_bytes: u64,
     /// Mean time that a message takes.
     pub delay_us: u64,
     /// Most messages or chunks on their way in one direction.
@@ -257,7 +263,7 @@ impl Plan {
         let c = &mut choices.stream(Stream::Plan);
         // A few runs have no faults at all and must be fast: not everything may rest on retries.
         let calm = c.percent(4);
-        let voters = c.pick(&[3, 3, 3, 3, 5, 5, 5, 1, 2, 4, 7]);
+        let voters = c.pick(&[3, 3, 3, 3, 5, 5, 5, 5, 1, 2, 4, 7]);
         let min = c.pick(&[50_000, 50_000, 150_000, 300_000]);
         let election_us = (min, min * c.pick(&[2, 2, 3]));
         let entry_bytes_max = c.pick(&[4 << 10, 64 << 10]);
@@ -268,13 +274,16 @@ impl Plan {
             let harsh = c.between(1, 400);
             c.pick(&[fine, fine, harsh])
         };
+        let faults = if calm { BTreeSet::new() } else { draw_faults(c) };
+        // What flips is a bit of a frame.
+        let is_bytes = c.percent(25) || faults.contains(&Fault::Flip);
         Self {
             seed,
             voters,
             learners: c.pick(&[0, 0, 0, 1, 2]),
             duration_us: DURATION_US,
-            wire: if c.percent(25) { Wire::Bytes } else { Wire::Messages },
-            faults: if calm { BTreeSet::new() } else { draw_faults(c) },
+            wire: if is_bytes { Wire::Bytes } else { Wire::Messages },
+            faults,
             fault_every_us: c.pick(&[100_000, 300_000, 1_000_000, 3_000_000]),
             fault_lasts_us: c.pick(&[100_000, 500_000, 2_000_000]),
             skipped: BTreeSet::new(),
@@ -296,6 +305,7 @@ impl Plan {
             held_bytes: c.pick(&[300, 1 << 20]),
             entry_bytes_max,
             segment_bytes: entry_bytes_max + (64 << 10),
+            submission_bytes: small(c, (entry_bytes_max + (64 << 10)) / 2),
             delay_us: c.pick(&[100, 500, 3_000]),
             link_bound: c.pick(&[4, 64, 1024]),
             disk_us: c.pick(&[100, 1_000, 5_000]),
@@ -329,7 +339,7 @@ const THEMES: [&[Fault]; 5] = [
     // Leaders whose logs go apart before one is overwritten.
     &[Fault::Isolate, Fault::Split, Fault::Pause, Fault::Kill, Fault::Unrest],
     // Disks that lose what they had, beside nodes that never had it.
-    &[Fault::Rot, Fault::DeadSector, Fault::Kill, Fault::Split, Fault::Isolate, Fault::Unrest],
+    &[Fault::Rot, Fault::DeadSector, Fault::Ambush, Fault::Kill, Fault::Split, Fault::Unrest],
     // Writes that are done when something else counts.
     &[Fault::SlowDisk, Fault::StalledDisk, Fault::Split, Fault::Unrest, Fault::Reset],
     // Power that goes while files change.

@@ -36,8 +36,10 @@ fn command(chooser: &mut Chooser, keys: u64, value_bytes: u64) -> KvCommand {
     }
 }
 
+/// A name that no other value has, and as much behind it as makes it long enough.
 fn value(chooser: &mut Chooser, value_bytes: u64) -> Bytes {
-    let name = format!("{:016x}", chooser.number());
+    let mut value = format!("{:016x}", chooser.number()).into_bytes();
     let length = usize::try_from(chooser.below(value_bytes)).unwrap_or_default();
-    Bytes::from(format!("{name:_<length$}"))
+    value.resize(length.max(value.len()), b'_');
+    Bytes::from(value)
 }

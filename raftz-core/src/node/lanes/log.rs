@@ -108,6 +108,9 @@ impl LogLane {
                 }
                 if space_due_us.is_some_and(|due| due <= now_us) {
                     driver.check_space();
+                    if !driver.low {
+                        *idle_due_us = Some(now_us.saturating_add(IDLE_SEAL_MS * 1000));
+                    }
                     *space_due_us =
                         driver.low.then(|| now_us.saturating_add(SPACE_RETRY_MS * 1000));
                 }
@@ -198,7 +201,12 @@ impl Driver {
                     seal_owed = false;
                     self.idle();
                 }
-                Waited::Idle => self.check_space(),
+                Waited::Idle => {
+                    let lacked_room = self.low;
+                    self.check_space();
+                    // What had waited for room is written, and nothing covers it yet.
+                    seal_owed = lacked_room && !self.low;
+                }
                 Waited::Closed => break,
             }
         }
@@ -504,6 +512,31 @@ mod tests {
         rig.lane.stop();
         rig.threads.join_until(clock::deadline_us(Duration::from_secs(10))).unwrap();
         assert_eq!(rig.seen.lock().idles, 1);
+    }
+
+    #[test]
+    fn what_waited_for_room_is_sealed_once_it_is_written() {
+        let mut rig = Rig::new(Mood::Fine, false, true);
+        rig.seen.lock().low = true;
+        rig.write([1]);
+        rig.until("the seal", |rig| rig.seen.lock().idles == 1);
+        rig.seen.lock().low = false;
+        rig.until("another", |rig| rig.seen.lock().idles == 2);
+        rig.lane.stop();
+        rig.threads.join_until(clock::deadline_us(Duration::from_secs(10))).unwrap();
+
+        let mut rig = Rig::new(Mood::Fine, true, true);
+        rig.seen.lock().low = true;
+        rig.write([1]);
+        let seal = rig.lane.next_deadline_us().unwrap();
+        rig.lane.tick(seal);
+        rig.seen.lock().low = false;
+        let room = rig.lane.next_deadline_us().unwrap();
+        rig.lane.tick(room);
+        assert_eq!(rig.seen.lock().idles, 1);
+        let seal = rig.lane.next_deadline_us().unwrap();
+        rig.lane.tick(seal);
+        assert_eq!((rig.seen.lock().idles, rig.lane.next_deadline_us()), (2, None));
     }
 
     #[test]

@@ -32,6 +32,8 @@ use parking_lot::RwLock;
 use self::files::{FORMATTING, SUPERBLOCK, VOTE, corrupt};
 use self::index::LogIndex;
 use self::reader::WalReader;
+#[cfg(feature = "sim")]
+pub(crate) use self::recovery::CUT_NOTE;
 use self::recovery::Scanned;
 use self::replay::Group;
 use self::superblock::Superblock;

@@ -61,6 +61,9 @@ pub(super) struct Scanned {
     pub(super) notes: Vec<String>,
 }
 
+/// What is noted of a write that was not whole, and that nobody had been promised.
+pub(crate) const CUT_NOTE: &str = "a write that was under way at the last stop was cut";
+
 /// Reads the whole log in `dir`, whose entries are `names`.
 pub(super) fn scan(
     vfs: &dyn Vfs,
@@ -377,7 +380,7 @@ impl Scan {
                 .sync_data()
                 .map_err(|source| io_error(&segment.path, "syncing", source))?;
             self.notes.push(format!(
-                "{}: a write that was under way at the last stop was cut at byte {at}; it had \
+                "{}: {CUT_NOTE} at byte {at}; it had \
                  never been acknowledged",
                 segment.path.display()
             ));

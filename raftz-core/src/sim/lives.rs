@@ -1,0 +1,260 @@
+//! How processes begin and end: starts, deaths, and supervisors that start again what stopped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::node::lanes::Applier;
+use crate::replica::{Input, Replica};
+use crate::storage::wal::{CUT_NOTE, Wal};
+use crate::storage::{Storage, StorageError};
+use crate::types::{Entry, FaultReason, GroupId, Recovered};
+
+use super::marker::Marker;
+use super::node::{self, Life};
+use super::world::{Event, World, node_id};
+
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// The process alone: its files are as it left them.
+    Killed,
+    /// The machine: what was not synced may be gone.
+    PowerCut,
+}
+
+/// How long a process is down when nothing goes wrong any more.
+const CALM_DOWNTIME_US: u64 = 50_000;
+
+impl World {
+    /// A replica has stopped. It is started again, as by a supervisor, unless that is hopeless.
+    pub(super) fn halted(&mut self, at: usize, reason: FaultReason) {
+        self.tell(|| format!("{} stops: {reason}", at + 1));
+        let node = &mut self.nodes[at];
+        let (excused, replaced) = (node.is_excused() || node.is_damaged, node.is_replaced);
+        let Some(life) = &mut node.life else { return };
+        // As a leader it has resigned by now; this is what it was when it was last seen.
+        let led = self.oracle.leads(node_id(at), life.replica.raft().term());
+        life.halted = Some(reason.clone());
+        let expected = match &reason {
+            FaultReason::Storage(_) => excused,
+            FaultReason::WrongDisk { .. } => replaced,
+            FaultReason::Machine { .. }
+            | FaultReason::TooNew { .. }
+            | FaultReason::Safety(_)
+            | FaultReason::Host(_) => false,
+        };
+        if !expected {
+            self.oracle.object("nodes run", format!("node {} stops: {reason}", at + 1));
+        }
+        match reason {
+            FaultReason::WrongDisk { .. } => {
+                self.mark(Marker::WrongDisk);
+                self.nodes[at].is_gone = true;
+            }
+            FaultReason::Storage(_) => {
+                self.mark(Marker::StorageFault);
+                if led {
+                    self.mark(Marker::LeaderSyncFailed);
+                }
+            }
+            FaultReason::Machine { .. }
+            | FaultReason::TooNew { .. }
+            | FaultReason::Safety(_)
+            | FaultReason::Host(_) => {}
+        }
+        let after_us = self.downtime(at);
+        self.later(after_us, Event::Start { at });
+    }
+
+    pub(super) fn downtime(&mut self, at: usize) -> u64 {
+        if !self.is_stormy {
+            return CALM_DOWNTIME_US;
+        }
+        self.nodes[at].chooser.around(self.plan.downtime_us)
+    }
+
+    pub(super) fn draw_death(&mut self, at: usize) -> Death {
+        if self.nodes[at].chooser.percent(50) { Death::PowerCut } else { Death::Killed }
+    }
+
+    /// A node's process ends, in the middle of whatever it does.
+    pub(super) fn die(&mut self, at: usize, death: Death) {
+        let Some(mut life) = self.nodes[at].life.take() else { return };
+        self.tell(|| format!("{} dies: {death:?}", at + 1));
+        let node = &mut self.nodes[at];
+        if let Some(batch) = life.writing.take() {
+            // Some of the operations of this submission have happened.
+            node.disk.cut_after(Some(node.chooser.below(6)));
+            life.fates = Arc::default();
+            life.submit(batch);
+            *self.markers.entry(Marker::CrashInWrite).or_default() += 1;
+        } else {
+            node.disk.cut_after(Some(0));
+        }
+        drop(life);
+        match death {
+            Death::Killed => node.disk.kill(),
+            Death::PowerCut => node.disk.power_cut(),
+        }
+        node.disk.cut_after(None);
+        for event in std::mem::take(&mut self.stashed[at]) {
+            if let Event::Deliver { from, to, .. } | Event::Chunk { from, to, .. } = event {
+                self.net.arrived(from, to);
+            }
+        }
+        self.calls.node_died(node_id(at), self.now_us);
+        for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
+            self.net.to(at, peer).connection = None;
+            if let Some(connection) = self.net.get(peer, at).connection
+                && death == Death::Killed
+                && self.net.is_open(at, peer)
+            {
+                let after_us = self.nodes[at].chooser.around(self.plan.delay_us);
+                self.later(after_us, Event::Broken { at: peer, peer: at, connection });
+            }
+        }
+        let after_us = self.downtime(at);
+        self.later(after_us, Event::Start { at });
+    }
+
+    /// A node is started, unless it runs or can never run again.
+    pub(super) fn start(&mut self, at: usize) {
+        if self.is_running(at) || self.nodes[at].is_gone {
+            return;
+        }
+        if self.nodes[at].paused_until_us > self.now_us {
+            let after_us = self.nodes[at].paused_until_us - self.now_us;
+            return self.later(after_us, Event::Start { at });
+        }
+        if self.nodes[at].life.is_some() {
+            // It had stopped by itself; its process is still there.
+            return self.die(at, Death::Killed);
+        }
+        let id = node_id(at);
+        let node = &mut self.nodes[at];
+        let cut = node.dies_while_recovering > 0;
+        if cut {
+            node.dies_while_recovering -= 1;
+            node.disk.cut_after(Some(node.chooser.below(12)));
+        }
+        let opened = node::open(&node.disk, id, &self.plan).and_then(|(storage, recovered)| {
+            let reader = storage.reader();
+            let entries = node::read_all(reader.as_ref(), recovered.last.index)?;
+            Ok((storage, recovered, entries))
+        });
+        if cut {
+            drop(opened);
+            let death = self.draw_death(at);
+            let node = &mut self.nodes[at];
+            match death {
+                Death::Killed => node.disk.kill(),
+                Death::PowerCut => node.disk.power_cut(),
+            }
+            node.disk.cut_after(None);
+            self.mark(Marker::CrashInRecovery);
+            let after_us = self.downtime(at);
+            return self.later(after_us, Event::Start { at });
+        }
+        match opened {
+            Ok((storage, recovered, entries)) => self.open(at, storage, &recovered, &entries),
+            Err(error) => self.refuses_to_start(at, &error),
+        }
+    }
+
+    pub(super) fn refuses_to_start(&mut self, at: usize, error: &StorageError) {
+        self.tell(|| format!("{} does not start: {error}", at + 1));
+        let node = &mut self.nodes[at];
+        node.disk.kill();
+        let for_good = matches!(
+            error,
+            StorageError::Corrupt { .. }
+                | StorageError::HardStateLost { .. }
+                | StorageError::NotFormatted { .. }
+                | StorageError::TooNew { .. }
+                | StorageError::WrongOwner { .. }
+                | StorageError::UnknownFeature { .. }
+        );
+        let damaged = node.is_damaged;
+        let is_sound = !damaged && (for_good || !node.is_excused());
+        if is_sound {
+            let sentence =
+                format!("node {} does not start, and its disk is sound: {error}", at + 1);
+            self.oracle.object("recovery", sentence);
+        } else if damaged && for_good {
+            self.nodes[at].is_gone = true;
+            self.mark(Marker::Refused);
+        } else {
+            let after_us = self.downtime(at);
+            self.later(after_us, Event::Start { at });
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        at: usize,
+        storage: Wal,
+        recovered: &Recovered,
+        entries: &[Entry],
+    ) {
+        let id = node_id(at);
+        self.tell(|| {
+            format!(
+                "{id} starts: boot {}, {:?}, last {}, committed {}, {:?}{}",
+                recovered.boot.0,
+                recovered.hard_state,
+                recovered.last,
+                recovered.commit,
+                recovered.damage,
+                recovered.notes.iter().map(|note| format!("\n    {note}")).collect::<String>()
+            )
+        });
+        if recovered.damage.is_some() {
+            self.mark(Marker::DamagedOpen);
+        }
+        if recovered.notes.iter().any(|note| note.contains(CUT_NOTE)) {
+            self.mark(Marker::TornTail);
+        }
+        if self.nodes[at].segments() > 1 {
+            self.mark(Marker::ManySegments);
+        }
+        let was_damaged = self.nodes[at].is_damaged;
+        if self.nodes[at].is_replaced {
+            self.oracle.on_replaced(id);
+        }
+        self.oracle.on_recovered(id, recovered, entries, was_damaged);
+        self.lives += 1;
+        let number = self.lives;
+        let group = GroupId::FIRST;
+        let reader = storage.reader();
+        let node = &mut self.nodes[at];
+        node.errors_seen = node.disk_errors();
+        node.starts += 1;
+        let applier = Applier::new(group, (self.machine)(), reader.clone(), self.plan.apply_bytes);
+        let config = node::replica_config(&self.plan, id, recovered.identity.disk);
+        let now = node.clock.now(self.now_us);
+        let seed = node.chooser.number();
+        node.life = Some(Life {
+            number,
+            boot: recovered.boot,
+            disk_id: recovered.identity.disk,
+            founders_hash: recovered.identity.founders_hash,
+            replica: Replica::new(config, recovered, now, seed),
+            storage,
+            reader,
+            applier,
+            queue: VecDeque::new(),
+            writing: None,
+            fates: Arc::default(),
+            submissions: 0,
+            is_sealed: false,
+            lacks_room: false,
+            applying: None,
+            tick_at_us: None,
+            ticks: 0,
+            halted: None,
+            outputs_left: None,
+            unsent: Vec::new(),
+        });
+        self.step(at, Input::Tick);
+    }
+}
