@@ -515,3 +515,59 @@ fn a_replica_whose_machine_failed_asks_for_no_more_wakeups() {
     assert_eq!(solo.step(Input::Tick), []);
     assert_eq!(solo.replica.next_deadline(), None, "a deadline in the past would spin its driver");
 }
+
+// ---- a leader that cannot read its own log ----
+
+/// What a healthy peer answers whose log is empty.
+fn empty(message: &RaftMessage) -> Option<RaftMessage> {
+    let RaftBody::Append(append) = &message.body else { return healthy(message) };
+    if append.prev == LogId::ZERO {
+        return healthy(message);
+    }
+    let outcome = AppendOutcome::Rejected { prev: append.prev.index, hint: LogId::ZERO };
+    let reply = AppendReply { session: append.session, outcome };
+    Some(RaftMessage { term: message.term, body: RaftBody::AppendReply(reply) })
+}
+
+/// Lets the leader read for node 3 in vain until it leads no more. Gives how many reads failed; `None` if it
+/// leads on after many.
+fn reads_until_it_resigns(solo: &mut Solo, mut actions: Vec<Action>) -> Option<u32> {
+    for failed in 0..20 {
+        if solo.status().role != Role::Leader {
+            return Some(failed);
+        }
+        let request = loop {
+            let read = actions.iter().find_map(|action| match action {
+                Action::ReadEntries { request, .. } => Some(*request),
+                _ => None,
+            });
+            if let Some(request) = read {
+                break request;
+            }
+            solo.now_us = solo.replica.next_deadline().unwrap();
+            actions = solo.run(Input::Tick, empty);
+        };
+        let result = Err("Input/output error".to_owned());
+        actions = solo.run(Input::EntriesRead { request, result }, empty);
+    }
+    None
+}
+
+#[test]
+fn a_leader_that_cannot_read_what_a_peer_needs_makes_room_for_another_but_not_all_the_time() {
+    let mut config = config(1);
+    config.raft.cache_bytes_max = 0;
+    let timeout_us = config.raft.election_timeout_max_us;
+    let mut solo = Solo::leader(config);
+    solo.run(Input::Propose(vec![call(1, "a"), call(2, "b")]), healthy);
+    let actions = solo.run(link_up(3, 2), empty);
+    assert_eq!(reads_until_it_resigns(&mut solo, actions), Some(3));
+    let pause_us = solo.replica.next_deadline().unwrap() - solo.now_us;
+    assert!(pause_us >= 3 * timeout_us, "it lets others stand first");
+
+    // Nobody else stood: it leads again, and goes on leading although its disk is no better.
+    solo.run(Input::Campaign, healthy);
+    assert_eq!(solo.status().role, Role::Leader);
+    let actions = solo.run(link_up(3, 3), empty);
+    assert_eq!(reads_until_it_resigns(&mut solo, actions), None);
+}

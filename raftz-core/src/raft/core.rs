@@ -65,6 +65,8 @@ pub struct Raft {
     pub(super) damage: Option<Damage>,
     /// Until then this voter keeps faith with the leader it heard.
     pub(super) faithful_until_us: u64,
+    /// Until then it does not resign again; see `on_read_failed`.
+    pub(super) resigned_until_us: u64,
     pub(super) election_due_us: u64,
     pub(super) round: u64,
     pub(super) next_request: u64,
@@ -150,6 +152,7 @@ impl Raft {
             log_time_us: recovered.last_log_time_us.max(recovered.base.log_time_us),
             damage: recovered.damage,
             faithful_until_us: 0,
+            resigned_until_us: 0,
             election_due_us: 0,
             // An answer to a round of an earlier life must not count in this one.
             round: recovered.boot.0 << 32,
@@ -575,6 +578,7 @@ impl Raft {
         self.writes.fingerprint(&mut hasher);
         self.log.fingerprint(self.writes.durable(), &mut hasher);
         (relative(self.faithful_until_us), relative(self.election_due_us)).hash(&mut hasher);
+        relative(self.resigned_until_us).hash(&mut hasher);
         // Answers repeat the round that they answer: it decides which of those on their way count.
         self.round.hash(&mut hasher);
         (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);

@@ -24,6 +24,13 @@ const COMMIT_NOTICE_PARTS: u64 = 5;
 /// A peer that answers but does not advance is told of after so many of the longest election timeouts.
 const STUCK_TIMEOUTS: u64 = 10;
 
+/// Reads for one peer that may fail, one after the other, before the leader resigns.
+const READS_FAILED_MAX: u32 = 3;
+/// In so many election timeouts a leader resigns once.
+const RESIGNS_ONCE_IN: u64 = 20;
+/// For so many election timeouts it leaves elections to others then.
+const OTHERS_FIRST: u64 = 3;
+
 /// What a leader keeps beyond what everybody keeps.
 #[derive(Clone, Debug)]
 pub(super) struct Leader {
@@ -172,6 +179,17 @@ impl Raft {
         self.plan_commit_notice();
     }
 
+    /// What the leader knows each other member's disk to hold; of nobody while it does not lead.
+    pub fn matches(&self) -> impl Iterator<Item = (NodeId, Index)> {
+        let peers = match &self.role {
+            RoleState::Leader(leader) => Some(&leader.peers),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
+        };
+        peers.into_iter().flatten().map(|(id, peer)| (*id, peer.matched()))
+    }
+
     fn peer_ids(&self) -> Vec<NodeId> {
         match &self.role {
             RoleState::Leader(leader) => leader.peers.keys().copied().collect(),
@@ -285,14 +303,9 @@ impl Raft {
         let wanted = leader.peers.iter_mut().find(|(_, peer)| peer.reading() == Some(request));
         let Some((id, peer)) = wanted else { return };
         let id = *id;
-        peer.read_ended();
         let entries = match result {
             Ok(entries) => entries,
-            Err(detail) => {
-                // Tried again at the peer's next answer to a heartbeat.
-                peer.wait_for_read(0);
-                return actions.push(Action::Event(Event::StorageTrouble { detail }));
-            }
+            Err(detail) => return self.on_read_failed(id, detail, actions),
         };
         let expected = std::iter::successors(Some(peer.next()), |index| Some(index.next()));
         let intact = !entries.is_empty()
@@ -301,12 +314,30 @@ impl Raft {
                 .zip(expected)
                 .all(|(entry, index)| entry.index == index && self.log.holds(entry.id()));
         if !intact {
-            peer.wait_for_read(0);
             let detail = "storage returned other entries than were asked for".into();
-            return actions.push(Action::Event(Event::StorageTrouble { detail }));
+            return self.on_read_failed(id, detail, actions);
         }
+        peer.read_came();
         let bytes = entries.iter().map(Entry::cost_bytes).sum();
         self.send_append(id, entries, bytes, actions);
+    }
+
+    /// A leader that cannot read its own log keeps whoever needs it from catching up, and may commit
+    /// nothing at all: it makes room for another, who may hold the entries on a better disk. Not again
+    /// soon, though, lest leaders change without end where no disk gives them back.
+    fn on_read_failed(&mut self, id: NodeId, detail: String, actions: &mut Vec<Action>) {
+        actions.push(Action::Event(Event::StorageTrouble { detail }));
+        let failed = self.peer_mut(id).map_or(0, Progress::read_failed);
+        let now_us = self.now.boot_us;
+        let others = self.configs.latest().1.voters.len() > 1;
+        if failed < READS_FAILED_MAX || now_us < self.resigned_until_us || !others {
+            return;
+        }
+        let timeout_us = self.election_timeouts_us().1;
+        self.resigned_until_us = now_us.saturating_add(timeout_us.saturating_mul(RESIGNS_ONCE_IN));
+        self.faithful_until_us = now_us;
+        self.become_follower(self.hard.term, None);
+        self.election_due_us = now_us.saturating_add(timeout_us.saturating_mul(OTHERS_FIRST));
     }
 
     pub(super) fn on_append_reply(
@@ -366,7 +397,7 @@ impl Raft {
             peer.on_matched(peer.next().prev().min(last));
         }
         if peer.reading() == Some(0) {
-            peer.read_ended();
+            peer.read_again();
         }
         // An open probe, or a window that is not acknowledged, may have been lost with nobody to
         // say so. Asking again costs one empty append; if nothing was lost, its answer waits for the

@@ -82,6 +82,8 @@ pub(crate) struct Progress {
     mode: Mode,
     /// The read of old entries under way for this peer.
     reading: Option<u64>,
+    /// How many of them have failed, one after the other.
+    reads_failed: u32,
     contact_us: u64,
     /// Highest commit index that a message to the peer carried.
     told_commit: Index,
@@ -108,6 +110,7 @@ impl Progress {
             next,
             mode: Mode::Probe { outstanding: None, bare: false },
             reading: None,
+            reads_failed: 0,
             contact_us: now_us,
             told_commit: Index::ZERO,
             stuck: Stuck::No,
@@ -167,7 +170,7 @@ impl Progress {
         (self.session, self.matched, self.next, &self.mode).hash(state);
         // 0 is no request: the read failed, and the peer waits for another.
         let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
-        (reading, self.told_commit).hash(state);
+        (reading, self.reads_failed, self.told_commit).hash(state);
         now_us.saturating_sub(self.contact_us).hash(state);
         match self.stuck {
             Stuck::No => None,
@@ -240,9 +243,23 @@ impl Progress {
         self.reading = Some(request);
     }
 
-    /// The read ended, one way or the other.
-    pub(crate) fn read_ended(&mut self) {
+    /// What was read is there.
+    pub(crate) fn read_came(&mut self) {
         self.reading = None;
+        self.reads_failed = 0;
+    }
+
+    /// A read that failed may be tried again.
+    pub(crate) fn read_again(&mut self) {
+        self.reading = None;
+    }
+
+    /// The read failed: it is tried again at the peer's next answer to a heartbeat. Gives how many have
+    /// failed by now, one after the other.
+    pub(crate) fn read_failed(&mut self) -> u32 {
+        self.reading = Some(0);
+        self.reads_failed = self.reads_failed.saturating_add(1);
+        self.reads_failed
     }
 
     /// The peer holds the leader's log up to `matched`. Returns whether that is news.

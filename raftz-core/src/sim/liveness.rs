@@ -90,6 +90,7 @@ impl World {
             node.machine_slow = 1;
             node.dies_while_recovering = 0;
             node.paused_until_us = 0;
+            node.cannot_serve = false;
             if let Some(life) = &mut node.life {
                 life.outputs_left = None;
             }
@@ -232,12 +233,17 @@ impl World {
                 format!("terms go on growing after healing: {before:?}, then {:?}", terms(self));
             return self.oracle.object("no term growth", sentence);
         }
+        let leader = self.ready_leader(core);
+        if leader.is_some_and(|at| self.nodes[at].is_damaged && self.nodes[at].cannot_serve) {
+            // A leader outside of the core whose old entries are rotten leads on, and who needs them waits.
+            return;
+        }
         let ids: Vec<NodeId> = core.iter().map(|at| node_id(*at)).collect();
         let committed = self.oracle.committed();
         let states = self.describe(core);
         let behind = core.iter().chain(&bystanders).find(|at| !self.has_applied_all(**at));
         let hurt = bystanders.iter().find(|at| !self.is_whole(**at));
-        if self.ready_leader(core).is_none() {
+        if leader.is_none() {
             self.oracle.object("one leader at rest", states);
         } else if let Some(behind) = behind {
             let sentence = format!("node {} has not applied all {committed}: {states}", behind + 1);

@@ -1,6 +1,9 @@
 //! Faults: which strikes whom, and what takes it back.
 
+use std::collections::VecDeque;
+
 use crate::replica::Input;
+use crate::types::Role;
 
 use super::disk::{DiskFaults, Rot};
 use super::lives::Death;
@@ -21,21 +24,24 @@ pub(super) enum Undo {
     MachineSlow(usize),
     /// A clock is right again.
     Drift(usize),
-    /// An ambush goes on.
-    Ambush(Ambush),
+    /// These follow, each so long after the one before.
+    Script(VecDeque<(u64, Move)>),
 }
 
 type Cuts = Vec<(usize, usize)>;
 
-/// A disk is damaged when some nodes lack what it holds, and then those who do not are cut off.
-pub(super) struct Ambush {
-    victim: usize,
-    /// What keeps the ignorant ignorant.
-    before: Cuts,
-    /// What then keeps those away who know.
-    after: Cuts,
-    lasts_us: u64,
-    is_sprung: bool,
+/// A step of a fault that takes several.
+pub(super) enum Move {
+    Cut(Cuts),
+    Mend(Cuts),
+    /// What one says to the other comes late, for so long.
+    Clog(usize, usize, u64),
+    /// A disk is damaged, which is found out at once.
+    Damage(usize),
+    Call(usize),
+    /// Whoever leads, unless it is this one, is cut off for so long.
+    Depose(usize, u64),
+    Campaign(usize),
 }
 
 /// A disk that does nothing for a while is this much slower than usual.
@@ -151,7 +157,8 @@ impl World {
                 self.step(at, input);
                 true
             }
-            Fault::Ambush => self.lay_ambush(at, lasts_us),
+            Fault::Ambush => self.ambush(at, lasts_us),
+            Fault::Echo => self.echo(),
         }
     }
 
@@ -167,7 +174,7 @@ impl World {
             Undo::DiskSlow(at) => self.nodes[at].disk_slow = 1,
             Undo::MachineSlow(at) => self.nodes[at].machine_slow = 1,
             Undo::Drift(at) => self.drift(at, 0),
-            Undo::Ambush(ambush) => self.go_on_with(ambush),
+            Undo::Script(script) => self.go_on_with(script),
         }
     }
 
@@ -178,9 +185,9 @@ impl World {
         }
     }
 
-    /// As many voters as can be spared are cut off and fall behind the victim.
-    fn lay_ambush(&mut self, victim: usize, lasts_us: u64) -> bool {
-        let nodes = self.nodes.len();
+    /// As many voters as can be spared are cut off and fall behind the victim, whose disk is damaged then; soon
+    /// enough to catch it while it learns anew what it had, those who know that are cut off instead.
+    fn ambush(&mut self, victim: usize, lasts_us: u64) -> bool {
         let voters = usize::try_from(self.plan.voters).unwrap_or_default();
         if victim >= voters || voters < 3 {
             return false;
@@ -188,33 +195,89 @@ impl World {
         let turn = usize::try_from(self.fates.below(voters as u64)).unwrap_or_default();
         let others = (0..voters).map(|seat| (seat + turn) % voters).filter(|at| *at != victim);
         let ignorant: Vec<usize> = others.take((voters - 1) / 2).collect();
-        let apart = |here: &dyn Fn(usize) -> bool| -> Cuts {
-            let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
-            all.filter(|(a, b)| here(*a) != here(*b)).collect()
-        };
-        let before = apart(&|at| ignorant.contains(&at));
-        let after = apart(&|at| at == victim || ignorant.contains(&at));
-        self.cut_all(&before);
-        let ambush = Ambush { victim, before, after, lasts_us, is_sprung: false };
-        self.later(lasts_us, Event::Undo { undo: Undo::Ambush(ambush) });
+        let before = self.apart(|at| ignorant.contains(&at));
+        let after = self.apart(|at| at == victim || ignorant.contains(&at));
+        let caught_us = self.fates.below(2 * self.plan.downtime_us);
+        self.go_on_with(VecDeque::from([
+            (0, Move::Cut(before.clone())),
+            (lasts_us, Move::Damage(victim)),
+            (caught_us, Move::Mend(before)),
+            (0, Move::Cut(after.clone())),
+            (2 * lasts_us, Move::Mend(after)),
+        ]));
         true
     }
 
-    /// First the damage, which is found out at once; then those who know are cut off, soon enough to catch the
-    /// victim while it learns anew what it had.
-    fn go_on_with(&mut self, mut ambush: Ambush) {
-        if ambush.is_sprung {
-            self.mend(ambush.before);
-            self.cut_all(&ambush.after);
-            let undo = Undo::Cuts(ambush.after);
-            return self.later(2 * ambush.lasts_us, Event::Undo { undo });
+    /// A leader and a friend are alone with a call; others elect another, who is cut off in turn; when the first
+    /// leads again, perhaps, its friend's answers of the time before arrive.
+    fn echo(&mut self) -> bool {
+        let voters = usize::try_from(self.plan.voters).unwrap_or_default();
+        let Some(leader) = self.leader().filter(|_| voters > 4) else { return false };
+        let other = 1 + usize::try_from(self.fates.below(voters as u64 - 1)).unwrap_or_default();
+        let friend = (leader + other) % voters;
+        let alone = self.apart(|at| at == leader || at == friend);
+        let (min_us, max_us) = self.plan.election_us;
+        self.go_on_with(VecDeque::from([
+            (0, Move::Clog(friend, leader, 9 * max_us)),
+            (0, Move::Cut(alone.clone())),
+            (min_us / 2, Move::Call(leader)),
+            (4 * max_us, Move::Mend(alone)),
+            (min_us, Move::Depose(leader, 4 * max_us)),
+            (min_us, Move::Campaign(leader)),
+            (min_us, Move::Campaign(leader)),
+            (max_us, Move::Campaign(leader)),
+        ]));
+        true
+    }
+
+    /// A node that leads, in the highest term if there are several.
+    fn leader(&self) -> Option<usize> {
+        let leads = |at: &usize| {
+            let raft = self.nodes[*at].life.as_ref()?.replica.raft();
+            (raft.role() == Role::Leader).then(|| (raft.term(), *at))
+        };
+        (0..self.nodes.len()).filter_map(|at| leads(&at)).max().map(|(_, at)| at)
+    }
+
+    /// Both directions between those for which `here` holds and those for which it does not.
+    fn apart(&self, here: impl Fn(usize) -> bool) -> Cuts {
+        let nodes = self.nodes.len();
+        let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+        all.filter(|(a, b)| here(*a) != here(*b)).collect()
+    }
+
+    fn go_on_with(&mut self, mut script: VecDeque<(u64, Move)>) {
+        while let Some((after_us, step)) = script.pop_front() {
+            if after_us > 0 {
+                script.push_front((0, step));
+                return self.later(after_us, Event::Undo { undo: Undo::Script(script) });
+            }
+            self.make(step);
         }
-        ambush.is_sprung = true;
-        let after_us = self.fates.below(2 * self.plan.downtime_us);
-        if self.damage(Fault::Rot, ambush.victim) {
-            self.die(ambush.victim, Death::Killed);
+    }
+
+    fn make(&mut self, step: Move) {
+        match step {
+            Move::Cut(cuts) => self.cut_all(&cuts),
+            Move::Mend(cuts) => self.mend(cuts),
+            Move::Clog(from, to, lasts_us) => {
+                self.net.to(from, to).clogged_until_us = self.now_us + lasts_us;
+            }
+            Move::Damage(at) => {
+                if self.damage(Fault::Rot, at) {
+                    self.die(at, Death::Killed);
+                }
+            }
+            Move::Call(at) => self.propose(self.plan.clients, at, 1, self.plan.patience_us, true),
+            Move::Depose(heir, lasts_us) => {
+                if let Some(leader) = self.leader().filter(|leader| *leader != heir) {
+                    let cuts = self.apart(|at| at == leader);
+                    self.cut_all(&cuts);
+                    self.later(lasts_us, Event::Undo { undo: Undo::Cuts(cuts) });
+                }
+            }
+            Move::Campaign(at) => self.step(at, Input::Campaign),
         }
-        self.later(after_us, Event::Undo { undo: Undo::Ambush(ambush) });
     }
 
     fn end(&mut self, at: usize, death: Death) -> bool {

@@ -5,10 +5,11 @@
 //! how the nodes decide. Every entry has a *chain*, a hash of it and of all before it, so that comparing two
 //! logs up to an index is comparing two numbers.
 //!
-//! It judges: one leader a term; one vote a term and node, over restarts, and for no log that ends before what the
-//! voter has or had; nothing promised before it is durable; equal identities with equal predecessors; a leader that only appends; each commit durable on a
-//! majority, never changed, and held by each later leader; commands applied in order, once, with the replies
-//! of a machine of its own; everything that a disk acknowledged there after any legal crash.
+//! It judges: one leader a term; one vote a term and node, over restarts, and for no log that ends before
+//! what the voter has or had; nothing promised before it is durable, and no leader that believes a peer to hold
+//! what its disk does not; equal identities with equal predecessors; a leader that only appends; each commit
+//! durable on a majority, never changed, and held by each later leader; commands applied in order, once, with the
+//! replies of a machine of its own; everything that a disk acknowledged there after any legal crash.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -65,6 +66,8 @@ struct Shadow {
     issued: VecDeque<Issued>,
     /// What was durable when its disk was damaged: it still answers for that.
     had: Vec<Slot>,
+    /// Whether it has found the damage and is not whole again.
+    is_hurt: bool,
     /// Whether its disk is another than it had: it answers for nothing that it said before.
     is_new: bool,
     /// The last vote that it asked its disk to write.
@@ -341,6 +344,12 @@ impl Oracle {
         };
         let lost = lost.filter(|at| !excused(*at));
         let durable = shadow.durable.len();
+        shadow.is_hurt = recovered.damage.is_some();
+        if !shadow.is_hurt && !shadow.is_new {
+            shadow.had.clear();
+        } else if shadow.had.len() < durable {
+            shadow.had = std::mem::take(&mut shadow.durable);
+        }
         shadow.log.clone_from(&log);
         shadow.durable = log;
         shadow.hard_state = found;
@@ -438,11 +447,13 @@ impl Oracle {
             shadow.leads = Some(term);
         }
         let (written, durable) = (shadow.last(), shadow.durable.len());
-        if !raft.is_damaged()
+        if shadow.is_hurt
+            && !raft.is_damaged()
             && !shadow.had.is_empty()
             && written.index.0 >= shadow.had.len() as u64
         {
             shadow.had.clear();
+            shadow.is_hurt = false;
         }
         if last != written {
             let sentence = format!("node {id} believes its log ends at {last}, it wrote {written}");
@@ -463,6 +474,9 @@ impl Oracle {
         if news {
             self.on_leader(id, term);
         }
+        for (peer, matched) in raft.matches() {
+            self.on_match(id, term, peer, matched);
+        }
         let of_term = self.shadows[&id].log.get(position(commit)).map(|slot| slot.term);
         if role == Role::Leader && commit > before && of_term != Some(term) {
             let sentence = format!(
@@ -472,6 +486,35 @@ impl Oracle {
         }
         for at in position(before.next())..position(commit.next()) {
             self.on_commit(id, role, term, at);
+        }
+    }
+
+    /// A node has died in the middle of a step: what it knew to be committed, it may have told.
+    pub(super) fn on_cut_step(&mut self, id: NodeId, raft: &Raft) {
+        let (role, term) = (raft.role(), raft.term());
+        let Some(shadow) = self.shadows.get(&id) else { return };
+        let before = position(shadow.commit.next());
+        let upto = position(raft.commit().next()).min(shadow.log.len());
+        for at in before..upto {
+            self.on_commit(id, role, term, at);
+        }
+    }
+
+    /// A leader believes that a peer's disk holds its log up to here: so it does, unless a later leader has made
+    /// it another since.
+    fn on_match(&mut self, id: NodeId, term: Term, peer: NodeId, matched: Index) {
+        let (Some(own), Some(other)) = (self.shadows.get(&id), self.shadows.get(&peer)) else {
+            return;
+        };
+        let at = position(matched);
+        let Some(slot) = own.log.get(at).filter(|_| matched != Index::ZERO) else { return };
+        if other.hard_state.term <= term && !other.holds(matched, *slot) {
+            let sentence = format!(
+                "leader {id} of term {term} believes that node {peer} holds entry {matched} of term {}; its \
+                 disk does not",
+                slot.term
+            );
+            self.object("matches are true", sentence);
         }
     }
 

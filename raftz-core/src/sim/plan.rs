@@ -76,11 +76,13 @@ pub enum Fault {
     Unrest,
     /// A disk is damaged while only nodes that are then cut off know what it held.
     Ambush,
+    /// A leader is deposed and leads again before it hears all answers of the time before.
+    Echo,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Kill,
         Self::PowerCut,
         Self::Blackout,
@@ -115,6 +117,7 @@ impl Fault {
         Self::ClockStep,
         Self::Unrest,
         Self::Ambush,
+        Self::Echo,
     ];
 
     /// Its name.
@@ -154,6 +157,7 @@ impl Fault {
             Self::ClockStep => "clock-step",
             Self::Unrest => "unrest",
             Self::Ambush => "ambush",
+            Self::Echo => "echo",
         }
     }
 
@@ -284,7 +288,7 @@ impl Plan {
             duration_us: DURATION_US,
             wire: if is_bytes { Wire::Bytes } else { Wire::Messages },
             faults,
-            fault_every_us: c.pick(&[100_000, 300_000, 1_000_000, 3_000_000]),
+            fault_every_us: c.pick(&[100_000, 100_000, 300_000, 1_000_000, 3_000_000]),
             fault_lasts_us: c.pick(&[100_000, 500_000, 2_000_000]),
             skipped: BTreeSet::new(),
             damaged_max: if c.percent(3) { voters } else { (voters - 1) / 2 },
@@ -333,9 +337,11 @@ impl Plan {
 }
 
 /// Faults that lead into the same corner when they come together.
-const THEMES: [&[Fault]; 5] = [
+const THEMES: [&[Fault]; 6] = [
     // Elections that overlap.
     &[Fault::Isolate, Fault::Split, Fault::OneWay, Fault::Clog, Fault::Reorder, Fault::Unrest],
+    // Answers that come when their question is of another time.
+    &[Fault::Echo, Fault::Split, Fault::Clog, Fault::Reorder, Fault::Unrest],
     // Leaders whose logs go apart before one is overwritten.
     &[Fault::Isolate, Fault::Split, Fault::Pause, Fault::Kill, Fault::Unrest],
     // Disks that lose what they had, beside nodes that never had it.

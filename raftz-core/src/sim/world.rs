@@ -486,6 +486,7 @@ impl World {
             };
             match &mut life.outputs_left {
                 Some(0) => {
+                    self.oracle.on_cut_step(node_id(at), life.replica.raft());
                     self.mark(Marker::CrashBetweenOutputs);
                     let death = self.draw_death(at);
                     self.die(at, death);
@@ -665,6 +666,7 @@ impl World {
                     self.oracle.object("honest nodes make sense", sentence);
                 }
             }
+            Told::StorageTrouble { .. } => self.nodes[at].cannot_serve = true,
             Told::Role { .. }
             | Told::Leader { .. }
             | Told::Ready { .. }
@@ -673,7 +675,6 @@ impl World {
             | Told::PeerDown { .. }
             | Told::PeerRefused { .. }
             | Told::PeerStalled { .. }
-            | Told::StorageTrouble { .. }
             | Told::NetworkTrouble { .. }
             | Told::StorageFull { .. }
             | Told::Faulted(_) => {}
