@@ -57,8 +57,11 @@ impl Writes {
         self.hard_state = self.present();
     }
 
+    /// Drops entries, and the acknowledgements of them that have not left yet: none but a lying leader takes
+    /// back in one term what it has sent, and then they would be false.
     pub(crate) fn truncate(&mut self, from: Index) {
         self.build().truncate_from = Some(from);
+        self.promises.retain(|promise| matched(&promise.message).is_none_or(|index| index < from));
     }
 
     pub(crate) fn append(&mut self, entry: Entry) {
