@@ -6,7 +6,7 @@
 //! may follow.
 
 use crate::raft::Raft;
-use crate::types::NodeId;
+use crate::types::{NodeId, Role};
 
 use super::calls::End;
 use super::disk::DiskFaults;
@@ -20,6 +20,8 @@ const FRESH_CALLS: u64 = 5;
 const FRESH_CLIENT: u64 = 1 << 32;
 /// How long they may take: old calls may fill queues for a while.
 const PATIENCE_US: u64 = 30_000_000;
+/// So many times longer, if whoever leads has a slow disk: it reads what others lack from there.
+const SLOW_LEADERS_NEED: u64 = 10;
 
 impl World {
     /// Heals the cluster and sees whether it recovers. `false` if it was beyond help, by the plan.
@@ -38,7 +40,11 @@ impl World {
         let timeout_us = self.plan.election_us.1.max(self.plan.election_us.0 * 3 / 2);
         let limit_us = 10 * timeout_us;
         let end_us = self.now_us + limit_us;
-        if !self.run_until(end_us, |world| world.ready_leader(&core).is_some()) {
+        let is_led = |world: &mut Self| {
+            let leader = world.leader_of(&core);
+            leader.is_some_and(|at| world.is_slow(at) || world.ready_leader(&core).is_some())
+        };
+        if !self.run_until(end_us, is_led) {
             let states = self.describe(&core);
             let sentence = format!("no leader {} ms after healing: {states}", limit_us / 1000);
             self.oracle.object("a leader in ten election timeouts", sentence);
@@ -141,11 +147,19 @@ impl World {
     /// The leader whom all of the core follow, once it has committed an entry of its term. It may be a node
     /// outside of the core, if that works well enough.
     fn ready_leader(&self, core: &[usize]) -> Option<usize> {
+        self.leader_of(core).filter(|at| self.raft(*at).is_some_and(Raft::is_ready))
+    }
+
+    fn leader_of(&self, core: &[usize]) -> Option<usize> {
         let leader = self.raft(*core.first()?)?.leader()?;
         let agree = |at: &usize| self.raft(*at).and_then(Raft::leader) == Some(leader);
-        let ready = self.raft(place(leader)).is_some_and(Raft::is_ready);
-        let ready = ready && !self.nodes[place(leader)].is_outside;
-        (ready && core.iter().all(agree)).then_some(place(leader))
+        let leads = self.raft(place(leader)).is_some_and(|raft| raft.role() == Role::Leader);
+        let leads = leads && !self.nodes[place(leader)].is_outside;
+        (leads && core.iter().all(agree)).then_some(place(leader))
+    }
+
+    fn is_slow(&self, at: usize) -> bool {
+        self.nodes[at].disk_slow > 1
     }
 
     /// Nodes outside of the core whom nothing keeps from following it: learners, and nodes whose disks had been
@@ -154,7 +168,7 @@ impl World {
         let follows = |at: &usize| {
             let node = &self.nodes[*at];
             let is_lost = node.is_gone || (node.is_damaged && node.life.is_none());
-            !core.contains(at) && !is_lost && !node.is_outside && node.disk_slow == 1
+            !core.contains(at) && !is_lost && !node.is_outside && !self.is_slow(*at)
         };
         (0..self.nodes.len()).filter(follows).collect()
     }
@@ -188,12 +202,14 @@ impl World {
     /// Each node of the core gets calls done. A refusal says that nothing has happened, so the caller asks
     /// again; but no call may be left unknown where nothing goes wrong.
     fn check_fresh_calls(&mut self, core: &[usize]) {
-        let end_us = self.now_us + PATIENCE_US;
+        let is_slow = self.leader_of(core).is_some_and(|at| self.is_slow(at));
+        let patience_us = PATIENCE_US * if is_slow { SLOW_LEADERS_NEED } else { 1 };
+        let end_us = self.now_us + patience_us;
         for at in core {
             let client = FRESH_CLIENT + *at as u64;
             for round in 0..FRESH_CALLS {
                 loop {
-                    self.propose(client, *at, 1, PATIENCE_US, true);
+                    self.propose(client, *at, 1, patience_us, true);
                     self.run_until(end_us + 1, |world| !world.calls.waits(client));
                     if self.oracle.violation.is_some() {
                         return;
