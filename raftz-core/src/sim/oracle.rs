@@ -489,12 +489,18 @@ impl Oracle {
         }
     }
 
-    /// A node has died in the middle of a step: what it knew to be committed, it may have told.
+    /// A node has died in the middle of a step: what it knew to be committed, it may have told. Of that, what
+    /// the step itself appended was perhaps never written.
     pub(super) fn on_cut_step(&mut self, id: NodeId, raft: &Raft) {
         let (role, term) = (raft.role(), raft.term());
         let Some(shadow) = self.shadows.get(&id) else { return };
         let before = position(shadow.commit.next());
         let upto = position(raft.commit().next()).min(shadow.log.len());
+        let written = |at: &usize| {
+            let slot = self.shadows.get(&id).and_then(|shadow| shadow.log.get(*at));
+            raft.term_at(Index(*at as u64 + 1)) == slot.map(|slot| slot.term)
+        };
+        let upto = (before..upto).find(|at| !written(at)).unwrap_or(upto);
         for at in before..upto {
             self.on_commit(id, role, term, at);
         }
