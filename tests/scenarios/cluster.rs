@@ -40,6 +40,8 @@ pub(crate) struct Node {
     /// Its lanes do nothing in [`Cluster::stabilize`] while they are held.
     pub(crate) disk_held: bool,
     pub(crate) apply_held: bool,
+    /// Its disk gives no old entries back.
+    pub(crate) reads_fail: bool,
 }
 
 /// A call, and how it ended.
@@ -152,6 +154,7 @@ impl Cluster {
                 shutting_down: false,
                 disk_held: false,
                 apply_held: false,
+                reads_fail: false,
             };
             cluster.nodes.insert(id, member);
         }
@@ -363,8 +366,11 @@ impl Cluster {
             }
             entries.push(entry.clone());
         }
-        let result =
-            if entries.is_empty() { Err(format!("no entry {first}")) } else { Ok(entries) };
+        let result = if node.reads_fail || entries.is_empty() {
+            Err(format!("entry {first} cannot be read"))
+        } else {
+            Ok(entries)
+        };
         self.step(id, Input::EntriesRead { request, result });
         true
     }

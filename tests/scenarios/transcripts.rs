@@ -36,7 +36,7 @@ transcripts! {
     healed_stays_healed isolated_asker leader_forgotten learner_votes link_restart lone_damaged lone_voter nonsense partitions prevote_changes_nothing
     prevote_cohorts prevote_from_lower_term refused_votes_reset_no_timer reordered_answers
     replication restarts slow_disks stale_log_cannot_win stalled_peer stuck_candidate timers
-    unapplied votes_are_sets votes_once window_lost wrong_disk
+    unapplied unreadable_log votes_are_sets votes_once window_lost wrong_disk
 }
 
 #[test]

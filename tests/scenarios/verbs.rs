@@ -16,6 +16,7 @@
 //! | `link-up 1 2`, `link-down 1 2`, `link-up all` | the transport's word about a link; a break loses what is under way |
 //! | `persist 1 [2]`, `fail-write 1` | all (or two) waiting writes become durable, with one completion; or fail |
 //! | `apply 1`, `fail-apply 1` | the machine applies what waits for it; or fails at it |
+//! | `fail-reads 1` | from now on its disk gives no old entries back |
 //! | `hold disk 1`, `release disk 1`, `hold apply 1` … | that lane stands still in `stabilize` and `run` |
 //! | `stabilize [1 2]` | works off everything that waits, time standing still |
 //! | `advance 200ms [1 2]` | time passes at once; all (or these) nodes are told |
@@ -155,9 +156,8 @@ impl Script {
             }
             "deliver" | "drop" | "drop-all" | "duplicate" | "reverse" | "cut" | "partition"
             | "heal" | "link-up" | "link-down" => network(cluster, line, &words),
-            "persist" | "fail-write" | "fail-apply" | "apply" | "hold" | "release" => {
-                lane(cluster, &words)
-            }
+            "persist" | "fail-write" | "fail-apply" | "fail-reads" | "apply" | "hold"
+            | "release" => lane(cluster, &words),
             "advance" | "run" | "stabilize" => time(cluster, &words),
             "crash" | "restart" | "preset" | "sabotage" | "wipe" => life(cluster, &words),
             "lenient" => cluster.oracle.lenient = true,
@@ -346,6 +346,9 @@ fn lane(cluster: &mut Cluster, words: &Words<'_>) {
         }
         "fail-write" => cluster.fail_disk(words.id(1)),
         "fail-apply" => cluster.fail_machine(words.id(1)),
+        "fail-reads" => {
+            cluster.nodes.get_mut(&words.id(1)).expect("no such node").reads_fail = true;
+        }
         "apply" => assert!(cluster.apply(words.id(1)), "nothing to apply"),
         verb => {
             let held = verb == "hold";

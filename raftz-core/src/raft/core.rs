@@ -519,9 +519,9 @@ impl Raft {
         self.configs.latest().1
     }
 
-    /// Whether its disk has lost entries that the leader has not replaced yet.
-    pub const fn is_damaged(&self) -> bool {
-        self.damage.is_some()
+    /// What its disk has lost and the leader has not yet replaced.
+    pub const fn damage(&self) -> Option<Damage> {
+        self.damage
     }
 
     /// Whether it leads and knows everything older to be committed.

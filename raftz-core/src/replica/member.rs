@@ -480,7 +480,7 @@ impl Replica {
             return "this node does not vote and has heard no leader".into();
         }
         let voters = membership.voters.len();
-        if self.raft.is_damaged() {
+        if self.raft.damage().is_some() {
             let words = "this node's log is damaged and must be healed by a leader; until then it \
                          does not stand for election";
             return match voters {

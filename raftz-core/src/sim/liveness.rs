@@ -6,7 +6,7 @@
 //! may follow.
 
 use crate::raft::Raft;
-use crate::types::{NodeId, Role};
+use crate::types::{Lost, NodeId, Role};
 
 use super::calls::End;
 use super::disk::DiskFaults;
@@ -96,7 +96,6 @@ impl World {
             node.machine_slow = 1;
             node.dies_while_recovering = 0;
             node.paused_until_us = 0;
-            node.cannot_serve = false;
             if let Some(life) = &mut node.life {
                 life.outputs_left = None;
             }
@@ -177,8 +176,13 @@ impl World {
         self.raft(at).is_some_and(|raft| raft.applied().0 == self.oracle.committed())
     }
 
+    /// Whether its disk lacks nothing that this term can give back: what was lost without a name, a later one
+    /// replaces.
     fn is_whole(&self, at: usize) -> bool {
-        self.raft(at).is_some_and(|raft| !raft.is_damaged())
+        let waits_for = |lost: Lost| lost.last_known.map_or(lost.term_max.next(), |last| last.term);
+        self.raft(at).is_some_and(|raft| {
+            raft.damage().is_none_or(|damage| waits_for(damage.lost) > raft.term())
+        })
     }
 
     fn raft(&self, at: usize) -> Option<&Raft> {
@@ -250,10 +254,6 @@ impl World {
             return self.oracle.object("no term growth", sentence);
         }
         let leader = self.ready_leader(core);
-        if leader.is_some_and(|at| self.nodes[at].is_damaged && self.nodes[at].cannot_serve) {
-            // A leader outside of the core whose old entries are rotten leads on, and who needs them waits.
-            return;
-        }
         let ids: Vec<NodeId> = core.iter().map(|at| node_id(*at)).collect();
         let committed = self.oracle.committed();
         let states = self.describe(core);

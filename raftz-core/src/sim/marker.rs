@@ -65,11 +65,13 @@ pub enum Marker {
     FaithKept,
     /// A leader stepped down because it heard no quorum.
     QuorumLost,
+    /// A leader that could not read its own log made room for another.
+    ResignedForItsDisk,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -101,5 +103,6 @@ impl Marker {
         Self::ManySegments,
         Self::FaithKept,
         Self::QuorumLost,
+        Self::ResignedForItsDisk,
     ];
 }

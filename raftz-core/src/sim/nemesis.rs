@@ -10,8 +10,8 @@ use super::lives::Death;
 use super::plan::Fault;
 use super::world::{Event, World};
 
-/// What ends a fault that lasts.
-pub(super) enum Undo {
+/// What follows a fault: its end, or its next step.
+pub(super) enum Sequel {
     /// These directions are open again.
     Cuts(Cuts),
     /// The network does this no more.
@@ -121,29 +121,29 @@ impl World {
             Fault::Loss | Fault::Double | Fault::Reorder | Fault::Flip => {
                 let ppm = self.fates.pick(&[10_000, 100_000, 400_000]);
                 self.weather(fault, ppm);
-                self.later(lasts_us, Event::Undo { undo: Undo::Weather(fault) });
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::Weather(fault) });
                 true
             }
             Fault::WriteError | Fault::SyncError | Fault::OtherError | Fault::DiskFull => {
                 self.spoil(fault, at);
-                self.later(lasts_us, Event::Undo { undo: Undo::Disk(at) });
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::Disk(at) });
                 true
             }
             Fault::SlowDisk | Fault::StalledDisk => {
                 self.nodes[at].disk_slow = if fault == Fault::SlowDisk { 30 } else { STALL };
-                self.later(lasts_us, Event::Undo { undo: Undo::DiskSlow(at) });
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::DiskSlow(at) });
                 true
             }
             Fault::Rot | Fault::DeadSector | Fault::LostDisk => self.damage(fault, at),
             Fault::SlowMachine => {
                 self.nodes[at].machine_slow = 200;
-                self.later(lasts_us, Event::Undo { undo: Undo::MachineSlow(at) });
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::MachineSlow(at) });
                 true
             }
             Fault::Drift => {
                 let ppm = self.fates.pick(&[-200_000, -1_000, 300, 100_000, 500_000]);
                 self.drift(at, ppm);
-                self.later(lasts_us, Event::Undo { undo: Undo::Drift(at) });
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::Drift(at) });
                 true
             }
             Fault::ClockStep => {
@@ -162,19 +162,19 @@ impl World {
         }
     }
 
-    /// Takes a lasting fault back.
-    pub(super) fn undo(&mut self, undo: Undo) {
-        match undo {
-            Undo::Cuts(cuts) => self.mend(cuts),
-            Undo::Weather(fault) => self.weather(fault, 0),
-            Undo::Disk(at) => {
+    /// Ends a fault that lasts, or goes on with one of several steps.
+    pub(super) fn follow(&mut self, sequel: Sequel) {
+        match sequel {
+            Sequel::Cuts(cuts) => self.mend(cuts),
+            Sequel::Weather(fault) => self.weather(fault, 0),
+            Sequel::Disk(at) => {
                 self.nodes[at].faults = DiskFaults::default();
                 self.nodes[at].disk.set_faults(DiskFaults::default());
             }
-            Undo::DiskSlow(at) => self.nodes[at].disk_slow = 1,
-            Undo::MachineSlow(at) => self.nodes[at].machine_slow = 1,
-            Undo::Drift(at) => self.drift(at, 0),
-            Undo::Script(script) => self.go_on_with(script),
+            Sequel::DiskSlow(at) => self.nodes[at].disk_slow = 1,
+            Sequel::MachineSlow(at) => self.nodes[at].machine_slow = 1,
+            Sequel::Drift(at) => self.drift(at, 0),
+            Sequel::Script(script) => self.go_on_with(script),
         }
     }
 
@@ -250,7 +250,7 @@ impl World {
         while let Some((after_us, step)) = script.pop_front() {
             if after_us > 0 {
                 script.push_front((0, step));
-                return self.later(after_us, Event::Undo { undo: Undo::Script(script) });
+                return self.later(after_us, Event::Sequel { sequel: Sequel::Script(script) });
             }
             self.make(step);
         }
@@ -273,7 +273,7 @@ impl World {
                 if let Some(leader) = self.leader().filter(|leader| *leader != heir) {
                     let cuts = self.apart(|at| at == leader);
                     self.cut_all(&cuts);
-                    self.later(lasts_us, Event::Undo { undo: Undo::Cuts(cuts) });
+                    self.later(lasts_us, Event::Sequel { sequel: Sequel::Cuts(cuts) });
                 }
             }
             Move::Campaign(at) => self.step(at, Input::Campaign),
@@ -338,7 +338,7 @@ impl World {
             return false;
         }
         self.cut_all(&cuts);
-        self.later(lasts_us, Event::Undo { undo: Undo::Cuts(cuts) });
+        self.later(lasts_us, Event::Sequel { sequel: Sequel::Cuts(cuts) });
         true
     }
 

@@ -109,8 +109,6 @@ pub(super) struct SimNode {
     pub(super) is_replaced: bool,
     /// It is to be dead, deaf or mute for good, once the others have been healed.
     pub(super) is_outside: bool,
-    /// It could not read what a peer needed from its disk, since faults last struck.
-    pub(super) cannot_serve: bool,
     /// It stands still until then.
     pub(super) paused_until_us: u64,
     /// What may go wrong on its disk at the moment.
@@ -136,7 +134,6 @@ impl SimNode {
             is_gone: false,
             is_replaced: false,
             is_outside: false,
-            cannot_serve: false,
             paused_until_us: 0,
             faults: DiskFaults::default(),
             disk_slow: 1,

@@ -448,7 +448,7 @@ impl Oracle {
         }
         let (written, durable) = (shadow.last(), shadow.durable.len());
         if shadow.is_hurt
-            && !raft.is_damaged()
+            && raft.damage().is_none()
             && !shadow.had.is_empty()
             && written.index.0 >= shadow.had.len() as u64
         {

@@ -21,7 +21,7 @@ use super::choice::{Choices, Chooser, Stream};
 use super::disk::DiskFaults;
 use super::marker::Marker;
 use super::mix::Mix;
-use super::nemesis::Undo;
+use super::nemesis::Sequel;
 use super::network::Network;
 use super::node::{self, Range, ReadJob, SimNode};
 use super::oracle::Oracle;
@@ -92,8 +92,8 @@ pub(super) enum Event {
         client: u64,
     },
     Fault,
-    Undo {
-        undo: Undo,
+    Sequel {
+        sequel: Sequel,
     },
 }
 
@@ -114,7 +114,7 @@ impl Event {
             | Self::Resume { .. }
             | Self::Client { .. }
             | Self::Fault
-            | Self::Undo { .. } => None,
+            | Self::Sequel { .. } => None,
         }
     }
 
@@ -134,7 +134,7 @@ impl Event {
             Self::Resume { at } => 12 << 8 | *at as u64,
             Self::Client { client } => 13 << 8 | *client,
             Self::Fault => 14 << 8,
-            Self::Undo { .. } => 15 << 8,
+            Self::Sequel { .. } => 15 << 8,
         }
     }
 }
@@ -432,10 +432,10 @@ impl World {
             }
             Event::Client { client } => self.client(client),
             Event::Fault => self.strike(),
-            Event::Undo { undo } => {
+            Event::Sequel { sequel } => {
                 // Healing has taken everything back.
                 if self.is_stormy {
-                    self.undo(undo);
+                    self.follow(sequel);
                 }
             }
         }
@@ -666,7 +666,12 @@ impl World {
                     self.oracle.object("honest nodes make sense", sentence);
                 }
             }
-            Told::StorageTrouble { .. } => self.nodes[at].cannot_serve = true,
+            Told::StorageTrouble { .. } => {
+                let raft = self.nodes[at].life.as_ref().map(|life| life.replica.raft());
+                if raft.is_some_and(|raft| raft.role() != Role::Leader) {
+                    self.mark(Marker::ResignedForItsDisk);
+                }
+            }
             Told::Role { .. }
             | Told::Leader { .. }
             | Told::Ready { .. }

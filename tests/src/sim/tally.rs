@@ -43,7 +43,8 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::LeaderSyncFailed
         | Marker::Refused
         | Marker::ManySegments
-        | Marker::QuorumLost => 4000,
+        | Marker::QuorumLost
+        | Marker::ResignedForItsDisk => 4000,
     }
 }
 
