@@ -359,6 +359,13 @@ fn checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, String> {
     let damage = (flags & 1 != 0)
         .then_some(Lost { last_known: (flags & 2 != 0).then_some(known), term_max });
     let base = fields.base()?;
+    // A log that ends before it begins would be served as an empty one, and what is appended not at all.
+    if base.id != last && base.id.index >= last.index {
+        return Err(format!(
+            "a checkpoint of a log that begins with {} and ends with {last}",
+            base.id
+        ));
+    }
     Ok(Checkpoint { hard_state, hard_state_seq, last, commit, recovered, damage, base })
 }
 
