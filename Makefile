@@ -44,7 +44,7 @@ examples: rust ## the four examples, one after the other; each checks what it cl
 	done
 
 bench: rust ## how fast it is on this machine
-	$(CARGO) bench --locked -p raftz-core --features sim --bench core --bench cluster --bench sim
+	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run
