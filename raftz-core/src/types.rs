@@ -1,6 +1,7 @@
 //! The vocabulary: what every other module speaks. Plain values, no behaviour that decides.
 
 pub mod encode;
+mod entries;
 mod entry;
 mod event;
 mod id;
@@ -11,6 +12,7 @@ mod records;
 mod time;
 mod write;
 
+pub use entries::Entries;
 pub use entry::{
     ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry, EntryHeader, EntryHeaderError,
     EntryKind, Payload, SessionTag,

@@ -282,7 +282,7 @@ fn only_the_latest_session_is_promised_anything_while_a_followers_disk_hangs() {
     for session in 2..=1000 {
         // The link came and went, so the leader probes anew.
         let prev = LogId::new(Term(1), Index(1));
-        let probe = Append { session, prev, commit: Index::ZERO, entries: Vec::new() };
+        let probe = Append { session, prev, commit: Index::ZERO, entries: Entries::new() };
         solo.receive(2, 1, RaftBody::Append(probe));
     }
     let actions = solo.step(Input::Persisted(op.id));

@@ -136,7 +136,7 @@ impl Storage for FailingStore {
         }
         self.left -= 1;
         for (_, op) in batch {
-            self.log.lock().unwrap().extend(op.entries);
+            self.log.lock().unwrap().extend(op.entries.iter().cloned());
         }
         done.complete(Ok(()));
     }

@@ -69,6 +69,24 @@ fn a_completion_runs_once_on_the_callback_thread() {
 }
 
 #[test]
+fn what_a_long_completion_proposes_is_done_before_it_ends() {
+    let cluster = std::sync::Arc::new(Cluster::start(1, true));
+    let (tell, told) = mpsc::channel();
+    let inner = std::sync::Arc::clone(&cluster);
+    cluster
+        .node(1)
+        .propose_with("first", ProposeOptions::default(), move |_| {
+            drop(inner.node(1).propose("second"));
+            support::until("the second command is applied", || {
+                inner.machine(1).commands() == ["first", "second"]
+            });
+            tell.send(()).unwrap();
+        })
+        .unwrap();
+    told.recv_timeout(LONG).unwrap();
+}
+
+#[test]
 fn blocking_calls_inside_a_callback_are_refused_with_a_reason() {
     let cluster = Cluster::start(1, true);
     let node = std::sync::Arc::new(cluster);

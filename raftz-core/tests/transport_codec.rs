@@ -82,8 +82,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         entry(42, EntryKind::Command, b"set a=1", Some(tag())),
         entry(43, EntryKind::Unknown(200), b"later", None),
     ];
-    let append = Append { session: 8, prev: log_id(4, 40), commit: Index(39), entries };
-    let probe = Append { entries: Vec::new(), ..append.clone() };
+    let append =
+        Append { session: 8, prev: log_id(4, 40), commit: Index(39), entries: entries.into() };
+    let probe = Append { entries: vec![].into(), ..append.clone() };
     let matched = AppendOutcome::Matched { matched: Index(43) };
     let rejected = AppendOutcome::Rejected { prev: Index(40), hint: log_id(3, 30) };
     let proposals = vec![
@@ -376,7 +377,7 @@ fn a_count_beyond_the_bytes_present_is_refused_without_allocating() {
         session: 1,
         prev: log_id(1, 1),
         commit: Index(1),
-        entries: vec![entry(2, EntryKind::Command, b"x", None)],
+        entries: vec![entry(2, EntryKind::Command, b"x", None)].into(),
     };
     let bytes = flat(&encode(GROUP, &raft(RaftBody::Append(append))));
     // The count is the struct's last field: one byte that stands for 1.
@@ -399,7 +400,7 @@ fn an_entry_of_another_group_is_refused() {
         session: 1,
         prev: log_id(1, 1),
         commit: Index(1),
-        entries: vec![entry(2, EntryKind::Command, b"x", None)],
+        entries: vec![entry(2, EntryKind::Command, b"x", None)].into(),
     };
     let frame = flat(&encode(GROUP, &raft(RaftBody::Append(append))));
     let bytes = resealed(frame, |bytes| bytes[12] = 4);
@@ -517,7 +518,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 session,
                 prev,
                 commit: Index(commit),
-                entries
+                entries: entries.into(),
             })),
         (any::<u64>(), any::<bool>(), any_log_id(), any::<u64>()).prop_map(
             |(session, matched, hint, index)| {

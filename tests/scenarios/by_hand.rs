@@ -50,7 +50,7 @@ pub(crate) fn message(line: &str, words: &Words<'_>) -> Message {
                 list.split(',').map(|word| command(log_id(word))).collect()
             });
             let commit = Index(words.number("commit").unwrap_or(0));
-            RaftBody::Append(Append { session, prev: id("prev"), commit, entries })
+            RaftBody::Append(Append { session, prev: id("prev"), commit, entries: entries.into() })
         }
         "appendreply" => {
             let outcome = match words.number("matched") {

@@ -115,7 +115,12 @@ fn kinds() -> Vec<RaftBody> {
         RaftBody::Vote(Vote { round: 1, last: last(), transfer: true }),
         RaftBody::VoteReply(no()),
         RaftBody::VoteReply(yes(99)),
-        RaftBody::Append(Append { session: 1, prev: last(), commit: Index(0), entries: vec![] }),
+        RaftBody::Append(Append {
+            session: 1,
+            prev: last(),
+            commit: Index(0),
+            entries: vec![].into(),
+        }),
         RaftBody::AppendReply(AppendReply {
             session: 99,
             outcome: AppendOutcome::Matched { matched: Index(2) },
@@ -269,7 +274,8 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
         all.push((TERM, RaftBody::PreVoteReply(VoteReply { round: 2, granted: false, last: id })));
         all.push((TERM + 1, RaftBody::Vote(Vote { round: absurd, last: id, transfer: true })));
         all.push((TERM, RaftBody::VoteReply(VoteReply { round: 2, granted: false, last: id })));
-        let append = |prev, commit, entries| {
+        let append = |prev, commit, entries: Vec<raftz_core::types::Entry>| {
+            let entries = entries.into();
             RaftBody::Append(Append { session: absurd, prev, commit, entries })
         };
         all.push((TERM, append(id, Index(0), vec![])));
@@ -393,7 +399,12 @@ fn body() -> impl Strategy<Value = RaftBody> {
             .prop_map(|(round, last, transfer)| RaftBody::Vote(Vote { round, last, transfer })),
         vote_reply().prop_map(RaftBody::VoteReply),
         (number(), log_id(), number(), entries()).prop_map(|(session, prev, commit, entries)| {
-            RaftBody::Append(Append { session, prev, commit: Index(commit), entries })
+            RaftBody::Append(Append {
+                session,
+                prev,
+                commit: Index(commit),
+                entries: entries.into(),
+            })
         }),
         (number(), outcome)
             .prop_map(|(session, outcome)| RaftBody::AppendReply(AppendReply { session, outcome })),

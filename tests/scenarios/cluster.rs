@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use raftz_core::raft;
 use raftz_core::replica::{Action, Call, Config, Input, Replica};
 use raftz_core::types::{
-    Base, DiskId, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
+    Base, DiskId, Entries, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
     Membership, Message, NodeId, Now, Outcome, Payload, Reply, Role, Settings, Term, Token,
 };
 
@@ -32,7 +32,7 @@ pub(crate) struct Node {
     /// The log as all writes issued so far leave it.
     pub(crate) log: Vec<Entry>,
     pub(crate) machine: Machine,
-    pub(crate) applying: Option<(Index, Index, Vec<Entry>)>,
+    pub(crate) applying: Option<(Index, Index, Entries)>,
     pub(crate) reads: VecDeque<(u64, Index, Index, u64)>,
     pub(crate) commit_seen: Index,
     pub(crate) halted: Option<FaultReason>,
@@ -338,7 +338,7 @@ impl Cluster {
         let Some((first, last, mut entries)) = node.applying.take() else { return false };
         if entries.is_empty() {
             let range = first.prev().0 as usize..last.0 as usize;
-            entries = node.disk.entries.get(range).expect("must be readable").to_vec();
+            entries = node.disk.entries.get(range).expect("must be readable").to_vec().into();
         }
         assert_eq!(entries.len() as u64, last.0 - first.0 + 1, "a range without its entries");
         let mut replies = Vec::new();

@@ -5,6 +5,7 @@
 //! call, so their number is capped: beyond the cap the newest are dropped and counted.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +13,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::types::{Event, GroupId, Outcome};
 
 use super::callers::Permit;
-use super::threads;
+use super::intake::Intake;
+use super::threads::{self, Waiting};
 
 /// A user's completion of one proposal.
 pub(crate) type Done = Box<dyn FnOnce(Outcome) + Send>;
@@ -40,6 +42,9 @@ pub(crate) enum Item {
 pub(crate) struct Callbacks {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// How often something was pushed, and which of these pushes are done.
+    pushed: AtomicU64,
+    done: AtomicU64,
 }
 
 #[derive(Default)]
@@ -54,7 +59,18 @@ struct Queue {
 impl Callbacks {
     /// An empty queue.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { queue: Mutex::new(Queue::default()), filled: Condvar::new() })
+        Arc::new(Self {
+            queue: Mutex::new(Queue::default()),
+            filled: Condvar::new(),
+            pushed: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+        })
+    }
+
+    /// The latest push, while not everything pushed is done.
+    pub(crate) fn busy_with(&self) -> Option<u64> {
+        let pushed = self.pushed.load(Ordering::Relaxed);
+        (self.done.load(Ordering::Relaxed) != pushed).then_some(pushed)
     }
 
     /// Hands over everything in `items`: one lock and at most one wake.
@@ -87,6 +103,7 @@ impl Callbacks {
             queue.items.push(item);
         }
         let wake = std::mem::take(&mut queue.sleeping);
+        self.pushed.fetch_add(1, Ordering::Relaxed);
         drop(queue);
         if wake {
             self.filled.notify_one();
@@ -104,15 +121,20 @@ impl Callbacks {
         self.filled.notify_one();
     }
 
-    /// The thread's body.
-    pub(crate) fn run(&self, observer: Option<EventObserver>) {
+    /// The thread's body. Tells the node's inbox when a batch is through.
+    pub(crate) fn run(&self, observer: Option<EventObserver>, intake: &Intake) {
+        threads::mark_as_completing_for(intake);
         let mut batch = Vec::new();
+        let mut waiting = Waiting::default();
         loop {
+            waiting.has_computed();
+            waiting.begin(|| false, || !self.queue.lock().items.is_empty());
             let mut queue = self.queue.lock();
             while queue.items.is_empty() && !queue.closed {
                 queue.sleeping = true;
                 self.filled.wait(&mut queue);
             }
+            waiting.end();
             queue.sleeping = false;
             if queue.items.is_empty() {
                 return;
@@ -120,10 +142,13 @@ impl Callbacks {
             std::mem::swap(&mut batch, &mut queue.items);
             queue.events = 0;
             let dropped = std::mem::take(&mut queue.events_dropped);
+            let pushed = self.pushed.load(Ordering::Relaxed);
             drop(queue);
             for item in batch.drain(..) {
                 perform(item, observer.as_ref());
             }
+            self.done.store(pushed, Ordering::Relaxed);
+            intake.completions_ran();
             if dropped > 0 {
                 perform(
                     Item::Warn(format!(
@@ -260,7 +285,7 @@ mod tests {
         let thread = Arc::clone(&callbacks);
         let observer: EventObserver =
             Arc::new(move |group, event| theirs.lock().push((group, event.clone())));
-        threads.spawn("call", move || thread.run(Some(observer))).unwrap();
+        threads.spawn("call", move || thread.run(Some(observer), &Intake::new())).unwrap();
         threads.join_until(soon()).unwrap();
         assert_eq!(*seen.lock(), [0, 1, 3, 4]);
         assert_eq!(*events.lock(), [(GroupId::FIRST, Event::Ready { term: Term(3) })]);
@@ -281,7 +306,7 @@ mod tests {
         }
         assert_eq!(callbacks.queue.lock().events_dropped, 10);
         callbacks.close();
-        callbacks.run(None);
+        callbacks.run(None, &Intake::new());
         assert_eq!(*ran.lock(), EVENTS_MAX + 10);
     }
 }

@@ -2,24 +2,28 @@
 //!
 //! The loop sleeps in the transport's `poll` and nowhere else. When it wakes it takes everything
 //! that has come (lane answers, frames, proposals, deadlines), lets the replicas decide, and only
-//! then acts: writes to the log lane first, then one flush of the network, then answers to
-//! callers, then machines that run here. Nothing in a turn waits for anything.
+//! then acts: writes to the log lane and one flush of the network first, then answers to callers, then machines
+//! that run here. Nothing in a turn waits for anything.
 
+use std::io;
 use std::time::Duration;
 
 use crate::replica::Input;
 use crate::transport::TransportEvent;
-use crate::types::{Event, FaultReason, GroupId, Outcome, Refusal, Unknown};
+use crate::types::{Event, FaultReason, GroupId, Now, Outcome, Refusal, Unknown};
 
 use super::callbacks::Item;
 use super::clock;
-use super::host::{ApplyBudget, Host};
+use super::host::{ApplyBudget, Host, Shared};
 use super::intake::Batch;
-use super::threads;
+use super::threads::{self, Waiting};
 
 /// Failed polls in a row after which the network is given up. One may be bad luck; the system
 /// answering like this again and again would make the loop spin.
 const POLL_FAILURES_MAX: u32 = 100;
+
+/// How long completions may run before what they propose wakes the loop at once.
+const NAP_US: u64 = 1000;
 
 /// Runs a host until it is shut down or its loop fails.
 pub(super) fn run(mut host: Host) {
@@ -53,20 +57,23 @@ struct Turn {
     events: Vec<TransportEvent>,
     poll_failures: u32,
     is_begun: bool,
+    /// When the last turn looked at the clock.
+    now_us: u64,
+    /// The push of completions during which the loop naps, and until when.
+    nap: (u64, u64),
+    waiting: Waiting,
 }
 
 impl Turn {
     fn take(&mut self, host: &mut Host) -> Result<(), FaultReason> {
-        let timeout = if !self.is_begun {
+        let polled = if self.is_begun && !host.has_inline_work() {
+            self.wait(host)
+        } else {
             // The first turn does not sleep: it performs what the start itself asks for.
             self.is_begun = true;
-            Some(Duration::ZERO)
-        } else if !host.has_inline_work() && host.shared.intake.may_sleep() {
-            sleep_at_most(host)
-        } else {
-            Some(Duration::ZERO)
+            host.transport.poll(Some(Duration::ZERO), &mut self.events)
         };
-        match host.transport.poll(timeout, &mut self.events) {
+        match polled {
             Ok(()) => self.poll_failures = 0,
             Err(error) => {
                 self.poll_failures += 1;
@@ -76,6 +83,7 @@ impl Turn {
             }
         }
         let now = clock::now();
+        self.now_us = now.boot_us;
         host.shared.intake.drain(&mut self.batch);
         for note in self.batch.notes.drain(..) {
             host.take_note(now, note);
@@ -92,12 +100,16 @@ impl Turn {
         let mut budget = ApplyBudget::TURN;
         loop {
             host.perform(now);
-            host.log.write(&mut host.writes, now.boot_us);
-            if std::mem::take(&mut host.sent) {
-                host.transport.flush();
-            }
+            let answered = write_and_send(host, now);
             deliver(host);
             let mut more = host.apply_inline(now, &mut budget);
+            if answered {
+                host.shared.intake.drain_notes(&mut self.batch.notes);
+                for note in self.batch.notes.drain(..) {
+                    host.take_note(now, note);
+                    more = true;
+                }
+            }
             for (group, input) in std::mem::take(&mut host.unsent) {
                 host.step(now, group, input);
                 more = true;
@@ -113,6 +125,45 @@ impl Turn {
     }
 }
 
+impl Turn {
+    /// Waits for whatever comes first: something in the inbox, from the network, or a deadline.
+    fn wait(&mut self, host: &mut Host) -> io::Result<()> {
+        let events = &mut self.events;
+        let mut polled = Ok(());
+        let Shared { callbacks, intake, .. } = host.shared.as_ref();
+        // What completions propose is taken when they are through.
+        let has_come = || {
+            polled = host.transport.poll(Some(Duration::ZERO), events);
+            let is_asked = intake.has_some(callbacks.busy_with().is_some());
+            polled.is_err() || !events.is_empty() || is_asked
+        };
+        self.waiting.has_computed();
+        self.waiting.begin(|| callbacks.busy_with().is_some(), has_come);
+        if polled.is_ok() && self.events.is_empty() {
+            let timeout = self.rest(host);
+            polled = host.transport.poll(timeout, &mut self.events);
+        }
+        self.waiting.end();
+        polled
+    }
+
+    /// How long the loop may sleep now. While completions run it only naps: what they propose need not wake
+    /// it one by one. If they take long, it does.
+    fn rest(&mut self, host: &mut Host) -> Option<Duration> {
+        let busy_with = host.shared.callbacks.busy_with();
+        if let Some(push) = busy_with.filter(|push| *push != self.nap.0) {
+            self.nap = (push, self.now_us.saturating_add(NAP_US));
+        }
+        let left_us = self.nap.1.saturating_sub(self.now_us);
+        let naps = busy_with.is_some() && left_us > 0;
+        if !host.shared.intake.may_sleep(naps) {
+            return Some(Duration::ZERO);
+        }
+        let nap = naps.then(|| Duration::from_micros(left_us));
+        [sleep_at_most(host), nap].into_iter().flatten().min()
+    }
+}
+
 /// How long the loop may sleep: until the nearest deadline of a replica or an inline lane.
 fn sleep_at_most(host: &mut Host) -> Option<Duration> {
     let mut nearest = host.log.next_deadline_us();
@@ -122,12 +173,26 @@ fn sleep_at_most(host: &mut Host) -> Option<Duration> {
     nearest.map(clock::left_until)
 }
 
-fn tick(host: &mut Host, now: crate::types::Now) {
+fn tick(host: &mut Host, now: Now) {
     for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
         if member.replica.next_deadline().is_some_and(|due| due <= now.boot_us) {
             member.step(now, Input::Tick);
         }
     }
+}
+
+/// Starts the writes and sends what is to be sent, whatever takes longer first: a lane of its own only has to be
+/// woken. Whether writes may have been answered already.
+fn write_and_send(host: &mut Host, now: Now) -> bool {
+    if !host.log.is_inline() {
+        host.log.write(&mut host.writes, now.boot_us);
+    }
+    if std::mem::take(&mut host.sent) {
+        host.transport.flush();
+    }
+    let has_more = !host.writes.is_empty();
+    host.log.write(&mut host.writes, now.boot_us);
+    has_more
 }
 
 /// Answers callers: futures and blocked threads here, user functions on the callback thread.

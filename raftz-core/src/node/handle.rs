@@ -19,6 +19,8 @@ use super::threads::{self, Threads};
 /// How long dropping a node waits for its threads. Who needs to know that they ended calls
 /// [`Node::shutdown`].
 const DROP_WAIT: Duration = Duration::from_secs(2);
+/// Deadlines of calls are rounded up to a multiple of this.
+const DEADLINE_STEP_US: u64 = 1000;
 /// How long [`Node::status`] waits for the event loop.
 const STATUS_WAIT: Duration = Duration::from_millis(500);
 
@@ -274,8 +276,10 @@ impl Node {
         }
     }
 
+    /// Rounded up, so that calls made in one moment share a deadline.
     fn deadline_us(&self, options: ProposeOptions) -> u64 {
-        clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout))
+        let exact_us = clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout));
+        exact_us.div_ceil(DEADLINE_STEP_US).saturating_mul(DEADLINE_STEP_US)
     }
 
     fn check_size(&self, command: &Bytes) -> Result<(), Refusal> {

@@ -9,8 +9,8 @@ use crate::transport::codec::{self, Decoded};
 use crate::transport::handshake::Reject;
 use crate::transport::{InFrame, PeerSpec, SendError, Transport, TransportEvent};
 use crate::types::{
-    DiskId, Entry, Event, FaultReason, ForwardReply, GroupId, Index, Membership, Message, NodeId,
-    Now, Outcome, Refusal, Reply, Unknown, WriteOp,
+    DiskId, Entries, Entry, Event, FaultReason, ForwardReply, GroupId, Index, Membership, Message,
+    NodeId, Now, Outcome, Refusal, Reply, Unknown, WriteOp,
 };
 
 use super::callbacks::{Callbacks, Item};
@@ -33,11 +33,14 @@ pub(crate) struct Shared {
     pub(crate) gauge: Arc<Gauge>,
 }
 
+/// Most calls that a replica is given, and entries that a machine is given, in one step.
+const AT_ONCE: usize = 256;
+
 /// A range that an inline machine is to apply.
 pub(super) struct Range {
     last: Index,
     /// What is at hand of it; empty while the read lane fetches it.
-    entries: Vec<Entry>,
+    entries: Entries,
     /// How many of those have been applied.
     done: usize,
 }
@@ -56,7 +59,7 @@ impl ApplyBudget {
     /// Takes what the budget allows from the front of `entries`: at least one, if anything is left.
     fn take<'a>(&mut self, entries: &'a [Entry]) -> &'a [Entry] {
         let mut count = 0;
-        for entry in entries {
+        for entry in entries.iter().take(AT_ONCE) {
             if self.entries == 0 || self.bytes == 0 {
                 break;
             }
@@ -167,7 +170,8 @@ impl Host {
         }
     }
 
-    /// Hands over everything that callers proposed: one batch for each group.
+    /// Hands over everything that callers proposed, to each group in batches of a bounded size: what belongs
+    /// together stays in the processor's caches, and others can begin with the first while the rest follows.
     pub(super) fn take_calls(&mut self, now: Now, calls: &mut Vec<QueuedCall>) {
         let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
         for queued in calls.drain(..) {
@@ -184,9 +188,14 @@ impl Host {
             }
             let token = self.callers.enter(caller);
             let call = Call { token, payload, session, deadline_us, forward };
-            batches.entry(group).or_default().push(call);
+            let batch = batches.entry(group).or_default();
+            batch.push(call);
+            if batch.len() == AT_ONCE {
+                let calls = std::mem::take(batch);
+                self.step(now, group, Input::Propose(calls));
+            }
         }
-        for (group, calls) in batches {
+        for (group, calls) in batches.into_iter().filter(|(_, calls)| !calls.is_empty()) {
             self.step(now, group, Input::Propose(calls));
         }
     }
@@ -379,7 +388,7 @@ impl Host {
         }
     }
 
-    fn apply(&mut self, group: GroupId, first: Index, last: Index, entries: Vec<Entry>) {
+    fn apply(&mut self, group: GroupId, first: Index, last: Index, entries: Entries) {
         let bytes_max = self.read_bytes_max;
         match self.members.get_mut(&group).map(|member| &mut member.machine) {
             Some(Machine::Inline { range, .. }) => {
@@ -415,7 +424,7 @@ impl Host {
             range.done += entries.len();
             if range.done == range.entries.len() {
                 if upto < range.last {
-                    range.entries.clear();
+                    range.entries = Entries::new();
                     range.done = 0;
                     let (first, last, bytes_max) = (upto.next(), range.last, self.read_bytes_max);
                     let purpose = ReadPurpose::Apply;
@@ -467,7 +476,7 @@ impl Host {
             .and_then(|entries| rules::check_run(&entries, next, range.last).map(|_| entries));
         match checked {
             Ok(entries) => {
-                range.entries = entries;
+                range.entries = entries.into();
                 range.done = 0;
             }
             Err(detail) => {
@@ -586,8 +595,10 @@ mod tests {
         };
         let small: Vec<Entry> = (1..=5000).map(|index| entry(index, 8)).collect();
         let mut budget = ApplyBudget::TURN;
-        assert_eq!(budget.take(&small).len(), 2048);
-        assert_eq!(budget.take(&small).len(), 0, "the rest is for the next turn");
+        for step in 0..8 {
+            assert_eq!(budget.take(&small[step * AT_ONCE..]).len(), AT_ONCE);
+        }
+        assert_eq!(budget.take(&small[8 * AT_ONCE..]).len(), 0, "the rest is for the next turn");
         let large: Vec<Entry> = (1..=3).map(|index| entry(index, 3 << 20)).collect();
         budget = ApplyBudget::TURN;
         assert_eq!(budget.take(&large).len(), 1, "one, whatever its size");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::transport::Wake;
 use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag};
@@ -15,6 +15,7 @@ use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, Session
 use super::callers::{Caller, Permit};
 use super::error::NodeError;
 use super::pending::Slot;
+use super::threads;
 
 /// A proposal on its way to the loop.
 pub(crate) struct QueuedCall {
@@ -145,10 +146,22 @@ pub(crate) struct Intake {
     waker: RwLock<Option<Arc<dyn Wake>>>,
 }
 
+/// What the event loop does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Loop {
+    /// It is at work, and looks here before it sleeps.
+    #[default]
+    Awake,
+    /// It sleeps for a moment, while completions run: what they propose may wait for their end.
+    Napping,
+    /// It sleeps until it is woken.
+    Asleep,
+}
+
 #[derive(Default)]
 struct Queue {
     batch: Batch,
-    asleep: bool,
+    loop_is: Loop,
     closed: Option<Refusal>,
     /// The loop is gone: nothing more is taken in, not even notes.
     ended: bool,
@@ -176,9 +189,7 @@ impl Intake {
             return Err(refusal);
         }
         queue.batch.calls.push(call);
-        let wake = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        self.wake_if(wake);
+        self.wake_for_calls(queue);
         Ok(())
     }
 
@@ -192,9 +203,7 @@ impl Intake {
             return Err(refusal.clone());
         }
         queue.batch.calls.extend(calls);
-        let wake = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        self.wake_if(wake);
+        self.wake_for_calls(queue);
         Ok(())
     }
 
@@ -213,18 +222,20 @@ impl Intake {
             return;
         }
         queue.batch.notes.extend(notes);
-        let wake = !queue.batch.is_empty() && std::mem::take(&mut queue.asleep);
-        drop(queue);
-        self.wake_if(wake);
+        self.wake(queue);
     }
 
     /// Asks that a group's member stand for election.
     pub(crate) fn campaign(&self, group: GroupId) {
         let mut queue = self.queue.lock();
         queue.batch.campaigns.insert(group);
-        let wake = std::mem::take(&mut queue.asleep);
-        drop(queue);
-        self.wake_if(wake);
+        self.wake(queue);
+    }
+
+    /// Called by the callback thread when a batch of completions is through: what they proposed shares one
+    /// wake.
+    pub(crate) fn completions_ran(&self) {
+        self.wake(self.queue.lock());
     }
 
     /// Refuses proposals from now on. The first reason stays.
@@ -232,18 +243,33 @@ impl Intake {
         self.queue.lock().closed.get_or_insert(refusal);
     }
 
-    /// Called by the loop before it sleeps: whether there is nothing to do.
-    pub(crate) fn may_sleep(&self) -> bool {
+    /// Called by the loop before it sleeps, or naps: whether there is nothing to do.
+    pub(crate) fn may_sleep(&self, is_nap: bool) -> bool {
         let mut queue = self.queue.lock();
-        queue.asleep = queue.batch.is_empty();
-        queue.asleep
+        let may = queue.batch.is_empty();
+        if may {
+            queue.loop_is = if is_nap { Loop::Napping } else { Loop::Asleep };
+        }
+        may
+    }
+
+    /// Whether anything is queued, or anything `but_calls`.
+    pub(crate) fn has_some(&self, but_calls: bool) -> bool {
+        let batch = &self.queue.lock().batch;
+        let has_calls = !but_calls && !batch.calls.is_empty();
+        has_calls || !batch.notes.is_empty() || !batch.campaigns.is_empty()
     }
 
     /// Called by the loop when it is awake: takes everything, into an empty `into`.
     pub(crate) fn drain(&self, into: &mut Batch) {
         let mut queue = self.queue.lock();
-        queue.asleep = false;
+        queue.loop_is = Loop::Awake;
         std::mem::swap(&mut queue.batch, into);
+    }
+
+    /// Takes the notes alone, into an empty `into`: the loop's own, where a lane runs on it.
+    pub(crate) fn drain_notes(&self, into: &mut Vec<Note>) {
+        std::mem::swap(&mut self.queue.lock().batch.notes, into);
     }
 
     /// Called when the loop has ended, in whatever way: closes for good and gives what was left.
@@ -254,7 +280,19 @@ impl Intake {
         std::mem::take(&mut queue.batch)
     }
 
-    fn wake_if(&self, wake: bool) {
+    fn wake_for_calls(&self, queue: MutexGuard<'_, Queue>) {
+        if queue.loop_is != Loop::Napping || !threads::completes_for(self) {
+            self.wake(queue);
+        }
+    }
+
+    /// Wakes the loop if it sleeps and there is something for it.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let wake = queue.loop_is != Loop::Awake && !queue.batch.is_empty();
+        if wake {
+            queue.loop_is = Loop::Awake;
+        }
+        drop(queue);
         if wake && let Some(waker) = self.waker.read().as_ref() {
             waker.wake();
         }
@@ -298,15 +336,43 @@ mod tests {
         intake.set_waker(Arc::clone(&wakes) as Arc<dyn Wake>);
         intake.propose([call().1]).unwrap();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "the loop is awake");
-        assert!(!intake.may_sleep());
+        assert!(!intake.may_sleep(false));
         let mut batch = Batch::default();
         intake.drain(&mut batch);
         assert_eq!(batch.calls.len(), 1);
-        assert!(intake.may_sleep());
+        assert!(intake.may_sleep(false));
         intake.propose([call().1, call().1]).unwrap();
         intake.notify([Note::RefreshStatus]);
         intake.propose([call().1]).unwrap();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn what_completions_propose_shares_one_wake_when_they_are_through_and_others_wake_at_once() {
+        let intake = Intake::new();
+        let wakes = Arc::new(Wakes::default());
+        intake.set_waker(Arc::clone(&wakes) as Arc<dyn Wake>);
+        let woken = || wakes.0.load(Ordering::SeqCst);
+        let mut batch = Batch::default();
+        assert!(intake.may_sleep(true));
+        intake.propose_one(call().1).unwrap();
+        assert_eq!(woken(), 1, "no completion runs on this thread");
+        intake.drain(&mut batch);
+        batch.calls.clear();
+
+        threads::mark_as_completing_for(&intake);
+        assert!(intake.may_sleep(true));
+        intake.propose_one(call().1).unwrap();
+        intake.propose([call().1]).unwrap();
+        assert_eq!(woken(), 1, "more may follow");
+        intake.completions_ran();
+        intake.completions_ran();
+        assert_eq!(woken(), 2);
+        intake.drain(&mut batch);
+        batch.calls.clear();
+        assert!(intake.may_sleep(false));
+        intake.propose_one(call().1).unwrap();
+        assert_eq!(woken(), 3, "the loop does not look by itself");
     }
 
     #[test]
@@ -316,7 +382,7 @@ mod tests {
         intake.close(Refusal::ShuttingDown);
         assert_eq!(intake.propose([call().1]), Err(Refusal::StorageFull));
         intake.notify([Note::RefreshStatus]);
-        assert!(!intake.may_sleep());
+        assert!(!intake.may_sleep(false));
     }
 
     #[test]

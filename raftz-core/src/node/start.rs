@@ -139,15 +139,15 @@ fn start(
         .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;
 
     let threads = Threads::new(format!("raftz-{}", config.node_id));
-    let callbacks = Callbacks::new();
-    let thread = Arc::clone(&callbacks);
+    let (callbacks, intake) = (Callbacks::new(), Arc::new(Intake::new()));
+    let (thread, inbox) = (Arc::clone(&callbacks), Arc::clone(&intake));
     let observer = config.on_event.clone();
-    threads.spawn("call", move || thread.run(observer))?;
+    threads.spawn("call", move || thread.run(observer, &inbox))?;
     let mut told = news(&configured, &recovered, &membership, listen_address.as_deref());
     callbacks.push_all(&mut told);
 
     let shared = Arc::new(Shared {
-        intake: Arc::new(Intake::new()),
+        intake,
         board: Board::new(first_status(&config, &recovered, listen_address.clone())),
         callbacks: Arc::clone(&callbacks),
         gauge: Gauge::new(config.calls_max, config.calls_bytes_max),

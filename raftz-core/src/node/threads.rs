@@ -15,10 +15,23 @@ use parking_lot::{Condvar, Mutex};
 
 use super::clock;
 use super::error::NodeError;
+use super::intake::Intake;
 
 thread_local! {
     static INSIDE: Cell<Option<&'static str>> = const { Cell::new(None) };
     static ON_LOOP: Cell<bool> = const { Cell::new(false) };
+    /// The inbox of the node whose completions run here, as a mere number.
+    static COMPLETES_FOR: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Marks this thread as the one where the completions of the node with this inbox run.
+pub(crate) fn mark_as_completing_for(intake: &Intake) {
+    COMPLETES_FOR.set(std::ptr::from_ref(intake).addr());
+}
+
+/// Whether the completions of the node with this inbox run on this thread.
+pub(crate) fn completes_for(intake: &Intake) -> bool {
+    COMPLETES_FOR.get() == std::ptr::from_ref(intake).addr()
 }
 
 /// What this thread must not wait in, or `None` for a thread that is free to wait.
@@ -46,6 +59,57 @@ pub(crate) fn run_inside<T>(what: &'static str, f: impl FnOnce() -> T) -> T {
     }
     let _restore = Restore(INSIDE.replace(Some(what)));
     f()
+}
+
+/// How long a thread looks for what it waits for before it sleeps, and what it takes for a short wait.
+const AWAKE_US: u64 = 250;
+/// After so many short waits in a row the next one is expected to be short.
+const BRISK_WAITS: u32 = 4;
+/// Who works longer than this between two waits loses little by sleeping, and others need the processor.
+const BUSY_US: u64 = 50;
+/// How long it looks where something is expected for another reason.
+const LINGER_US: u64 = 40;
+
+/// A thread's way of waiting. To fall asleep and to be woken takes tens of microseconds: a thread whose waits
+/// have all been short lately looks for a moment whether this one is over, too, and gives way to others
+/// meanwhile. One that has just waited long, as all of a node have that is idle or lightly used, sleeps at once.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    short_waits: u32,
+    begun_us: u64,
+    ended_us: u64,
+}
+
+impl Waiting {
+    /// To be called before a wait by a thread that computes between its waits.
+    pub(crate) fn has_computed(&mut self) {
+        if clock::boot_us().saturating_sub(self.ended_us) > BUSY_US {
+            self.short_waits = 0;
+        }
+    }
+
+    /// Begins a wait; for a little while also where it `expects` that something comes.
+    pub(crate) fn begin(&mut self, expects: impl Fn() -> bool, mut is_over: impl FnMut() -> bool) {
+        self.begun_us = clock::boot_us();
+        let is_brisk = self.short_waits >= BRISK_WAITS;
+        let is_worth_it = |waited_us: u64| {
+            (is_brisk && waited_us < AWAKE_US) || (waited_us < LINGER_US && expects())
+        };
+        while is_worth_it(self.waited_us()) && !is_over() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it.
+    pub(crate) fn end(&mut self) {
+        self.ended_us = clock::boot_us();
+        let is_short = self.ended_us.saturating_sub(self.begun_us) < AWAKE_US;
+        self.short_waits = if is_short { self.short_waits.saturating_add(1) } else { 0 };
+    }
+
+    fn waited_us(&self) -> u64 {
+        clock::boot_us().saturating_sub(self.begun_us)
+    }
 }
 
 /// What a panic carried, in words.
@@ -178,6 +242,40 @@ mod tests {
 
     fn soon() -> u64 {
         clock::deadline_us(Duration::from_secs(10))
+    }
+
+    #[test]
+    fn whose_waits_are_all_short_looks_again_before_sleeping() {
+        let mut waiting = Waiting::default();
+        let looks = |waiting: &mut Waiting, expects: bool| {
+            let mut looks = 0;
+            let is_over = || {
+                looks += 1;
+                false
+            };
+            waiting.begin(|| expects, is_over);
+            looks
+        };
+        for _ in 0..BRISK_WAITS {
+            assert_eq!(looks(&mut waiting, false), 0);
+            // However late this thread runs again.
+            waiting.begun_us = clock::boot_us() + 1_000_000;
+            waiting.end();
+        }
+        waiting.ended_us = clock::boot_us() + 1_000_000;
+        waiting.has_computed();
+        assert!(looks(&mut waiting, false) > 0);
+        let mut busy = Waiting {
+            ended_us: clock::boot_us() - 2 * BUSY_US,
+            short_waits: BRISK_WAITS,
+            begun_us: 0,
+        };
+        busy.has_computed();
+        assert_eq!(looks(&mut busy, false), 0, "it has much to do at a time");
+        waiting.begun_us = clock::boot_us() - AWAKE_US;
+        waiting.end();
+        assert_eq!(looks(&mut waiting, false), 0, "one long wait is enough");
+        assert!(looks(&mut waiting, true) > 0, "something is about to come");
     }
 
     #[test]

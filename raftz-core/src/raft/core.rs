@@ -12,8 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::types::{
-    Damage, DiskId, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now, RaftBody,
-    RaftMessage, Recovered, Refusal, Role, Settings, Term,
+    Damage, DiskId, Entries, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now,
+    RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Term,
 };
 
 use super::config_log::ConfigLog;
@@ -315,7 +315,7 @@ impl Raft {
         }
         let entries = if self.log.is_evicted(first) {
             last = last.min(self.log.last_evicted());
-            Vec::new()
+            Entries::new()
         } else {
             let (entries, _) = self.log.copy(first, last, self.config.apply_bytes_max);
             last = entries.last().map_or(last, |entry| entry.index);
@@ -335,6 +335,18 @@ impl Raft {
             }
         };
         self.log.evict(upto, self.config.cache_bytes_max);
+    }
+
+    /// Adds entries to the log and to the step's write. True if that changed the membership in force.
+    pub(super) fn append(&mut self, entries: Entries) -> bool {
+        let mut membership_changed = false;
+        for entry in &entries {
+            membership_changed |= self.configs.appended(entry);
+            self.log_time_us = self.log_time_us.max(entry.log_time_us);
+        }
+        self.log.extend(&entries);
+        self.writes.append(entries);
+        membership_changed
     }
 
     /// Moves the commit index forward. Nothing below it ever changes again.

@@ -5,8 +5,8 @@
 //! at a conflict of terms, and never at or below the commit index.
 
 use crate::types::{
-    Append, AppendOutcome, AppendReply, Damage, Entry, Event, Heartbeat, Index, NodeId, RaftBody,
-    SANE_MAX, Term,
+    Append, AppendOutcome, AppendReply, Damage, Entries, Entry, Event, Heartbeat, Index, NodeId,
+    RaftBody, SANE_MAX, Term,
 };
 
 use super::Action;
@@ -65,7 +65,7 @@ impl Raft {
     fn take_entries(
         &mut self,
         from: NodeId,
-        entries: Vec<Entry>,
+        mut entries: Entries,
         actions: &mut Vec<Action>,
     ) -> bool {
         let base = self.log.base().index;
@@ -85,14 +85,10 @@ impl Raft {
                 self.nonsense(from, "an entry that contradicts a committed one", actions);
                 return false;
             }
-            membership_changed |= self.drop_from(first);
+            membership_changed = self.drop_from(first);
         }
-        for entry in entries.into_iter().skip(held) {
-            membership_changed |= self.configs.appended(&entry);
-            self.log_time_us = self.log_time_us.max(entry.log_time_us);
-            self.log.push(entry.clone());
-            self.writes.append(entry);
-        }
+        entries.skip(held);
+        membership_changed |= self.append(entries);
         if membership_changed {
             self.membership_changed(actions);
         }

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::ops::Bound;
 
 use crate::types::{
-    Append, AppendOutcome, AppendReply, DiskId, Entry, EntryKind, Event, Heartbeat, HeartbeatReply,
-    Index, LogId, Member, NodeId, Payload, RaftBody, Refusal, SessionTag, Token,
+    Append, AppendOutcome, AppendReply, DiskId, Entries, Entry, EntryKind, Event, Heartbeat,
+    HeartbeatReply, Index, LogId, Member, NodeId, Payload, RaftBody, Refusal, SessionTag, Token,
 };
 
 use super::core::{Raft, RoleState};
@@ -106,24 +107,23 @@ impl Raft {
     ) {
         let RoleState::Leader(leader) = &mut self.role else { return };
         let log_time_us = leader.clock.stamp_us(self.now).max(self.log_time_us);
-        self.log_time_us = log_time_us;
         let index = self.log.last().index.next();
         let entry = Entry { term: self.hard.term, index, log_time_us, kind, session, payload };
-        let membership_changed = self.configs.appended(&entry);
-        self.log.push(entry.clone());
-        self.writes.append(entry);
-        if membership_changed {
+        if self.append(vec![entry].into()) {
             self.membership_changed(actions);
         }
     }
 
     pub(super) fn propose(&mut self, proposals: Vec<Proposal>, actions: &mut Vec<Action>) {
-        if !matches!(self.role, RoleState::Leader(_)) {
+        let RoleState::Leader(leader) = &mut self.role else {
             let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
             let why = Refusal::NotLeader { hint: self.leader };
             return actions.push(Action::Refused { tokens, why });
-        }
-        let first = self.log.last().index.next();
+        };
+        let log_time_us = leader.clock.stamp_us(self.now).max(self.log_time_us);
+        let (term, first) = (self.hard.term, self.log.last().index.next());
+        let mut index = first;
+        let mut entries: Vec<Entry> = Vec::with_capacity(proposals.len());
         let mut accepted: Vec<Token> = Vec::with_capacity(proposals.len());
         let mut refused: Vec<(Token, Refusal)> = Vec::new();
         let limit = self.configs.settings().entry_bytes_max;
@@ -152,12 +152,15 @@ impl Raft {
                     continue;
                 }
             }
-            self.append_own(EntryKind::Command, payload, session, actions);
-            uncommitted = self.log.bytes_between(settled, self.log.last().index);
+            let kind = EntryKind::Command;
+            let entry = Entry { term, index, log_time_us, kind, session, payload };
+            index = index.next();
+            uncommitted += entry.cost_bytes();
+            entries.push(entry);
             accepted.push(token);
         }
         if !accepted.is_empty() {
-            let term = self.hard.term;
+            self.append(entries.into());
             actions.push(Action::Accepted { first, term, tokens: accepted });
         }
         for (token, why) in refused {
@@ -172,9 +175,10 @@ impl Raft {
         }
         self.advance_commit();
         self.record_disks(actions);
-        let peers: Vec<NodeId> = self.peer_ids();
-        for id in peers {
+        let mut last = None;
+        while let Some(id) = self.peer_after(last) {
             self.replicate(id, actions);
+            last = Some(id);
         }
         self.plan_commit_notice();
     }
@@ -190,13 +194,11 @@ impl Raft {
         peers.into_iter().flatten().map(|(id, peer)| (*id, peer.matched()))
     }
 
-    fn peer_ids(&self) -> Vec<NodeId> {
-        match &self.role {
-            RoleState::Leader(leader) => leader.peers.keys().copied().collect(),
-            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                Vec::new()
-            }
-        }
+    /// The peers in their order, one by one: replicating to one may change what is known of others.
+    fn peer_after(&self, last: Option<NodeId>) -> Option<NodeId> {
+        let RoleState::Leader(leader) = &self.role else { return None };
+        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
+        leader.peers.range((after, Bound::Unbounded)).next().map(|(id, _)| *id)
     }
 
     pub(super) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
@@ -250,7 +252,7 @@ impl Raft {
                 return peer.become_snapshot();
             }
             let (entries, bytes) = if peer.is_bare() || next > last {
-                (Vec::new(), 0)
+                (Entries::new(), 0)
             } else if self.log.is_evicted(next) {
                 peer.wait_for_read(next_request);
                 self.next_request = next_request;
@@ -275,7 +277,7 @@ impl Raft {
     fn send_append(
         &mut self,
         id: NodeId,
-        entries: Vec<Entry>,
+        entries: Entries,
         bytes: u64,
         actions: &mut Vec<Action>,
     ) -> bool {
@@ -319,7 +321,7 @@ impl Raft {
         }
         peer.read_came();
         let bytes = entries.iter().map(Entry::cost_bytes).sum();
-        self.send_append(id, entries, bytes, actions);
+        self.send_append(id, entries.into(), bytes, actions);
     }
 
     /// A leader that cannot read its own log keeps whoever needs it from catching up, and may commit
@@ -407,7 +409,7 @@ impl Raft {
             Mode::Replicate(_)
                 if peer.matched() < peer.next().prev() && !bug!(LostWindowIsNotAskedAfter) =>
             {
-                self.send_append(from, Vec::new(), 0, actions);
+                self.send_append(from, Entries::new(), 0, actions);
             }
             Mode::Probe { .. } | Mode::Replicate(_) | Mode::Snapshot => {}
         }

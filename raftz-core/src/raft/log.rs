@@ -8,15 +8,30 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
-use crate::types::{Entry, Index, LogId, Term};
+use crate::types::{Entries, Entry, Index, LogId, Term};
 
 use super::runs::TermRuns;
 
-/// One entry in memory, and the bytes of all entries ever appended in this life up to it.
+/// Entries that were appended together, at least one, and the bytes of all entries ever appended in this life up
+/// to their last.
 #[derive(Clone, Debug)]
-struct Cached {
-    entry: Entry,
+struct Chunk {
+    entries: Entries,
     end_bytes: u64,
+}
+
+impl Chunk {
+    fn first(&self) -> Index {
+        self.entries.first().map_or(Index::ZERO, |entry| entry.index)
+    }
+
+    fn last(&self) -> Index {
+        self.entries.last().map_or(Index::ZERO, |entry| entry.index)
+    }
+}
+
+fn cost_bytes(entries: &[Entry]) -> u64 {
+    entries.iter().map(Entry::cost_bytes).sum()
 }
 
 /// A write on its way to disk.
@@ -30,8 +45,9 @@ struct InFlight {
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     runs: TermRuns,
-    cache: VecDeque<Cached>,
-    /// `end_bytes` just before the first cached entry.
+    /// The newest entries, oldest first.
+    cache: VecDeque<Chunk>,
+    /// `end_bytes` just before the first of them.
     start_bytes: u64,
     in_flight: VecDeque<InFlight>,
     durable: Index,
@@ -69,12 +85,14 @@ impl Log {
         self.durable
     }
 
-    /// Adds an entry after the last. The caller has made sure that its index is the next.
-    pub(crate) fn push(&mut self, entry: Entry) {
-        let before = self.end_bytes();
-        self.runs.push(entry.term);
-        let end_bytes = before + entry.cost_bytes();
-        self.cache.push_back(Cached { entry, end_bytes });
+    /// Adds entries after the last. The caller has made sure that their indexes follow it.
+    pub(crate) fn extend(&mut self, entries: &Entries) {
+        if entries.is_empty() {
+            return;
+        }
+        entries.iter().for_each(|entry| self.runs.push(entry.term));
+        let end_bytes = self.end_bytes() + cost_bytes(entries);
+        self.cache.push_back(Chunk { entries: entries.clone(), end_bytes });
     }
 
     /// The write `seq` will make everything up to the present last entry durable.
@@ -86,8 +104,13 @@ impl Log {
     pub(crate) fn truncate(&mut self, from: Index) {
         self.runs.truncate(from);
         let last = self.last().index;
-        while self.cache.back().is_some_and(|cached| cached.entry.index > last) {
+        while self.cache.back().is_some_and(|chunk| chunk.first() > last) {
             self.cache.pop_back();
+        }
+        if let Some(chunk) = self.cache.back_mut().filter(|chunk| chunk.last() > last) {
+            let keep = (chunk.first().distance_to(last) + 1) as usize;
+            chunk.end_bytes -= cost_bytes(&chunk.entries[keep..]);
+            chunk.entries.truncate(keep);
         }
         self.durable = self.durable.min(last);
         for write in &mut self.in_flight {
@@ -114,7 +137,7 @@ impl Log {
     }
 
     fn first_cached(&self) -> Index {
-        self.cache.front().map_or_else(|| self.last().index.next(), |cached| cached.entry.index)
+        self.cache.front().map_or_else(|| self.last().index.next(), Chunk::first)
     }
 
     /// Whether `index` is an entry that must be read from storage.
@@ -127,30 +150,62 @@ impl Log {
         self.first_cached().prev()
     }
 
-    /// Copies entries from `first` up to `last`, stopping after `bytes_max` but taking at least one.
-    /// Empty when `first` is not in memory.
-    pub(crate) fn copy(&self, first: Index, last: Index, bytes_max: u64) -> (Vec<Entry>, u64) {
-        let start = self.first_cached();
-        if first < start || first > last {
-            return (Vec::new(), 0);
-        }
-        let at = start.distance_to(first) as usize;
+    /// The chunk in memory that holds `index`. Mostly the newest is asked for.
+    fn chunk_of(&self, index: Index) -> Option<usize> {
+        let newest = self.cache.len().checked_sub(1)?;
+        let at = if self.cache[newest].first() <= index {
+            newest
+        } else {
+            self.cache.partition_point(|chunk| chunk.last() < index)
+        };
+        let chunk = self.cache.get(at)?;
+        (chunk.first() <= index && index <= chunk.last()).then_some(at)
+    }
+
+    /// Entries from `first` up to `last`, stopping after `bytes_max` but taking at least one, and their bytes.
+    /// None when `first` is not in memory. What was appended together is not copied.
+    pub(crate) fn copy(&self, first: Index, last: Index, bytes_max: u64) -> (Entries, u64) {
+        let found = self.chunk_of(first).filter(|_| first <= last);
+        let Some(at) = found else { return (Entries::new(), 0) };
+        let chunk = &self.cache[at];
+        let from = chunk.first().distance_to(first) as usize;
         let wanted = (first.distance_to(last) + 1) as usize;
-        let mut bytes = 0;
-        let mut entries = Vec::with_capacity(wanted.min(self.cache.len().saturating_sub(at)));
-        for cached in self.cache.iter().skip(at).take(wanted) {
-            let cost = cached.entry.cost_bytes();
-            if !entries.is_empty() && bytes + cost > bytes_max {
-                break;
+        let (mut count, mut bytes) = (0, 0);
+        let whole_bytes = chunk.end_bytes - self.bytes_before(at);
+        if from == 0 && chunk.entries.len() <= wanted && whole_bytes <= bytes_max {
+            (count, bytes) = (chunk.entries.len(), whole_bytes);
+        } else {
+            for entry in chunk.entries[from..].iter().take(wanted) {
+                let cost = entry.cost_bytes();
+                if count > 0 && bytes + cost > bytes_max {
+                    break;
+                }
+                bytes += cost;
+                count += 1;
             }
-            bytes += cost;
-            entries.push(cached.entry.clone());
+        }
+        let mut entries = chunk.entries.slice(from..from + count);
+        if from + count == chunk.entries.len() && count < wanted {
+            let rest = self.cache.range(at + 1..).flat_map(|chunk| &chunk.entries);
+            let more = rest.take(wanted - count).take_while(|entry| {
+                let fits = bytes + entry.cost_bytes() <= bytes_max;
+                bytes += if fits { entry.cost_bytes() } else { 0 };
+                fits
+            });
+            let more: Vec<Entry> = more.cloned().collect();
+            entries.append(more.into());
         }
         (entries, bytes)
     }
 
     fn end_bytes(&self) -> u64 {
-        self.cache.back().map_or(self.start_bytes, |cached| cached.end_bytes)
+        self.bytes_before(self.cache.len())
+    }
+
+    /// `end_bytes` just before a chunk.
+    fn bytes_before(&self, at: usize) -> u64 {
+        let before = at.checked_sub(1).and_then(|before| self.cache.get(before));
+        before.map_or(self.start_bytes, |chunk| chunk.end_bytes)
     }
 
     /// Bytes of the entries in memory above `after` and up to `upto`.
@@ -159,21 +214,22 @@ impl Log {
     }
 
     fn bytes_upto(&self, index: Index) -> u64 {
-        let start = self.first_cached();
-        if index < start {
+        if index < self.first_cached() {
             return self.start_bytes;
         }
-        let at = start.distance_to(index) as usize;
-        self.cache.get(at).map_or_else(|| self.end_bytes(), |cached| cached.end_bytes)
+        let Some(at) = self.chunk_of(index) else { return self.end_bytes() };
+        let chunk = &self.cache[at];
+        let beyond = (chunk.first().distance_to(index) + 1) as usize;
+        chunk.end_bytes - cost_bytes(&chunk.entries[beyond..])
     }
 
     /// Forgets the oldest entries beyond `bytes_max`, none above `upto` and none that only memory
-    /// holds.
+    /// holds. What was appended together goes together.
     pub(crate) fn evict(&mut self, upto: Index, bytes_max: u64) {
         let upto = upto.min(self.durable);
         while self.end_bytes() - self.start_bytes > bytes_max
             && let Some(front) = self.cache.front()
-            && front.entry.index <= upto
+            && front.last() <= upto
         {
             self.start_bytes = front.end_bytes;
             self.cache.pop_front();
@@ -211,7 +267,7 @@ mod tests {
     fn log(entries: &[(u64, u64)]) -> Log {
         let mut log = Log::new(TermRuns::new(LogId::ZERO, Index::ZERO, &[]));
         for (term, index) in entries {
-            log.push(entry(*term, *index, 10));
+            log.extend(&vec![entry(*term, *index, 10)].into());
         }
         log
     }
@@ -221,10 +277,10 @@ mod tests {
         let mut log = log(&[(1, 1), (1, 2)]);
         log.writing(1);
         log.truncate(Index(2));
-        log.push(entry(2, 2, 10));
+        log.extend(&vec![entry(2, 2, 10)].into());
         log.writing(2);
         log.truncate(Index(2));
-        log.push(entry(3, 2, 10));
+        log.extend(&vec![entry(3, 2, 10)].into());
         log.writing(3);
         log.persisted(1);
         assert_eq!(log.durable(), Index(1));
@@ -258,10 +314,41 @@ mod tests {
         log.evict(Index(2), 0);
         assert!(log.is_evicted(Index(2)));
         assert_eq!(log.last_evicted(), Index(2));
-        assert_eq!(log.copy(Index(2), Index(3), 1000).0, vec![]);
+        assert_eq!(log.copy(Index(2), Index(3), 1000).0, Entries::new());
         assert_eq!(log.copy(Index(3), Index(3), 0).0.len(), 1, "at least one");
         assert_eq!(log.bytes_between(Index(2), Index(3)), 50);
         assert_eq!(log.bytes_between(Index(0), Index(3)), 50, "evicted bytes are not in memory");
+    }
+
+    #[test]
+    fn what_was_appended_together_is_shared_cut_and_counted_like_single_entries() {
+        let mut log = log(&[(1, 1)]);
+        log.extend(&(2..=5).map(|index| entry(1, index, 10)).collect());
+        log.extend(&(6..=7).map(|index| entry(1, index, 10)).collect());
+        let indexes = |first: u64, last: u64, bytes_max: u64| {
+            let (entries, bytes) = log.copy(Index(first), Index(last), bytes_max);
+            assert_eq!(bytes, 50 * entries.len() as u64);
+            entries.iter().map(|entry| entry.index.0).collect::<Vec<_>>()
+        };
+        assert_eq!(indexes(2, 5, 1000), [2, 3, 4, 5]);
+        assert_eq!(indexes(3, 4, 1000), [3, 4]);
+        assert_eq!(indexes(3, 9, 199), [3, 4, 5], "not more than the bound, across a border, too");
+        assert_eq!(indexes(1, 9, 1000), [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(indexes(5, 6, 10), [5], "at least one");
+        for (after, upto) in [(0, 7), (1, 3), (3, 6), (5, 5)] {
+            assert_eq!(log.bytes_between(Index(after), Index(upto)), 50 * (upto - after));
+        }
+        log.truncate(Index(4));
+        assert_eq!(log.copy(Index(2), Index(9), 1000).0.len(), 2);
+        assert_eq!(log.bytes_between(Index(0), Index(9)), 150);
+        log.extend(&vec![entry(2, 4, 10)].into());
+        assert_eq!(log.bytes_between(Index(3), Index(4)), 50);
+        log.writing(1);
+        log.persisted(1);
+        log.evict(Index(2), 0);
+        assert!(!log.is_evicted(Index(2)), "its neighbour is still wanted");
+        log.evict(Index(3), 0);
+        assert_eq!(log.last_evicted(), Index(3));
     }
 
     #[test]
@@ -269,6 +356,6 @@ mod tests {
         let log = log(&[(1, 1), (1, 2), (1, 3)]);
         let (entries, bytes) = log.copy(Index(1), Index(3), 100);
         assert_eq!((entries.len(), bytes), (2, 100));
-        assert_eq!(log.copy(Index(4), Index(9), 100).0, vec![]);
+        assert_eq!(log.copy(Index(4), Index(9), 100).0, Entries::new());
     }
 }

@@ -36,8 +36,8 @@ pub use self::core::{Raft, Status};
 pub use self::progress::PeerProgress;
 
 use crate::types::{
-    Boot, DiskId, Entry, Event, FaultReason, Index, NodeId, OpId, Payload, RaftMessage, Refusal,
-    SessionTag, Term, Token, WriteOp,
+    Boot, DiskId, Entries, Entry, Event, FaultReason, Index, NodeId, OpId, Payload, RaftMessage,
+    Refusal, SessionTag, Term, Token, WriteOp,
 };
 
 /// What one member may choose for itself. Times in microseconds.
@@ -196,7 +196,7 @@ pub enum Action {
         /// Last index.
         last: Index,
         /// The entries, or none when they are no longer in memory and must be read.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// These proposals are in the leader's log, at `first`, `first + 1`, …
     Accepted {

@@ -20,6 +20,9 @@ pub enum VoteResult {
     Pending,
 }
 
+/// So many voters are asked without an allocation: this is done in every step of a leader.
+const FEW: usize = 9;
+
 /// Votes needed among `voters`.
 const fn majority(voters: usize) -> usize {
     voters / 2 + 1
@@ -31,7 +34,15 @@ fn reached_by_majority(
     voters: &BTreeSet<NodeId>,
     value_of: &impl Fn(NodeId) -> u64,
 ) -> Option<u64> {
-    let mut values: Vec<u64> = voters.iter().map(|id| value_of(*id)).collect();
+    let (mut few, mut many) = ([0; FEW], Vec::new());
+    let values = match few.get_mut(..voters.len()) {
+        Some(few) => few,
+        None => {
+            many.resize(voters.len(), 0);
+            &mut many[..]
+        }
+    };
+    values.iter_mut().zip(voters).for_each(|(value, id)| *value = value_of(*id));
     values.sort_unstable_by(|a, b| b.cmp(a));
     let short = usize::from(bug!(QuorumOneShort));
     values.get((majority(values.len()) - 1).saturating_sub(short)).copied()

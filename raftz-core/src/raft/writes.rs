@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use crate::types::{
-    AppendOutcome, Boot, Entry, HardState, Index, NodeId, OpId, RaftBody, RaftMessage, Term,
+    AppendOutcome, Boot, Entries, HardState, Index, NodeId, OpId, RaftBody, RaftMessage, Term,
     WriteOp,
 };
 
@@ -64,8 +64,8 @@ impl Writes {
         self.promises.retain(|promise| matched(&promise.message).is_none_or(|index| index < from));
     }
 
-    pub(crate) fn append(&mut self, entry: Entry) {
-        self.build().entries.push(entry);
+    pub(crate) fn append(&mut self, entries: Entries) {
+        self.build().entries.append(entries);
     }
 
     /// The present step's write, if it has one; from now on it is on its way.

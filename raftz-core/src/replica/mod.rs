@@ -14,8 +14,8 @@ pub use member::{Config, Replica, Status};
 #[cfg(doc)]
 use crate::raft;
 use crate::types::{
-    Boot, DiskId, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome, Payload, Reply,
-    SessionTag, Token, WriteOp,
+    Boot, DiskId, Entries, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome,
+    Payload, Reply, SessionTag, Token, WriteOp,
 };
 
 /// A caller's request to put a command into the log.
@@ -149,7 +149,7 @@ pub enum Action {
         /// Last index.
         last: Index,
         /// The entries, or none when they must be read from storage.
-        entries: Vec<Entry>,
+        entries: Entries,
     },
     /// A call has ended. Each token gets exactly one.
     Reply {

@@ -56,22 +56,34 @@ pub(super) struct Tickets {
     waiting: usize,
     /// (deadline, first ticket) → the tickets of a batch with one deadline that may still wait.
     deadlines: BTreeMap<(u64, u64), std::ops::RangeInclusive<u64>>,
-    /// The batch that the next ticket may join.
-    open: Option<(u64, u64)>,
+    /// The batch that the next ticket may join, and its last one, of which the table is told later.
+    open: Option<((u64, u64), u64)>,
 }
 
 impl Tickets {
     pub(super) fn issue(&mut self, ticket: Ticket) -> u64 {
         let number = self.first + self.slots.len() as u64;
-        let key = self
-            .open
-            .filter(|(deadline, _)| *deadline == ticket.deadline_us)
-            .unwrap_or((ticket.deadline_us, number));
-        self.open = Some(key);
-        self.deadlines.insert(key, key.1..=number);
+        match &mut self.open {
+            Some((key, last)) if key.0 == ticket.deadline_us => *last = number,
+            Some(_) | None => {
+                self.note_open();
+                let key = (ticket.deadline_us, number);
+                self.deadlines.insert(key, number..=number);
+                self.open = Some((key, number));
+            }
+        }
         self.slots.push_back(Some(ticket));
         self.waiting += 1;
         number
+    }
+
+    /// Tells the table how far the open batch has come.
+    fn note_open(&mut self) {
+        if let Some((key, last)) = self.open
+            && let Some(range) = self.deadlines.get_mut(&key)
+        {
+            *range = *range.start()..=last;
+        }
     }
 
     fn slot(&mut self, number: u64) -> Option<&mut Option<Ticket>> {
@@ -107,6 +119,7 @@ impl Tickets {
             self.first += 1;
         }
         if self.deadlines.len() > 4 * self.waiting + SLOTS_SPARE {
+            self.note_open();
             let mut deadlines = std::mem::take(&mut self.deadlines);
             deadlines.retain(|_, range| range.clone().any(|n| self.get_mut(n).is_some()));
             self.deadlines = deadlines;
@@ -129,6 +142,7 @@ impl Tickets {
 
     /// The first deadline that still matters.
     pub(super) fn next_deadline(&mut self) -> Option<u64> {
+        self.note_open();
         while let Some((key, range)) = self.deadlines.first_key_value() {
             let (key, range) = (*key, range.clone());
             let last = *range.end();
@@ -146,13 +160,12 @@ impl Tickets {
 
     fn forget(&mut self, key: (u64, u64)) {
         self.deadlines.remove(&key);
-        if self.open == Some(key) {
-            self.open = None;
-        }
+        self.open.take_if(|(open, _)| *open == key);
     }
 
     /// Tickets whose deadline has come.
     pub(super) fn expired(&mut self, now_us: u64) -> Vec<u64> {
+        self.note_open();
         let mut expired = Vec::new();
         while let Some((key, range)) = self.deadlines.first_key_value()
             && key.0 <= now_us

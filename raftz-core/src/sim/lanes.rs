@@ -3,7 +3,7 @@
 use crate::node::lanes::rules;
 use crate::replica::Input;
 use crate::storage::{IDLE_SEAL_MS, Space, Storage};
-use crate::types::GroupId;
+use crate::types::{Entries, GroupId};
 
 use super::marker::Marker;
 use super::node::{Range, ReadJob};
@@ -130,7 +130,7 @@ impl World {
                 rules::check_run(&entries, range.first, range.last).map(|_| entries)
             });
             match checked {
-                Ok(entries) => range.entries = entries,
+                Ok(entries) => range.entries = entries.into(),
                 Err(detail) => {
                     let reason = format!("reading entries to apply: {detail}");
                     return self.step(at, Input::PersistFailed(reason));
@@ -142,7 +142,7 @@ impl World {
             Ok(replies) => {
                 if last < range.last {
                     let (first, last) = (last.next(), range.last);
-                    life.applying = Some(Range { first, last, entries: Vec::new() });
+                    life.applying = Some(Range { first, last, entries: Entries::new() });
                     self.later(self.plan.apply_us, Event::Applied { at, life: number });
                 }
                 self.oracle.on_applied(node_id(at), last, &replies);

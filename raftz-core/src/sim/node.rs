@@ -14,7 +14,7 @@ use crate::storage::vfs::Vfs;
 use crate::storage::wal::{Expect, Wal, WalOptions};
 use crate::storage::{Completion, LogReader, Storage, StorageError, WriteBatch};
 use crate::types::{
-    Boot, ClusterId, DiskId, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp,
+    Boot, ClusterId, DiskId, Entries, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp,
 };
 
 use super::choice::{Choices, Chooser, Stream};
@@ -34,7 +34,7 @@ pub(super) fn directory() -> PathBuf {
 pub(super) struct Range {
     pub(super) first: Index,
     pub(super) last: Index,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Entries,
 }
 
 /// Entries that a peer needs and that are no longer in memory.

@@ -16,8 +16,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Completion, Storage, StorageError};
 use crate::types::{
-    Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership, NodeId, OpId, Payload,
-    Recovered, SessionTag, Term, TermRun, WriteOp,
+    Entries, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership, NodeId, OpId,
+    Payload, Recovered, SessionTag, Term, TermRun, WriteOp,
 };
 
 /// A store under test: how to open it.
@@ -218,7 +218,7 @@ impl Suite {
         WriteOp { id: OpId { boot, seq: self.next }, ..WriteOp::default() }
     }
 
-    fn entries(&self, from: Index, term: u64, payloads: &[Vec<u8>]) -> Vec<Entry> {
+    fn entries(&self, from: Index, term: u64, payloads: &[Vec<u8>]) -> Entries {
         let numbered = (0..).zip(payloads);
         let entry = |(at, payload): (u64, &Vec<u8>)| Entry {
             term: Term(term),
@@ -371,12 +371,10 @@ impl Suite {
         let member = NodeId::new(1).map(|id| (id, Member::at("127.0.0.1:1")));
         if let Ok(payload) = Membership::of_voters(member).to_payload() {
             let mut op = self.op();
-            let mut entry = self.entries(end.next(), 4, &[vec![1]]);
-            for entry in &mut entry {
-                entry.kind = EntryKind::Membership;
-                entry.payload = payload.clone();
-            }
-            op.entries = entry;
+            let entries = self.entries(end.next(), 4, &[vec![1]]);
+            let kind = EntryKind::Membership;
+            let special = |entry: &Entry| Entry { kind, payload: payload.clone(), ..entry.clone() };
+            op.entries = entries.iter().map(special).collect();
             self.submit(store, vec![op]);
         }
         if let Err(error) = store.idle() {
@@ -567,8 +565,11 @@ mod tests {
                     done.complete(Ok(()));
                 }
                 Fault::LosesPayload => {
-                    for entry in batch.iter_mut().flat_map(|(_, op)| &mut op.entries) {
-                        entry.payload = Payload::empty();
+                    for (_, op) in &mut batch {
+                        let payload = Payload::empty();
+                        let bare =
+                            |entry: &Entry| Entry { payload: payload.clone(), ..entry.clone() };
+                        op.entries = op.entries.iter().map(bare).collect();
                     }
                     self.inner.submit(batch, done);
                 }

@@ -1,7 +1,7 @@
 //! A store that keeps everything in memory: for tests, benches and groups that may lose a node's
 //! state with its process. It is as durable as the process; a node that restarts on it is a new disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::{Completion, LogReader, Storage, StorageError, WriteBatch};
 use crate::types::{
-    Base, Boot, Entry, GroupId, HardState, Identity, Index, Recovered, TermRun, WriteOp,
+    Base, Boot, Entries, Entry, GroupId, HardState, Identity, Index, Recovered, TermRun, WriteOp,
 };
 
 /// One group's log.
@@ -17,13 +17,31 @@ use crate::types::{
 struct GroupLog {
     base: Base,
     hard_state: HardState,
-    entries: VecDeque<Entry>,
+    /// As they were written; none is empty.
+    chunks: Vec<Entries>,
     commit: Index,
 }
 
 impl GroupLog {
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.chunks.iter().flatten()
+    }
+
+    fn newest(&self) -> Option<&Entry> {
+        self.chunks.last()?.last()
+    }
+
     fn last(&self) -> Index {
-        self.entries.back().map_or(self.base.id.index, |entry| entry.index)
+        self.newest().map_or(self.base.id.index, |entry| entry.index)
+    }
+
+    fn truncate(&mut self, from: Index) {
+        let is_below = |entry: &Entry| entry.index < from;
+        let whole = self.chunks.partition_point(|chunk| chunk.first().is_some_and(is_below));
+        self.chunks.truncate(whole);
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.truncate(chunk.partition_point(is_below));
+        }
     }
 
     /// Why `op` contradicts the log, if it does.
@@ -52,10 +70,9 @@ impl GroupLog {
             self.hard_state = hard_state;
         }
         if let Some(from) = op.truncate_from {
-            let keep = self.base.id.index.distance_to(from.prev()) as usize;
-            self.entries.truncate(keep);
+            self.truncate(from);
         }
-        self.entries.extend(op.entries);
+        self.chunks.extend(Some(op.entries).filter(|entries| !entries.is_empty()));
         self.commit = self.commit.max(op.commit.min(self.last()));
         Ok(())
     }
@@ -63,7 +80,7 @@ impl GroupLog {
     fn runs(&self) -> Vec<TermRun> {
         let mut runs: Vec<TermRun> = Vec::new();
         let mut term = self.base.id.term;
-        for entry in &self.entries {
+        for entry in self.entries() {
             if entry.term != term {
                 term = entry.term;
                 runs.push(TermRun { first: entry.index, term });
@@ -117,14 +134,14 @@ impl MemoryStorage {
             | crate::types::EntryKind::Settings
             | crate::types::EntryKind::Unknown(_) => true,
         };
-        let last = log.entries.back();
+        let last = log.newest();
         Recovered {
             identity: self.identity,
             boot: self.boot,
             hard_state: log.hard_state,
             last: last.map_or(log.base.id, Entry::id),
             runs: log.runs(),
-            config_entries: log.entries.iter().filter(is_config).cloned().collect(),
+            config_entries: log.entries().filter(is_config).cloned().collect(),
             last_log_time_us: last.map_or(log.base.log_time_us, |entry| entry.log_time_us),
             commit: log.commit,
             damage: None,
@@ -179,11 +196,12 @@ impl LogReader for MemoryReader {
         if first <= log.base.id.index || first > log.last() || first > last {
             return Err(missing("outside the log"));
         }
-        let skip = log.base.id.index.next().distance_to(first) as usize;
+        let is_below = |entry: &Entry| entry.index < first;
+        let from = log.chunks.partition_point(|chunk| chunk.last().is_some_and(is_below));
         let wanted = first.distance_to(last) as usize + 1;
         let mut bytes = 0;
         let mut entries = Vec::new();
-        for entry in log.entries.iter().skip(skip).take(wanted) {
+        for entry in log.chunks[from..].iter().flatten().skip_while(|e| is_below(e)).take(wanted) {
             bytes += entry.cost_bytes();
             if bytes > bytes_max && !entries.is_empty() {
                 break;
@@ -237,13 +255,13 @@ mod tests {
     fn what_was_written_is_read_and_recovered_and_truncation_holds() {
         let (mut store, fresh) = store();
         assert_eq!(fresh.last, LogId::ZERO);
-        let entries = vec![entry(1, 1), entry(1, 2), entry(2, 3)];
+        let entries = vec![entry(1, 1), entry(1, 2), entry(2, 3)].into();
         let id = OpId { boot: Boot(1), seq: 1 };
         submit(&mut store, WriteOp { id, entries, ..WriteOp::default() }).unwrap();
         let op = WriteOp {
             hard_state: Some(HardState { term: Term(3), vote: NodeId::new(1) }),
             truncate_from: Some(Index(3)),
-            entries: vec![entry(3, 3)],
+            entries: vec![entry(3, 3)].into(),
             commit: Index(2),
             ..WriteOp::default()
         };
@@ -268,10 +286,10 @@ mod tests {
     fn a_gap_is_refused_whole_and_so_is_everything_behind_it() {
         let (mut store, _) = store();
         let hard_state = Some(HardState { term: Term(9), vote: None });
-        let op = WriteOp { hard_state, entries: vec![entry(1, 2)], ..WriteOp::default() };
+        let op = WriteOp { hard_state, entries: vec![entry(1, 2)].into(), ..WriteOp::default() };
         let fate = submit(&mut store, op);
         assert!(matches!(fate, Err(StorageError::Invalid { .. })), "{fate:?}");
-        let op = WriteOp { entries: vec![entry(1, 1)], ..WriteOp::default() };
+        let op = WriteOp { entries: vec![entry(1, 1)].into(), ..WriteOp::default() };
         let fate = submit(&mut store, op);
         assert!(matches!(fate, Err(StorageError::Poisoned { .. })), "{fate:?}");
         let (_, recovered) = store.reopen(GroupId::FIRST);

@@ -41,6 +41,14 @@ pub trait VfsFile: Send + Sync {
     /// The slices are advanced as they are written; their content after the call is unspecified.
     fn write_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
 
+    /// Secures room for a length of `bytes`, which reads as zeros where nothing was written. What the file
+    /// holds stays.
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let length = self.len()?;
+        let zeros = vec![0; bytes.saturating_sub(length) as usize];
+        if zeros.is_empty() { Ok(()) } else { self.write_at(&mut [IoSlice::new(&zeros)], length) }
+    }
+
     /// Returns when everything written, and the file's length, survives a power cut.
     fn sync_data(&self) -> io::Result<()>;
 
@@ -136,6 +144,14 @@ impl VfsFile for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            // Then whoever writes there finds out.
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            result => result.map_err(io::Error::from),
+        }
     }
 
     fn drop_cache(&self) -> io::Result<()> {

@@ -412,7 +412,7 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
                 session: meta.session,
                 prev: log_id(meta.prev_term, meta.prev_index),
                 commit: Index(meta.commit),
-                entries: reader.entries(meta.entries)?,
+                entries: reader.entries(meta.entries)?.into(),
             };
             raft(meta.term, RaftBody::Append(append))
         }

@@ -1,7 +1,7 @@
 //! What nodes say to each other. The sender, the receiver and the group stand in the frame around
 //! a message, never in it.
 
-use super::{Entry, Index, LogId, Outcome, Payload, SessionTag, Term};
+use super::{Entries, Index, LogId, Outcome, Payload, SessionTag, Term};
 
 /// Everything that travels between two members of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct Append {
     /// The leader's commit index.
     pub commit: Index,
     /// The entries, in order, without gaps.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
 }
 
 /// The answer to an append.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Base, Boot, ClusterId, DiskId, Entry, Index, LogId, NodeId, OpId, Term};
+use super::{Base, Boot, ClusterId, DiskId, Entries, Entry, Index, LogId, NodeId, OpId, Term};
 
 /// The promise that must survive everything: one record, written as one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct WriteOp {
     /// Drop every entry at and above this index.
     pub truncate_from: Option<Index>,
     /// Append these, in order; the first one follows the log's last entry.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// The commit index known at the time: a hint that lets a restart apply without waiting.
     pub commit: Index,
 }

@@ -68,7 +68,7 @@ pub(crate) fn heartbeat() -> RaftBody {
 }
 
 pub(crate) fn append(prev: LogId, commit: u64, entries: Vec<Entry>) -> RaftBody {
-    RaftBody::Append(Append { session: 1, prev, commit: Index(commit), entries })
+    RaftBody::Append(Append { session: 1, prev, commit: Index(commit), entries: entries.into() })
 }
 
 pub(crate) fn vote(transfer: bool) -> RaftBody {

@@ -170,7 +170,7 @@ pub(crate) fn forged(term: Term, index: Index) -> Entry {
 }
 
 pub(crate) fn append(prev: LogId, commit: Index, entries: Vec<Entry>) -> RaftBody {
-    RaftBody::Append(Append { session: 1, prev, commit, entries })
+    RaftBody::Append(Append { session: 1, prev, commit, entries: entries.into() })
 }
 
 pub(crate) fn heartbeat(commit: LogId) -> RaftBody {

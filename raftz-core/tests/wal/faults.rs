@@ -330,3 +330,42 @@ fn a_leftover_that_is_too_long_is_removed_and_not_cut() {
     }
     assert_eq!(disk.count(Op::Unlink), before + 1);
 }
+
+#[test]
+fn the_next_segment_is_prepared_in_pieces_while_the_present_one_fills() {
+    let bytes = 1 << 20;
+    let disk = formatted(bytes);
+    let (mut wal, _) = open(&disk, bytes).unwrap();
+    let length = |name: &str| disk.written().get(&dir().join(name)).map_or(0, |bytes| bytes.len());
+    let mut pieces = vec![];
+    let mut index = 1;
+    while length("wal-0000000000000002.log") == 0 {
+        submit(&mut wal, vec![append(vec![entry(1, index, 10_000)])]).unwrap();
+        index += 1;
+        pieces.push(disk.count(Op::Background));
+    }
+    let quarter = pieces.iter().filter(|pieces| **pieces == 0).count();
+    assert!((pieces.len() / 5..pieces.len() / 3).contains(&quarter), "{pieces:?}");
+    let steps = pieces.windows(2).filter(|two| two[0] < two[1]).count();
+    assert!(steps > pieces.len() / 2, "{pieces:?}");
+    assert_eq!(length("wal-0000000000000002.log") as u64, bytes);
+}
+
+#[test]
+fn a_log_that_lacked_room_early_in_a_segment_goes_on_when_there_is_some() {
+    let small = 1 << 16;
+    let disk = formatted(small);
+    // From now on segments are larger; the present one has room for a small batch alone.
+    let large = 1 << 20;
+    let (mut wal, _) = open(&disk, large).unwrap();
+    disk.set_free(large - 1);
+    let waiting = begin(&mut wal, append(vec![entry(1, 1, 60_000)]));
+    assert_eq!(wal.space(), Space::Low);
+    assert!(waiting.try_recv().is_err());
+    disk.set_free(1 << 30);
+    for _ in 0..3 {
+        wal.space();
+    }
+    waiting.try_recv().unwrap().unwrap();
+    assert_eq!(wal.space(), Space::Ample);
+}

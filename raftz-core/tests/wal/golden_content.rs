@@ -70,7 +70,8 @@ pub(crate) fn commit() -> Index {
 /// The writes that led there, one batch each.
 pub(crate) fn writes() -> Vec<WriteOp> {
     let all = entries();
-    let write = |entries: &[Entry]| WriteOp { entries: entries.to_vec(), ..WriteOp::default() };
+    let write =
+        |entries: &[Entry]| WriteOp { entries: entries.to_vec().into(), ..WriteOp::default() };
     let vote = |term, whom| WriteOp {
         hard_state: Some(HardState { term: Term(term), vote: NodeId::new(whom) }),
         ..WriteOp::default()

@@ -122,12 +122,12 @@ pub(crate) fn entry(term: u64, index: u64, bytes: usize) -> Entry {
 
 /// A write of these entries.
 pub(crate) fn append(entries: Vec<Entry>) -> WriteOp {
-    WriteOp { entries, ..WriteOp::default() }
+    WriteOp { entries: entries.into(), ..WriteOp::default() }
 }
 
 /// A write that drops the tail and appends.
 pub(crate) fn rewrite(from: u64, entries: Vec<Entry>) -> WriteOp {
-    WriteOp { truncate_from: Some(Index(from)), entries, ..WriteOp::default() }
+    WriteOp { truncate_from: Some(Index(from)), entries: entries.into(), ..WriteOp::default() }
 }
 
 /// A write of term and vote.

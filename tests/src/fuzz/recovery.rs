@@ -99,14 +99,18 @@ fn truth() -> &'static Truth {
         let second = vec![entry(2, 3, 50), entry(2, 4, 900)];
         let last = vec![entry(4, 5, 20)];
         let writes = [
-            WriteOp { hard_state: Some(vote(2, 3)), entries: first.clone(), ..WriteOp::default() },
+            WriteOp {
+                hard_state: Some(vote(2, 3)),
+                entries: first.clone().into(),
+                ..WriteOp::default()
+            },
             WriteOp {
                 truncate_from: Some(Index(3)),
-                entries: second.clone(),
+                entries: second.clone().into(),
                 ..WriteOp::default()
             },
             WriteOp { hard_state: Some(vote(4, 2)), ..WriteOp::default() },
-            WriteOp { entries: last.clone(), commit: Index(4), ..WriteOp::default() },
+            WriteOp { entries: last.clone().into(), commit: Index(4), ..WriteOp::default() },
         ];
         for op in writes {
             submit(&mut wal, op).expect("is written");
@@ -347,7 +351,9 @@ fn goes_on(disk: &Platter) {
     let Recovered { hard_state, base, last, .. } = recovered;
     let next = Entry { log_time_us: recovered.last_log_time_us, ..entry(0, 0, 10) };
     let next = Entry { term: last.term, index: last.index.next(), ..next };
-    if submit(&mut wal, WriteOp { entries: vec![next.clone()], ..WriteOp::default() }).is_ok() {
+    if submit(&mut wal, WriteOp { entries: vec![next.clone()].into(), ..WriteOp::default() })
+        .is_ok()
+    {
         entries.push(next);
     }
     drop(wal);

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use crate::machine::StateMachine;
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note, QueryJob};
-use crate::node::threads::{Threads, guarded, run_inside};
+use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::LogReader;
-use crate::types::{Entry, GroupId, Index, Reply};
+use crate::types::{Entries, Entry, GroupId, Index, Reply};
 
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
 use super::read::read;
@@ -82,7 +82,7 @@ impl Applier {
         &mut self,
         first: Index,
         last: Index,
-        entries: Vec<Entry>,
+        entries: Entries,
         mut report: impl FnMut(Applied) -> Next,
     ) {
         let mut entries = entries;
@@ -96,7 +96,7 @@ impl Applier {
                 });
                 match checked {
                     Ok((chunk, after)) => {
-                        entries = chunk;
+                        entries = chunk.into();
                         chunk_last = after.prev();
                     }
                     Err(detail) => {
@@ -112,7 +112,7 @@ impl Applier {
             if report(applied) == Next::Stop {
                 return;
             }
-            entries.clear();
+            entries = Entries::new();
             next = chunk_last.next();
         }
     }
@@ -172,7 +172,7 @@ enum Next {
 
 /// Work for the lane's thread.
 enum Job {
-    Apply { group: GroupId, first: Index, last: Index, entries: Vec<Entry> },
+    Apply { group: GroupId, first: Index, last: Index, entries: Entries },
     Query(GroupId, QueryJob),
 }
 
@@ -194,7 +194,7 @@ impl ApplyLane {
     }
 
     /// Asks for a range to be applied; the answer comes through the inbox.
-    pub(crate) fn apply(&self, group: GroupId, first: Index, last: Index, entries: Vec<Entry>) {
+    pub(crate) fn apply(&self, group: GroupId, first: Index, last: Index, entries: Entries) {
         self.queue.push_all([Job::Apply { group, first, last, entries }]);
     }
 
@@ -212,8 +212,8 @@ impl ApplyLane {
 }
 
 fn run(mut appliers: BTreeMap<GroupId, Applier>, queue: &LaneQueue<Job>, intake: &Intake) {
-    let mut jobs = Vec::new();
-    while queue.take_all(None, &mut jobs) != Waited::Closed {
+    let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
+    while queue.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
         for job in jobs.drain(..) {
             match job {
                 Job::Query(group, query) => match appliers.get(&group) {
@@ -256,8 +256,8 @@ mod tests {
     use bytes::Bytes;
 
     /// Serves entries whose payload is their index; short reads of two entries.
-    struct Entries(u64);
-    impl LogReader for Entries {
+    struct Served(u64);
+    impl LogReader for Served {
         fn read(
             &self,
             _: GroupId,
@@ -318,7 +318,7 @@ mod tests {
 
     fn applier(surplus: bool, panics_at: u64) -> Applier {
         let machine = Box::new(Echo { seen: Vec::new(), surplus, panics_at });
-        Applier::new(GroupId::FIRST, machine, Arc::new(Entries(9)), 1)
+        Applier::new(GroupId::FIRST, machine, Arc::new(Served(9)), 1)
     }
 
     fn ask(applier: &Applier) -> Result<Reply, NodeError> {
@@ -332,7 +332,7 @@ mod tests {
     fn a_range_without_entries_is_read_in_chunks_and_only_commands_are_applied() {
         let mut applier = applier(false, 0);
         let mut reported = Vec::new();
-        applier.apply_range(Index(1), Index(5), Vec::new(), |applied| {
+        applier.apply_range(Index(1), Index(5), Entries::new(), |applied| {
             let Applied::Upto(upto, replies) = applied else { panic!("not applied") };
             let indexes: Vec<u64> = replies.iter().map(|(index, _)| index.0).collect();
             reported.push((upto.0, indexes));
@@ -346,7 +346,7 @@ mod tests {
     fn a_range_ends_early_when_the_lane_is_to_end() {
         let mut applier = applier(false, 0);
         let mut reports = 0;
-        applier.apply_range(Index(1), Index(9), Vec::new(), |_| {
+        applier.apply_range(Index(1), Index(9), Entries::new(), |_| {
             reports += 1;
             Next::Stop
         });
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_log_that_ends_too_early_is_a_storage_fault() {
         let mut end = None;
-        applier(false, 0).apply_range(Index(8), Index(12), Vec::new(), |applied| {
+        applier(false, 0).apply_range(Index(8), Index(12), Entries::new(), |applied| {
             end = Some(applied);
             Next::Go
         });

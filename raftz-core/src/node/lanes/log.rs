@@ -11,7 +11,7 @@ use crate::node::callbacks::logged;
 use crate::node::clock;
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
-use crate::node::threads::{Threads, guarded, run_inside};
+use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::{Completion, IDLE_SEAL_MS, Space, Storage, WriteBatch};
 use crate::types::{GroupId, OpId, WriteOp};
 
@@ -70,6 +70,11 @@ impl LogLane {
             theirs.abandon();
         })?;
         Ok(Self::Thread(queue))
+    }
+
+    /// Whether it runs on the event loop, and answers within the turn.
+    pub(crate) const fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline { .. })
     }
 
     /// Hands over the writes of one turn, in order.
@@ -181,7 +186,7 @@ impl Drop for Report {
 
 impl Driver {
     fn run(&mut self, inbox: &LaneQueue<(GroupId, WriteOp)>) {
-        let mut taken = Vec::new();
+        let (mut taken, mut waiting) = (Vec::new(), Waiting::default());
         let mut seal_owed = false;
         loop {
             let timeout = if seal_owed {
@@ -191,7 +196,7 @@ impl Driver {
             } else {
                 None
             };
-            match inbox.take_all(timeout, &mut taken) {
+            match inbox.take_all(timeout, &mut taken, &mut waiting) {
                 Waited::Items => {
                     self.queue.extend(taken.drain(..));
                     self.submit_all();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::node::threads::Waiting;
+
 /// The queue. One thread waits on it.
 pub(crate) struct LaneQueue<T> {
     state: Mutex<State<T>>,
@@ -97,7 +99,19 @@ impl<T> LaneQueue<T> {
     }
 
     /// Waits for items, at most `timeout` (for ever if `None`), and takes them all into `into`.
-    pub(crate) fn take_all(&self, timeout: Option<Duration>, into: &mut Vec<T>) -> Waited {
+    pub(crate) fn take_all(
+        &self,
+        timeout: Option<Duration>,
+        into: &mut Vec<T>,
+        waiting: &mut Waiting,
+    ) -> Waited {
+        waiting.begin(|| false, || !self.state.lock().items.is_empty());
+        let waited = self.take_or_sleep(timeout, into);
+        waiting.end();
+        waited
+    }
+
+    fn take_or_sleep(&self, timeout: Option<Duration>, into: &mut Vec<T>) -> Waited {
         let mut state = self.state.lock();
         loop {
             if !state.items.is_empty() {
@@ -134,16 +148,16 @@ mod tests {
     #[test]
     fn everything_queued_is_taken_at_once_and_before_the_end() {
         let queue = LaneQueue::new();
-        let mut got = Vec::new();
-        assert_eq!(queue.take_all(Some(Duration::ZERO), &mut got), Waited::Idle);
+        let (mut got, mut waiting) = (Vec::new(), Waiting::default());
+        assert_eq!(queue.take_all(Some(Duration::ZERO), &mut got, &mut waiting), Waited::Idle);
         queue.push_all([1, 2]);
         queue.push_all([3]);
         queue.close();
-        assert_eq!(queue.take_all(None, &mut got), Waited::Items);
+        assert_eq!(queue.take_all(None, &mut got, &mut waiting), Waited::Items);
         assert_eq!(got, [1, 2, 3]);
         queue.push_all([4]);
         got.clear();
-        assert_eq!(queue.take_all(None, &mut got), Waited::Closed);
+        assert_eq!(queue.take_all(None, &mut got, &mut waiting), Waited::Closed);
         assert!(got.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note, ReadPurpose};
-use crate::node::threads::{Threads, guarded, run_inside};
+use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::LogReader;
 use crate::types::{Entry, GroupId, Index};
 
@@ -47,8 +47,8 @@ impl ReadLane {
         }
         let (queue, theirs) = lane();
         threads.spawn("read", move || {
-            let mut jobs = Vec::new();
-            while theirs.take_all(None, &mut jobs) != Waited::Closed {
+            let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
+            while theirs.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
                 for job in jobs.drain(..) {
                     intake.notify([serve(reader.as_ref(), job)]);
                 }

@@ -158,7 +158,7 @@ mod tests {
     fn op(seq: u64, bytes: usize) -> WriteOp {
         WriteOp {
             id: OpId { boot: Boot(1), seq },
-            entries: vec![entry(seq, EntryKind::Command, bytes)],
+            entries: vec![entry(seq, EntryKind::Command, bytes)].into(),
             ..WriteOp::default()
         }
     }
@@ -196,10 +196,10 @@ mod tests {
             assert_eq!((piece.hard_state.is_some(), piece.truncate_from.is_some()), (first, first));
             assert_eq!(piece.commit, if last { whole.commit } else { Index(0) });
             assert_eq!(piece.entries.len(), count);
-            entries.extend(piece.entries.clone());
+            entries.extend_from_slice(&piece.entries);
         }
         assert!(queue.is_empty());
-        assert_eq!(entries, whole.entries);
+        assert_eq!(entries[..], whole.entries[..]);
     }
 
     #[test]

@@ -27,9 +27,12 @@ use crate::types::{DiskId, SANE_MAX};
 
 const MAGIC: [u8; 8] = *b"rzsegmt1";
 const CRC_AT: usize = 8;
-/// Zeros are written in pieces of this size and synced every [`ZERO_SYNC_BYTES`], so that the
-/// log's own syncs do not wait behind one great flush.
-const ZERO_BYTES: usize = 1 << 20;
+/// A segment is prepared in so many pieces, or fewer and larger ones, each synced, so that the log's own syncs do
+/// not wait behind one great flush.
+const PIECES_MAX: u64 = 256;
+/// Most zeros that one call writes.
+const ZERO_BYTES: u64 = 1 << 20;
+/// Most that is written before a sync.
 const ZERO_SYNC_BYTES: u64 = 8 << 20;
 /// Smallest segment: header, checkpoint, and room for a batch.
 pub(super) const SEGMENT_BYTES_MIN: u64 = 4 * BLOCK as u64;
@@ -103,11 +106,42 @@ pub(super) fn prepare(
     name: &str,
     bytes: u64,
 ) -> Result<Arc<dyn VfsFile>, StorageError> {
-    let path = dir.join(name);
-    zeroed(vfs, dir, &path, bytes).map_err(|source| io_error(&path, "preparing a segment", source))
+    Begun::go_on(None, vfs, dir, name, bytes, bytes).map(|begun| begun.file)
 }
 
-fn zeroed(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
+/// A file whose first bytes are durable zeros, and which has room for the rest.
+#[derive(Clone)]
+struct Begun {
+    file: Arc<dyn VfsFile>,
+    zeroed: u64,
+}
+
+impl Begun {
+    /// Makes durable zeros up to `upto` of the `bytes` that the file called `name` shall have.
+    fn go_on(
+        begun: Option<Self>,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        name: &str,
+        bytes: u64,
+        upto: u64,
+    ) -> Result<Self, StorageError> {
+        let path = dir.join(name);
+        let zero = || {
+            let mut begun = match begun {
+                Some(begun) => begun,
+                None => Self { file: open_empty(vfs, dir, &path, bytes)?, zeroed: 0 },
+            };
+            zero_range(begun.file.as_ref(), begun.zeroed, upto)?;
+            begun.file.sync_data()?;
+            begun.zeroed = upto;
+            Ok(begun)
+        };
+        zero().map_err(|source| io_error(&path, "preparing a segment", source))
+    }
+}
+
+fn open_empty(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
     // A leftover of the right size already has its blocks: rewriting it works on a full disk. A
     // longer one goes: were it cut and the sync of that failed, the next attempt would see a length
     // that the disk does not have.
@@ -121,45 +155,41 @@ fn zeroed(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<
     if vfs.free_bytes(dir).unwrap_or(u64::MAX) < missing {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    zero_range(file.as_ref(), 0, bytes)?;
-    file.sync_data()?;
+    file.allocate(bytes)?;
     Ok(file)
 }
 
-/// Writes zeros into `from..to`, syncing now and then.
+/// Writes zeros into `from..to`, syncing now and then, but not at the end.
 fn zero_range(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; ZERO_BYTES.min((to - from) as usize)];
-    let mut at = from;
-    let mut unsynced = 0;
-    while at < to {
-        let n = (to - at).min(zeros.len() as u64);
-        file.write_at(&mut [IoSlice::new(&zeros[..n as usize])], at)?;
-        at += n;
-        unsynced += n;
-        if unsynced >= ZERO_SYNC_BYTES {
+    let zeros = vec![0; ZERO_BYTES.min(to - from) as usize];
+    let mut synced = from;
+    for at in (from..to).step_by(ZERO_BYTES as usize) {
+        if at - synced >= ZERO_SYNC_BYTES {
             file.sync_data()?;
-            unsynced = 0;
+            synced = at;
         }
+        let n = (to - at).min(ZERO_BYTES);
+        file.write_at(&mut [IoSlice::new(&zeros[..n as usize])], at)?;
     }
     Ok(())
 }
 
 enum State {
-    None,
+    /// Nobody works at it.
+    Idle(Option<Begun>),
     Underway,
-    Ready(Arc<dyn VfsFile>),
     Failed,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
 
-/// The helper's task. Whatever becomes of it, also if it panics or is dropped without having run,
-/// nobody waits for it afterwards.
-struct Task(Option<Shared>);
+/// The helper's task, and what was there before. Whatever becomes of it, also if it panics or is dropped without
+/// having run, nobody waits for it afterwards.
+struct Task(Option<(Shared, Option<Begun>)>);
 
 impl Task {
     fn end(&mut self, state: State) {
-        if let Some(shared) = self.0.take() {
+        if let Some((shared, _)) = self.0.take() {
             *shared.0.lock() = state;
             shared.1.notify_all();
         }
@@ -168,11 +198,13 @@ impl Task {
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.end(State::Failed);
+        let before = self.0.as_mut().and_then(|(_, before)| before.take());
+        self.end(State::Idle(before));
     }
 }
 
-/// The one segment that is prepared ahead, by a helper.
+/// The one segment that is prepared ahead, by a helper: in pieces, while the one before fills, so that the log's
+/// own syncs never wait behind all of it.
 pub(super) struct Spare {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
@@ -183,25 +215,32 @@ pub(super) struct Spare {
 impl Spare {
     /// No spare yet; it will have `bytes` bytes.
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, bytes: u64) -> Self {
-        let state = Arc::new((Mutex::new(State::None), Condvar::new()));
+        let state = Arc::new((Mutex::new(State::Idle(None)), Condvar::new()));
         Self { vfs, dir, bytes, state }
     }
 
-    /// Has the helper prepare one, unless there is one or it is at it. After a failure it tries
-    /// again: preparing harms nothing.
-    pub(super) fn want(&self) {
-        {
+    /// Has the helper prepare it up to `upto` and to the end of that piece, unless it has, or is at it. After
+    /// a failure it begins again: preparing harms nothing.
+    pub(super) fn want(&self, upto: u64) {
+        let piece_bytes = padded((self.bytes / PIECES_MAX).max(1));
+        let upto = upto.min(self.bytes).next_multiple_of(piece_bytes).min(self.bytes);
+        let begun = {
             let mut state = self.state.0.lock();
-            match *state {
-                State::Underway | State::Ready(_) => return,
-                State::None | State::Failed => *state = State::Underway,
+            match &mut *state {
+                State::Underway => return,
+                State::Idle(Some(begun)) if begun.zeroed >= upto => return,
+                State::Idle(_) | State::Failed => {}
             }
-        }
+            match std::mem::replace(&mut *state, State::Underway) {
+                State::Idle(begun) => begun,
+                State::Underway | State::Failed => None,
+            }
+        };
         let (vfs, dir, bytes) = (self.vfs.clone(), self.dir.clone(), self.bytes);
-        let mut task = Task(Some(self.state.clone()));
+        let mut task = Task(Some((self.state.clone(), begun.clone())));
         let job = Box::new(move || {
-            let made = prepare(vfs.as_ref(), &dir, SPARE, bytes);
-            task.end(made.map_or(State::Failed, State::Ready));
+            let made = Begun::go_on(begun, vfs.as_ref(), &dir, SPARE, bytes, upto);
+            task.end(made.map_or(State::Failed, |begun| State::Idle(Some(begun))));
         });
         // Where it cannot be started the job is dropped, and with it the task.
         let _ = self.vfs.background(job);
@@ -212,18 +251,20 @@ impl Spare {
         matches!(*self.state.0.lock(), State::Failed)
     }
 
-    /// The spare; waits for the helper, and prepares one itself when there is none.
+    /// The spare; waits for the helper, and does itself what is left to do.
     pub(super) fn take(&self) -> Result<Arc<dyn VfsFile>, StorageError> {
         let mut state = self.settled();
-        if let State::Ready(file) = std::mem::replace(&mut *state, State::None) {
-            return Ok(file);
-        }
+        let begun = match std::mem::replace(&mut *state, State::Idle(None)) {
+            State::Idle(Some(begun)) if begun.zeroed == self.bytes => return Ok(begun.file),
+            State::Idle(begun) => begun,
+            State::Underway | State::Failed => None,
+        };
         drop(state);
-        let made = prepare(self.vfs.as_ref(), &self.dir, SPARE, self.bytes);
+        let made = Begun::go_on(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, self.bytes);
         if made.is_err() {
             *self.state.0.lock() = State::Failed;
         }
-        made
+        made.map(|begun| begun.file)
     }
 
     fn settled(&self) -> parking_lot::MutexGuard<'_, State> {

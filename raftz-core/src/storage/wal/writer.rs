@@ -206,7 +206,8 @@ impl Writer {
     pub(super) fn space(&mut self) -> Space {
         let failed = self.spare.failed();
         if self.poisoned.is_none() && failed {
-            self.spare.want();
+            // Wherever the present segment ends: something may wait for the next one.
+            self.spare.want(1);
         } else if self.poisoned.is_none() && self.owes_checkpoint {
             // A failure is told to whoever writes next.
             let _ = self.write_damage_down();
@@ -278,10 +279,18 @@ impl Writer {
         self.put()?;
         self.watermark = self.tail.batch_next - 1;
         self.sealed = false;
-        if self.tail.at > self.tail.bytes / 4 {
-            self.spare.want();
-        }
+        self.want_spare();
         Ok(())
+    }
+
+    /// Has the next segment prepared in step with the present one, from its first quarter on until seven eighths.
+    fn want_spare(&self) {
+        let beyond = self.tail.at.saturating_sub(self.tail.bytes / 4);
+        if beyond > 0 {
+            // The two may differ in size.
+            let upto = u128::from(beyond) * 8 / 5 * u128::from(self.segment_bytes);
+            self.spare.want(u64::try_from(upto / u128::from(self.tail.bytes)).unwrap_or(u64::MAX));
+        }
     }
 
     fn build(&mut self, ops: &WriteBatch) -> Result<(), StorageError> {
@@ -417,11 +426,17 @@ impl Writer {
         self.watermark = first_batch;
         // The checkpoint changes nothing, so losing it would lose nothing.
         self.sealed = true;
-        let states = {
+        let (states, old) = {
             let mut index = self.index.write();
             index.files.insert(number, file);
-            index.hard_states()
+            let before_previous = number.checked_sub(2);
+            let old = before_previous.and_then(|number| index.files.get(&number).cloned());
+            (index.hard_states(), old)
         };
+        // Hardly anybody reads there again: its pages are better used for the segments to come.
+        if let Some(old) = old {
+            let _ = self.vfs.background(Box::new(move || drop(old.drop_cache())));
+        }
         // Should the whole segment go missing, this tells that it was there.
         Ok(self.vote.write(&states, first_batch, number)?)
     }

@@ -274,16 +274,20 @@ impl Link {
     /// Answers pings, and takes the transport's own frames out of what is handed up.
     fn keep_own(&mut self, now_us: u64, frames: &mut Vec<InFrame>, from: usize) {
         let mut pings = false;
+        let mut at = 0;
         // One pass: a flood of pings must not cost the square of its length.
-        let arrived = frames.split_off(from.min(frames.len()));
-        frames.extend(arrived.into_iter().filter(|frame| match kind_of(frame) {
-            Some(kind::PING) => {
-                pings = true;
-                false
+        frames.retain(|frame| {
+            at += 1;
+            match kind_of(frame) {
+                Some(_) | None if at <= from => true,
+                Some(kind::PING) => {
+                    pings = true;
+                    false
+                }
+                Some(kind::PONG) => false,
+                Some(_) | None => true,
             }
-            Some(kind::PONG) => false,
-            Some(_) | None => true,
-        }));
+        });
         if pings {
             self.begin_wait(now_us);
             // A full queue is answer enough: its bytes are a sign of life.

@@ -37,7 +37,7 @@ pub use config::{Listen, TcpConfig, TcpError, TcpLimits};
 pub use resolve::ResolveFn;
 
 use super::handshake::Identity;
-use super::{OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
+use super::{InFrame, OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
 use crate::types::NodeId;
 use link::Link;
 use peer::Peer;
@@ -79,6 +79,9 @@ pub struct TcpTransport {
     /// What is to be reported by the next `poll`.
     ready: Vec<TransportEvent>,
     scratch: Vec<u8>,
+    /// Frames between a link and `ready`, and the links that the event queue names: kept for their room.
+    frames: Vec<InFrame>,
+    named: Vec<(usize, bool)>,
 }
 
 /// A link and its socket.
@@ -88,6 +91,8 @@ struct Conn {
     remote: SocketAddr,
     readable: bool,
     writable: bool,
+    /// The system has told that the other side writes no more: what is left must be read to its end.
+    is_closing: bool,
     /// Its token stands in the list of links with something to write.
     is_dirty: bool,
     /// Its token stands in one of the rings of links with something to read.
@@ -167,6 +172,8 @@ impl TcpTransport {
             unread: Unread::default(),
             ready: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
+            frames: Vec::new(),
+            named: Vec::new(),
         })
     }
 
@@ -196,6 +203,7 @@ impl TcpTransport {
             remote,
             readable: false,
             writable: false,
+            is_closing: false,
             is_dirty: false,
             is_unread: false,
             is_ended: false,
@@ -317,29 +325,28 @@ impl Transport for TcpTransport {
             Err(error) => return Err(error),
         }
         let now_us = self.now_us();
-        let (mut to_read, mut to_check) = (Vec::new(), Vec::new());
+        let mut named = std::mem::take(&mut self.named);
         for event in &self.events {
             let token = event.token();
             if token == LISTENER {
                 self.accept_more = true;
             } else if let Some(conn) = self.conns.get_mut(&token.0) {
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    conn.readable = true;
-                    to_read.push(token.0);
-                }
-                if event.is_writable() || event.is_write_closed() || event.is_error() {
-                    conn.writable = true;
-                    to_check.push(token.0);
-                }
+                let closes = event.is_read_closed() || event.is_error();
+                conn.readable |= event.is_readable() || closes;
+                conn.is_closing |= closes;
+                let writes = event.is_writable() || event.is_write_closed() || event.is_error();
+                conn.writable |= writes;
+                named.push((token.0, writes));
             }
         }
-        for token in to_check {
-            self.check_connected(token, now_us);
-            self.mark_dirty(token);
-        }
-        for token in to_read {
+        for (token, writes) in named.drain(..) {
+            if writes {
+                self.check_connected(token, now_us);
+                self.mark_dirty(token);
+            }
             self.note_unread(token);
         }
+        self.named = named;
         self.read_turn(now_us);
         self.accept(now_us);
         // Deaths are judged after reading and writing: were this thread itself held up, what lies

@@ -82,8 +82,16 @@ impl TcpTransport {
 
     /// Reads one link's socket for a share, and notes what is left. Returns the bytes read.
     pub(super) fn read_share(&mut self, token: usize, now_us: u64) -> usize {
+        let mut frames = std::mem::take(&mut self.frames);
+        let taken = self.read_some(token, now_us, &mut frames);
+        // Nothing of one link must ever be taken for another's.
+        frames.clear();
+        self.frames = frames;
+        taken
+    }
+
+    fn read_some(&mut self, token: usize, now_us: u64, frames: &mut Vec<InFrame>) -> usize {
         let mut taken = 0;
-        let mut frames: Vec<InFrame> = Vec::new();
         let mut end: Option<String> = None;
         while end.is_none() && taken < SHARE_BYTES {
             let Some(conn) = self.conns.get_mut(&token) else { return taken };
@@ -91,12 +99,14 @@ impl TcpTransport {
                 break;
             }
             let mut message = None;
+            let room;
             let result = match conn.link.direct() {
                 Some(buffer) => {
+                    room = buffer.capacity() - buffer.len();
                     match recv(&conn.stream, spare_capacity(buffer), RecvFlags::empty()) {
                         Ok((_, 0)) => Ok(0),
                         Ok((_, count)) => {
-                            if let Err(error) = conn.link.direct_done(now_us, &mut frames) {
+                            if let Err(error) = conn.link.direct_done(now_us, frames) {
                                 end = Some(error.to_string());
                             }
                             Ok(count)
@@ -104,17 +114,20 @@ impl TcpTransport {
                         Err(error) => Err(error),
                     }
                 }
-                None => match recv(&conn.stream, &mut self.scratch[..], RecvFlags::empty()) {
-                    Ok((_, 0)) => Ok(0),
-                    Ok((_, count)) => {
-                        match conn.link.receive(&self.scratch[..count], now_us, &mut frames) {
-                            Ok(found) => message = found,
-                            Err(error) => end = Some(error.to_string()),
+                None => {
+                    room = self.scratch.len();
+                    match recv(&conn.stream, &mut self.scratch[..], RecvFlags::empty()) {
+                        Ok((_, 0)) => Ok(0),
+                        Ok((_, count)) => {
+                            match conn.link.receive(&self.scratch[..count], now_us, frames) {
+                                Ok(found) => message = found,
+                                Err(error) => end = Some(error.to_string()),
+                            }
+                            Ok(count)
                         }
-                        Ok(count)
+                        Err(error) => Err(error),
                     }
-                    Err(error) => Err(error),
-                },
+                }
             };
             match result {
                 // Two settled links end half by half, so that nothing queued on the loser is lost.
@@ -123,24 +136,29 @@ impl TcpTransport {
                     conn.readable = false;
                 }
                 Ok(0) => end = Some("the peer closed the connection".into()),
-                Ok(count) => taken += count,
+                Ok(count) => {
+                    taken += count;
+                    // Less than there was room for: the socket is empty, and will tell of more. Its end has
+                    // been told already, if it lies behind these bytes, and must be read.
+                    conn.readable &= count == room || conn.is_closing;
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => conn.readable = false,
                 Err(error) => end = Some(io::Error::from(error).to_string()),
             }
             // Frames go up before anything that the next message or the end may cause.
-            self.hand_up(token, &mut frames);
+            self.hand_up(token, frames);
             while let Some(received) = message.take() {
                 if let Err(reason) = self.handshake(token, received, now_us) {
                     end = Some(reason);
                     break;
                 }
                 let Some(conn) = self.conns.get_mut(&token) else { return taken };
-                match conn.link.resume(now_us, &mut frames) {
+                match conn.link.resume(now_us, frames) {
                     Ok(next) => message = next,
                     Err(error) => end = Some(error.to_string()),
                 }
-                self.hand_up(token, &mut frames);
+                self.hand_up(token, frames);
             }
         }
         match end {

@@ -88,7 +88,7 @@ impl Speaker<'_, '_> {
             3 => RaftBody::VoteReply(self.vote_reply()),
             4 | 9 => {
                 let (session, prev) = (self.tape.number(), self.log_id());
-                let (commit, entries) = (self.index(), self.entries(prev, term));
+                let (commit, entries) = (self.index(), self.entries(prev, term).into());
                 RaftBody::Append(Append { session, prev, commit, entries })
             }
             5 | 10 => {

@@ -70,10 +70,11 @@ fn live(disk: &SimDisk, told: &mut Told, dice: &mut Chooser) -> Result<(), Stora
             let vote = Some(node());
             op.hard_state = Some(HardState { term: Term(told.term), vote });
         }
+        let before = told.entries.len();
         for _ in 0..dice.below(4) {
             let index = told.entries.len() as u64 + 1;
             let bytes = dice.around(900);
-            op.entries.push(Entry {
+            told.entries.push(Entry {
                 term: Term(told.term.max(1)),
                 index: Index(index),
                 log_time_us: index,
@@ -81,8 +82,8 @@ fn live(disk: &SimDisk, told: &mut Told, dice: &mut Chooser) -> Result<(), Stora
                 session: None,
                 payload: Payload::new(vec![index as u8; usize::try_from(bytes).unwrap()]),
             });
-            told.entries.push(op.entries.last().unwrap().clone());
         }
+        op.entries = told.entries[before..].to_vec().into();
         if !submit(&mut wal, op) {
             return Ok(());
         }
