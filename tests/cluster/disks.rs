@@ -56,11 +56,16 @@ fn leader_fails(order: &str, doing: &str) {
         }
         // Time enough for it to say so.
         faulty.cluster.wait_acknowledged(20);
-        let fault = faulty.cluster.status(leader).fault;
-        if !fault.is_empty() {
-            break fault;
+        let seen = faulty.cluster.status(leader);
+        if !seen.fault.is_empty() {
+            break seen;
         }
     };
+    let faulted = |line: &str| line.starts_with("Faulted").then(|| line.to_owned());
+    let told = told.events.iter().find_map(|event| faulted(event)).unwrap_or_else(|| {
+        let event = |line: &str| line.strip_prefix("event ").and_then(faulted);
+        faulty.cluster.wait_line(leader, "the fault's event", event)
+    });
     let directory = faulty.cluster.directory(leader).display().to_string();
     assert!(told.contains(doing) && told.contains(&directory), "which file: {told}");
     assert_eq!(faulty.met(leader).failed, orders);

@@ -72,6 +72,8 @@ pub(crate) struct Seen {
     pub(crate) fault: String,
     /// The other members, in words: why there is no link, or how far a leader thinks they are.
     pub(crate) peers: Vec<(u64, String)>,
+    /// What it told of since it was last asked.
+    pub(crate) events: Vec<String>,
 }
 
 /// One life of a node.
@@ -392,9 +394,10 @@ impl Cluster {
     /// How things stand as a node sees them.
     pub(crate) fn status(&mut self, place: usize) -> Seen {
         self.tell(place, "status");
-        let (mut peers, mut damaged) = (Vec::new(), false);
+        let (mut peers, mut damaged, mut events) = (Vec::new(), false, Vec::new());
         self.wait_line(place, "a status", |line| {
             damaged |= line.starts_with("damaged ");
+            events.extend(line.strip_prefix("event ").map(str::to_owned));
             if let Some((id, words)) = line.strip_prefix("peer ").and_then(|it| it.split_once(' '))
             {
                 peers.push((id.parse().ok()?, words.to_owned()));
@@ -404,8 +407,8 @@ impl Cluster {
             let (term, leader, commit) = (number()?, number()?, number()?);
             let (applied, disks) = (number()?, number()?);
             let fault = words.next().unwrap_or_default().to_owned();
-            let peers = std::mem::take(&mut peers);
-            Some(Seen { term, leader, commit, applied, disks, damaged, fault, peers })
+            let (peers, events) = (std::mem::take(&mut peers), std::mem::take(&mut events));
+            Some(Seen { term, leader, commit, applied, disks, damaged, fault, peers, events })
         })
     }
 

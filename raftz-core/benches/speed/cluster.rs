@@ -70,6 +70,15 @@ impl Member {
     }
 
     /// A size that the system keeps of the process, in MiB.
+    /// What `read` finds in such a file of each of its threads.
+    pub(crate) fn of_threads<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id()));
+        let file =
+            |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join(name)).ok();
+        let files = threads.into_iter().flatten().flatten().filter_map(file);
+        files.filter_map(|text| read(&text)).collect()
+    }
+
     pub(crate) fn mib(&self, key: &str) -> f64 {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix(key));

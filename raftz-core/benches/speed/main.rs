@@ -118,8 +118,6 @@ fn compare(
     loads: &[(usize, usize)],
     figures: &mut Figures,
 ) -> Vec<f64> {
-    let mut raftz = Cluster::start(place, Machine::Counting, &dir.join("raftz"));
-    let mut store = Cluster::start(place, Machine::KeyValue, &dir.join("store"));
     let mut floor = floor::Floor::start(place, &dir.join("floor"));
     println!(
         "\n{title}: three processes, counting machine, beside the floor and the key-value store"
@@ -138,19 +136,25 @@ fn compare(
         "ratio",
         "store/s"
     );
-    let mut floors = Vec::new();
+    let (mut floors, mut most) = (Vec::new(), 0.0f64);
     for (outstanding, bytes) in loads.iter().copied() {
         if !is_chosen("RAFTZ_BENCH_LOADS", &outstanding.to_string()) {
             floors.push(f64::INFINITY);
             continue;
         }
+        // A cluster for each load, so that none pays for what an earlier one left in memory.
+        let dir = dir.join(format!("{outstanding}-{bytes}"));
+        let mut raftz = Cluster::start(place, Machine::Counting, &dir.join("raftz"));
         let mut of_floor = figures::Runs::default();
         let mut of_raftz = figures::Runs::default();
         for _ in 0..figures::rounds() {
             of_floor.add(floor.load(outstanding, bytes));
             of_raftz.add(raftz.load(outstanding, bytes));
         }
+        most = most.max(raftz.peak_rss_mib());
+        drop(raftz);
         let beside = KEY_VALUE.contains(&(outstanding, bytes)).then(|| {
+            let mut store = Cluster::start(place, Machine::KeyValue, &dir.join("store"));
             let mut runs = figures::Runs::default();
             (0..3).for_each(|_| runs.add(store.load(outstanding, bytes)));
             runs.writes_per_s()
@@ -182,8 +186,11 @@ fn compare(
         }
         floors.push(base);
     }
-    let most = raftz.peak_rss_mib();
-    println!("most memory that a member took under load: {most:.0} MiB");
+    println!(
+        "most memory that a member took under load: {most:.0} MiB, {}; its caps add up to {:.0} MiB",
+        if place == Place::Disk { "its log on disk" } else { "its whole log among it" },
+        member::caps_mib()
+    );
     floors
 }
 

@@ -102,6 +102,19 @@ fn machine(name: &str) -> Box<dyn StateMachine> {
     if name == "store" { Box::<KvStore>::default() } else { Box::<CountingMachine>::default() }
 }
 
+/// What a member of three may hold in memory for its work: every cap of its configuration that counts bytes
+/// which another one does not count as well.
+pub(crate) fn caps_mib() -> f64 {
+    let config = Config::new(NodeId::new(1).expect("an id"), CLUSTER);
+    let bytes = config.uncommitted_bytes_max
+        + config.unapplied_bytes_max
+        + config.cache_bytes_max
+        + config.held_bytes_max
+        + config.calls_bytes_max
+        + 2 * config.link_queue_bytes_max;
+    bytes as f64 / f64::from(1 << 20)
+}
+
 /// The child.
 pub(crate) fn run(args: &[String]) {
     let [id, name, storage, address] = args else { panic!("id, machine, storage, address") };

@@ -36,21 +36,27 @@ impl CountingMachine {
         (bytes.len() == STATE_BYTES).then(|| Self { count: at.get_u64_le(), fold: at.get_u64_le() })
     }
 
+    /// Cuts the encoded state off `room`.
+    fn encode_in(self, room: &mut BytesMut) -> Bytes {
+        room.put_u64_le(self.count);
+        room.put_u64_le(self.fold);
+        room.split().freeze()
+    }
+
     fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(STATE_BYTES);
-        out.put_u64_le(self.count);
-        out.put_u64_le(self.fold);
-        out.freeze()
+        self.encode_in(&mut BytesMut::with_capacity(STATE_BYTES))
     }
 }
 
 impl StateMachine for CountingMachine {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
+        // One buffer for the replies of the whole batch.
+        let mut room = BytesMut::with_capacity(batch.len() * STATE_BYTES);
         for command in batch {
             let crc = u64::from(crc32c::crc32c(&command.payload));
             self.count = self.count.wrapping_add(1);
             self.fold = self.fold.wrapping_mul(31).wrapping_add(crc);
-            replies.push(Reply::Ok(self.encode()));
+            replies.push(Reply::Ok(self.encode_in(&mut room)));
         }
         Ok(())
     }

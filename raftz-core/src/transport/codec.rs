@@ -27,9 +27,10 @@ use super::frame::{self, FRAME_HEADER_BYTES, FrameError, FrameHeader};
 use super::{Class, InFrame, OutFrame};
 use crate::types::encode::{MetadataError, decode as decode_struct, encode_into};
 use crate::types::{
-    Append, AppendOutcome, AppendReply, ENTRY_HEADER_BYTES, Entry, EntryHeader, EntryHeaderError,
-    EntryKind, Forward, ForwardReply, ForwardedProposal, GroupId, Heartbeat, HeartbeatReply, Index,
-    LogId, Message, Outcome, Payload, PreVote, RaftBody, RaftMessage, Term, Vote, VoteReply,
+    Append, AppendOutcome, AppendReply, ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry,
+    EntryHeader, EntryHeaderError, EntryKind, Forward, ForwardReply, ForwardedProposal, GroupId,
+    Heartbeat, HeartbeatReply, Index, LogId, Message, Outcome, Payload, PreVote, RaftBody,
+    RaftMessage, Term, Vote, VoteReply,
 };
 use wire::{
     AppendMeta, AppendReplyMeta, ForwardMeta, ForwardReplyMeta, HeartbeatMeta, HeartbeatReplyMeta,
@@ -169,30 +170,32 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
                 patience_us: forward.patience_us,
                 proposals: count(forward.proposals.len()),
             };
-            let mut out = Writer::new(&meta, forward.proposals.len());
+            let payloads = forward.proposals.iter().map(|proposal| &proposal.payload);
+            let mut out = Writer::new(&meta, payloads);
             for proposal in &forward.proposals {
                 // A proposal has no place in the log yet: term, index and time are zero.
-                out.entry(
-                    group,
-                    &Entry {
-                        term: Term::ZERO,
-                        index: Index::ZERO,
-                        log_time_us: 0,
-                        kind: EntryKind::Command,
-                        session: proposal.session,
-                        payload: proposal.payload.clone(),
-                    },
-                );
+                let entry = Entry {
+                    term: Term::ZERO,
+                    index: Index::ZERO,
+                    log_time_us: 0,
+                    kind: EntryKind::Command,
+                    session: proposal.session,
+                    payload: proposal.payload.clone(),
+                };
+                entry.encode_header(group, &mut out.front);
             }
             out.finish(kind::FORWARD, Class::Data, group)
         }
         Message::ForwardReply(reply) => {
             let meta = ForwardReplyMeta { id: reply.id, outcomes: count(reply.outcomes.len()) };
-            let mut out = Writer::new(&meta, reply.outcomes.len());
-            for (position, outcome) in &reply.outcomes {
-                let (mut record, payload) = record_of(outcome);
-                record.position = *position + u32::from(bug!(PositionsCountFromOne));
-                out.record(&record, payload);
+            let records: Vec<(OutcomeRecord, Payload)> = reply
+                .outcomes
+                .iter()
+                .map(|(position, outcome)| record_of(*position, outcome))
+                .collect();
+            let mut out = Writer::new(&meta, records.iter().map(|(_, payload)| payload));
+            for (record, _) in &records {
+                put_sized(record, &mut out.front);
             }
             out.finish(kind::FORWARD_REPLY, Class::Data, group)
         }
@@ -201,39 +204,32 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
 
 fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
     let term = raft.term.0;
-    let simple = |kind: u16, out: Writer| out.finish(kind, Class::Control, group);
     match &raft.body {
-        RaftBody::PreVote(ask) => simple(
+        RaftBody::PreVote(ask) => control(
             kind::PRE_VOTE,
-            Writer::new(
-                &PreVoteMeta {
-                    term,
-                    round: ask.round,
-                    last_term: ask.last.term.0,
-                    last_index: ask.last.index.0,
-                },
-                0,
-            ),
+            group,
+            &PreVoteMeta {
+                term,
+                round: ask.round,
+                last_term: ask.last.term.0,
+                last_index: ask.last.index.0,
+            },
         ),
         RaftBody::PreVoteReply(reply) => {
-            simple(kind::PRE_VOTE_REPLY, Writer::new(&vote_reply(term, reply), 0))
+            control(kind::PRE_VOTE_REPLY, group, &vote_reply(term, reply))
         }
-        RaftBody::Vote(ask) => simple(
+        RaftBody::Vote(ask) => control(
             kind::VOTE,
-            Writer::new(
-                &VoteMeta {
-                    term,
-                    round: ask.round,
-                    last_term: ask.last.term.0,
-                    last_index: ask.last.index.0,
-                    transfer: ask.transfer,
-                },
-                0,
-            ),
+            group,
+            &VoteMeta {
+                term,
+                round: ask.round,
+                last_term: ask.last.term.0,
+                last_index: ask.last.index.0,
+                transfer: ask.transfer,
+            },
         ),
-        RaftBody::VoteReply(reply) => {
-            simple(kind::VOTE_REPLY, Writer::new(&vote_reply(term, reply), 0))
-        }
+        RaftBody::VoteReply(reply) => control(kind::VOTE_REPLY, group, &vote_reply(term, reply)),
         RaftBody::Append(append) => {
             let end = append.prev.index.plus(append.entries.len() as u64);
             let meta = AppendMeta {
@@ -244,13 +240,13 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 commit: if bug!(AppendCommitsItself) { end.0 } else { append.commit.0 },
                 entries: count(append.entries.len()),
             };
-            let mut out = Writer::new(&meta, append.entries.len());
+            let mut out = Writer::new(&meta, append.entries.iter().map(|entry| &entry.payload));
             for entry in &append.entries {
                 if bug!(EntriesTakeTheMessagesTerm) {
-                    out.entry(group, &Entry { term: raft.term, ..entry.clone() });
+                    Entry { term: raft.term, ..entry.clone() }.encode_header(group, &mut out.front);
                     continue;
                 }
-                out.entry(group, entry);
+                entry.encode_header(group, &mut out.front);
             }
             let class = if append.entries.is_empty() { Class::Control } else { Class::Data };
             out.finish(kind::APPEND, class, group)
@@ -268,7 +264,7 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 hint_term: hint.term.0,
                 hint_index: hint.index.0,
             };
-            simple(kind::APPEND_REPLY, Writer::new(&meta, 0))
+            control(kind::APPEND_REPLY, group, &meta)
         }
         RaftBody::Heartbeat(beat) => {
             let meta = HeartbeatMeta {
@@ -280,7 +276,7 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 sent_us: beat.sent_us,
                 confirmed_clock_us: beat.confirmed_clock_us,
             };
-            simple(kind::HEARTBEAT, Writer::new(&meta, 0))
+            control(kind::HEARTBEAT, group, &meta)
         }
         RaftBody::HeartbeatReply(reply) => {
             let meta = HeartbeatReplyMeta {
@@ -290,9 +286,9 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 sent_us: reply.sent_us,
                 clock_us: reply.clock_us,
             };
-            simple(kind::HEARTBEAT_REPLY, Writer::new(&meta, 0))
+            control(kind::HEARTBEAT_REPLY, group, &meta)
         }
-        RaftBody::TimeoutNow => simple(kind::TIMEOUT_NOW, Writer::new(&TimeoutNowMeta { term }, 0)),
+        RaftBody::TimeoutNow => control(kind::TIMEOUT_NOW, group, &TimeoutNowMeta { term }),
     }
 }
 
@@ -319,34 +315,32 @@ fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
-/// Builds one frame: metadata first, while the payloads gather beside it.
-struct Writer {
-    front: Vec<u8>,
-    payloads: Vec<Payload>,
+/// The frame of a message without payloads.
+fn control<T: Serialize>(kind: u16, group: GroupId, meta: &T) -> OutFrame {
+    Writer::new(meta, std::iter::empty()).finish(kind, Class::Control, group)
 }
 
-impl Writer {
-    fn new<T: Serialize>(meta: &T, elements: usize) -> Self {
-        let mut front = frame::begin(64 + elements * ENTRY_HEADER_BYTES);
+/// Builds one frame: metadata first, while the payloads wait beside it.
+struct Writer<'a, P: Iterator<Item = &'a Payload> + Clone> {
+    front: Vec<u8>,
+    payloads: P,
+}
+
+impl<'a, P: Iterator<Item = &'a Payload> + Clone> Writer<'a, P> {
+    /// With room for everything, so that nothing has to move as it grows.
+    fn new<T: Serialize>(meta: &T, payloads: P) -> Self {
+        let small = |payload: &Payload| Some(payload.len()).filter(|bytes| *bytes < GATHER_BYTES);
+        let room = |payload| ENTRY_HEADER_SESSION_BYTES + small(payload).unwrap_or_default();
+        let mut front = frame::begin(64 + payloads.clone().map(room).sum::<usize>());
         put_sized(meta, &mut front);
-        Self { front, payloads: Vec::with_capacity(elements) }
-    }
-
-    fn entry(&mut self, group: GroupId, entry: &Entry) {
-        entry.encode_header(group, &mut self.front);
-        self.payloads.push(entry.payload.clone());
-    }
-
-    fn record(&mut self, record: &OutcomeRecord, payload: Payload) {
-        put_sized(record, &mut self.front);
-        self.payloads.push(payload);
+        Self { front, payloads }
     }
 
     /// Seals the frame. Runs of small payloads are copied together, the first run behind the
     /// metadata; a large payload stays the buffer that it is.
     fn finish(self, kind: u16, class: Class, group: GroupId) -> OutFrame {
         let Self { mut front, payloads } = self;
-        let payload_bytes = payloads.iter().map(Payload::len).sum();
+        let payload_bytes = payloads.clone().map(Payload::len).sum();
         frame::seal(&mut front, kind, class, group, payload_bytes);
         let mut large = Vec::new();
         let mut run: Vec<u8> = Vec::new();

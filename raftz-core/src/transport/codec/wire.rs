@@ -109,8 +109,9 @@ const CODE_OK: i32 = 0;
 const CODE_REJECTED: i32 = 1;
 
 /// An outcome as a record, and the payload that goes with it.
-pub(super) fn record_of(outcome: &Outcome) -> (OutcomeRecord, Payload) {
-    let mut record = OutcomeRecord::default();
+pub(super) fn record_of(position: u32, outcome: &Outcome) -> (OutcomeRecord, Payload) {
+    let position = position + u32::from(bug!(PositionsCountFromOne));
+    let mut record = OutcomeRecord { position, ..OutcomeRecord::default() };
     let mut payload = Payload::empty();
     match outcome {
         Outcome::Done(done) => {
