@@ -38,7 +38,7 @@ impl World {
         // Half-open connections of the storm come to their ends first.
         self.run_until(self.now_us + 2 * DEAD_AFTER_US, |_| false);
         let timeout_us = self.plan.election_us.1.max(self.plan.election_us.0 * 3 / 2);
-        let limit_us = 10 * timeout_us;
+        let limit_us = 10 * timeout_us + self.backlog_us(&core);
         let end_us = self.now_us + limit_us;
         let is_led = |world: &mut Self| {
             let leader = world.leader_of(&core);
@@ -52,6 +52,16 @@ impl World {
         self.check_fresh_calls(&core);
         self.check_rest(&core, timeout_us);
         true
+    }
+
+    /// How long the disks of the core need for what piled up before them: up to a sync for each entry,
+    /// where the plan lets no two share one.
+    fn backlog_us(&self, core: &[usize]) -> u64 {
+        let writes = |at: &usize| {
+            let queue = self.nodes[*at].life.iter().flat_map(|life| &life.queue);
+            queue.map(|(_, op)| op.entries.len().max(1) as u64).sum::<u64>()
+        };
+        2 * self.plan.disk_us * core.iter().map(writes).max().unwrap_or_default()
     }
 
     fn choose_core(&mut self) -> Option<Vec<usize>> {
