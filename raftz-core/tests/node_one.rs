@@ -52,6 +52,59 @@ fn a_batch_keeps_its_order_and_each_command_its_outcome() {
 }
 
 #[test]
+fn a_batch_s_completion_runs_once_with_all_outcomes_in_order() {
+    let cluster = Cluster::start(1, true);
+    let (tell, told) = mpsc::channel();
+    let batch = |commands: Vec<Bytes>| {
+        let tell = tell.clone();
+        let done = move |outcomes| tell.send(outcomes).unwrap();
+        cluster.node(1).propose_batch_with(commands, ProposeOptions::default(), done)
+    };
+    let limit = cluster.node(1).status().settings.entry_bytes_max;
+    let too_large = Bytes::from(vec![0; limit as usize + 1]);
+    batch(vec!["a".into(), too_large.clone(), "b".into()]).unwrap();
+    let outcomes = told.recv_timeout(LONG).unwrap();
+    let refused = Outcome::Refused(Refusal::TooLarge { bytes: limit + 1, limit });
+    assert_eq!(outcomes[1], refused);
+    let replies = [0, 2].map(|at: usize| done(outcomes[at].clone()).reply);
+    assert_eq!(replies, ["a", "b"].map(|text| Reply::Ok(text.into())));
+    batch(vec![too_large]).unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), [refused]);
+    batch(vec![]).unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), []);
+    cluster.node(1).shutdown(LONG).unwrap();
+    assert_eq!(batch(vec!["late".into()]), Err(Refusal::ShuttingDown));
+    drop(tell);
+    assert!(told.recv_timeout(LONG).is_err(), "every batch was told once");
+}
+
+#[test]
+fn a_query_s_completion_runs_once_by_its_deadline() {
+    let gate = support::Gate::default();
+    let machine = |_| TestMachine { inline: false, gate: Some(gate.clone()), ..Default::default() };
+    let cluster = Cluster::start_with(1, |_| {}, machine);
+    let node = cluster.node(1);
+    let (tell, told) = mpsc::channel();
+    let ask = |timeout| {
+        let tell = tell.clone();
+        node.query_with("", timeout, move |answer| tell.send(answer.map_err(|e| e.code())).unwrap())
+    };
+    let pending = node.propose("x");
+    support::until("the machine blocks", || gate.is_reached());
+    ask(Duration::from_millis(50)).unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), Err(-71));
+    ask(LONG).unwrap();
+    gate.open();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), Ok(Reply::Ok(Bytes::from("1"))));
+    done(pending.wait());
+    support::until("all permits are back", || node.status().calls_in_flight == 0);
+    node.shutdown(LONG).unwrap();
+    ask(LONG).unwrap();
+    assert_eq!(told.recv_timeout(LONG).unwrap(), Err(NodeError::ShutDown.code()));
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
 fn a_completion_runs_once_on_the_callback_thread() {
     let cluster = Cluster::start(1, true);
     let (tell, told) = mpsc::channel();

@@ -30,6 +30,8 @@ pub(crate) enum Item {
     /// A completion. The permit is given back after it ran, so that a slow callback is felt at
     /// intake.
     Done(Done, Outcome, Permit),
+    /// A completion and what it is given, in one; the permits of its calls go with it.
+    Answer(Box<dyn FnOnce() + Send>),
     /// The waker of a future whose value is there; bounded by the permit of its call.
     Wake(Waker, Permit),
     /// An event.
@@ -90,7 +92,7 @@ impl Callbacks {
         }
         for item in items.drain(..) {
             let capped = match &item {
-                Item::Done(..) | Item::Wake(..) => false,
+                Item::Done(..) | Item::Answer(_) | Item::Wake(..) => false,
                 Item::Event(..) | Item::Warn(_) => true,
             };
             if capped {
@@ -162,13 +164,17 @@ impl Callbacks {
 }
 
 /// Runs one item. A panic in it is reported and goes no further.
-fn perform(item: Item, observer: Option<&EventObserver>) {
+pub(super) fn perform(item: Item, observer: Option<&EventObserver>) {
     match item {
         Item::Done(done, outcome, permit) => {
             let ran = threads::guarded(|| {
                 threads::run_inside("a completion callback", || done(outcome));
             });
             drop(permit);
+            report("a completion callback", ran);
+        }
+        Item::Answer(answer) => {
+            let ran = threads::guarded(|| threads::run_inside("a completion callback", answer));
             report("a completion callback", ran);
         }
         Item::Wake(waker, permit) => {

@@ -6,15 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Waker;
 
 use parking_lot::Mutex;
 
 use crate::types::{Outcome, Refusal, Token, Unknown};
 
-use super::callbacks::{Callbacks, Done, Item};
+use super::callbacks::{self, Callbacks, Done, Item};
 use super::pending::Slot;
-use super::threads;
 
 /// What a call costs beyond its payload: an estimate of the bookkeeping around it.
 pub(crate) const CALL_OVERHEAD_BYTES: u64 = 256;
@@ -57,6 +55,11 @@ impl Gauge {
         Ok(permit)
     }
 
+    /// The permit of a call that another one's permit counts.
+    pub(crate) fn nothing(self: &Arc<Self>) -> Permit {
+        Permit { gauge: Arc::clone(self), calls: 0, bytes: 0 }
+    }
+
     /// Calls in flight.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
@@ -81,33 +84,53 @@ impl Drop for Permit {
     }
 }
 
+/// Whom a batch's outcomes go to, all at once.
+pub(crate) enum BatchEnd {
+    /// A future or a blocked thread.
+    Slot(Arc<Slot<Vec<Outcome>>>),
+    /// A user's function, on the callback thread; the permit is given back after it ran.
+    Callback(Box<dyn FnOnce(Vec<Outcome>) + Send>, Permit),
+}
+
 /// Collects the outcomes of one batch for its one waiter.
-#[derive(Debug)]
 pub(crate) struct Collector {
-    state: Mutex<(Vec<Option<Outcome>>, usize)>,
-    slot: Arc<Slot<Vec<Outcome>>>,
+    state: Mutex<Collected>,
+}
+
+struct Collected {
+    outcomes: Vec<Option<Outcome>>,
+    missing: usize,
+    end: Option<BatchEnd>,
 }
 
 impl Collector {
-    /// A collector of `count` outcomes that fills `slot` when it has them all.
-    pub(crate) fn new(count: usize, slot: Arc<Slot<Vec<Outcome>>>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((vec![None; count], count)), slot })
+    /// A collector of `count` outcomes, at least one, that tells `end` when it has them all.
+    pub(crate) fn new(count: usize, end: BatchEnd) -> Arc<Self> {
+        let outcomes = vec![None; count];
+        let collected = Collected { outcomes, missing: count, end: Some(end) };
+        Arc::new(Self { state: Mutex::new(collected) })
     }
 
-    #[must_use = "nobody else wakes the future"]
-    fn put(&self, at: usize, outcome: Outcome) -> Option<Waker> {
+    #[must_use = "nobody else tells the waiter"]
+    fn put(&self, at: usize, outcome: Outcome, permit: Permit) -> Option<Item> {
         let mut state = self.state.lock();
-        let (outcomes, missing) = &mut *state;
-        let place = outcomes.get_mut(at)?;
+        let place = state.outcomes.get_mut(at)?;
         if place.replace(outcome).is_none() {
-            *missing -= 1;
+            state.missing -= 1;
         }
-        if *missing > 0 {
+        if state.missing > 0 {
             return None;
         }
-        let all = outcomes.drain(..).flatten().collect();
+        let all: Vec<Outcome> = state.outcomes.drain(..).flatten().collect();
+        let end = state.end.take()?;
         drop(state);
-        self.slot.fill(all)
+        match end {
+            BatchEnd::Slot(slot) => slot.fill(all).map(|waker| Item::Wake(waker, permit)),
+            BatchEnd::Callback(done, whole) => Some(Item::Answer(Box::new(move || {
+                let _whole = whole;
+                done(all);
+            }))),
+        }
     }
 }
 
@@ -115,8 +138,8 @@ impl Collector {
 pub(crate) enum Sink {
     /// To a future or a blocked thread, directly.
     Slot(Arc<Slot<Outcome>>),
-    /// To a place in a batch, directly.
-    Batch(Arc<Collector>, usize),
+    /// To a place in a batch.
+    Batch(Arc<Collector>, usize, Arc<Callbacks>),
     /// To a user's function, on the callback thread.
     Callback(Done, Arc<Callbacks>),
 }
@@ -147,13 +170,12 @@ impl Caller {
     /// on `later`, for the callback thread.
     pub(crate) fn answer(mut self, outcome: Outcome, later: &mut Vec<Item>) {
         let Some((sink, permit)) = self.body.take() else { return };
-        let waker = match sink {
-            Sink::Slot(slot) => slot.fill(outcome),
-            Sink::Batch(collector, at) => collector.put(at, outcome),
-            Sink::Callback(done, _) => return later.push(Item::Done(done, outcome, permit)),
-        };
-        if let Some(waker) = waker {
-            later.push(Item::Wake(waker, permit));
+        match sink {
+            Sink::Slot(slot) => {
+                later.extend(slot.fill(outcome).map(|waker| Item::Wake(waker, permit)));
+            }
+            Sink::Batch(collector, at, _) => later.extend(collector.put(at, outcome, permit)),
+            Sink::Callback(done, _) => later.push(Item::Done(done, outcome, permit)),
         }
     }
 }
@@ -165,17 +187,22 @@ impl Drop for Caller {
         } else {
             Outcome::Refused(Refusal::ShuttingDown)
         };
-        let waker = match self.body.take() {
-            Some((Sink::Slot(slot), _permit)) => slot.fill(outcome),
-            Some((Sink::Batch(collector, at), _permit)) => collector.put(at, outcome),
-            Some((Sink::Callback(done, callbacks), permit)) => {
-                return callbacks.push(Item::Done(done, outcome, permit));
+        match self.body.take() {
+            Some((Sink::Slot(slot), permit)) => {
+                // The node ends or the call was never taken in: there may be no callback thread to ask.
+                if let Some(waker) = slot.fill(outcome) {
+                    callbacks::perform(Item::Wake(waker, permit), None);
+                }
             }
-            None => None,
-        };
-        // The node ends or the call was never taken in: there may be no callback thread to ask.
-        if let Some(waker) = waker {
-            let _ = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
+            Some((Sink::Batch(collector, at, callbacks), permit)) => {
+                if let Some(item) = collector.put(at, outcome, permit) {
+                    callbacks.push(item);
+                }
+            }
+            Some((Sink::Callback(done, callbacks), permit)) => {
+                callbacks.push(Item::Done(done, outcome, permit));
+            }
+            None => {}
         }
     }
 }
@@ -293,13 +320,31 @@ mod tests {
 
     #[test]
     fn a_batch_is_answered_when_its_last_outcome_is_there() {
+        let gauge = Gauge::new(10, 100);
+        let permit = || gauge.admit(1, 1).unwrap();
         let slot = Slot::empty();
-        let collector = Collector::new(2, Arc::clone(&slot));
+        let collector = Collector::new(2, BatchEnd::Slot(Arc::clone(&slot)));
         let full = || Outcome::Refused(Refusal::StorageFull);
-        assert!(collector.put(1, full()).is_none());
-        assert!(collector.put(1, full()).is_none());
+        assert!(collector.put(1, full(), permit()).is_none());
+        assert!(collector.put(1, full(), permit()).is_none());
         assert_eq!(slot.take(), None);
-        assert!(collector.put(0, Outcome::Refused(Refusal::Overwritten)).is_none());
+        assert!(collector.put(0, Outcome::Refused(Refusal::Overwritten), permit()).is_none());
         assert_eq!(slot.take().unwrap(), [Outcome::Refused(Refusal::Overwritten), full()]);
+    }
+
+    #[test]
+    fn a_batch_s_callback_keeps_the_permit_until_it_ran() {
+        let gauge = Gauge::new(10, 100);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&told);
+        let done = Box::new(move |outcomes| *theirs.lock() = outcomes);
+        let end = BatchEnd::Callback(done, gauge.admit(2, 20).unwrap());
+        let collector = Collector::new(2, end);
+        let full = || Outcome::Refused(Refusal::StorageFull);
+        assert!(collector.put(0, full(), gauge.nothing()).is_none());
+        let item = collector.put(1, full(), gauge.nothing()).unwrap();
+        assert_eq!((gauge.calls(), told.lock().len()), (2, 0));
+        callbacks::perform(item, None);
+        assert_eq!((gauge.calls(), &told.lock()[..]), (0, &[full(), full()][..]));
     }
 }

@@ -91,7 +91,8 @@ pub enum NodeError {
 }
 
 impl NodeError {
-    /// The stable number of this error, the same in every language.
+    /// The stable number of this error, the same in every language. What a proposal can be refused
+    /// with, too, has that number.
     pub const fn code(&self) -> i32 {
         match self {
             Self::Config(_) => -64,
@@ -102,11 +103,11 @@ impl NodeError {
             Self::NoLeader { .. } => -69,
             Self::NotApplied { .. } => -70,
             Self::QueryTimeout { .. } => -71,
-            Self::Busy { .. } => -72,
-            Self::InCallback { .. } => -73,
-            Self::ShutDown => -74,
-            Self::Faulted { .. } => -75,
-            Self::StillRunning { .. } => -76,
+            Self::Busy { .. } => -3,
+            Self::ShutDown => -7,
+            Self::Faulted { .. } => -8,
+            Self::InCallback { .. } => -9,
+            Self::StillRunning { .. } => -72,
         }
     }
 }

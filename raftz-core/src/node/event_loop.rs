@@ -120,6 +120,7 @@ impl Turn {
         }
         host.answer_inline();
         host.log.tick(now.boot_us);
+        host.query_deadlines.expire(now.boot_us);
         host.publish();
         Ok(())
     }
@@ -166,7 +167,8 @@ impl Turn {
 
 /// How long the loop may sleep: until the nearest deadline of a replica or an inline lane.
 fn sleep_at_most(host: &mut Host) -> Option<Duration> {
-    let mut nearest = host.log.next_deadline_us();
+    let lanes = [host.log.next_deadline_us(), host.query_deadlines.next_us()];
+    let mut nearest = lanes.into_iter().flatten().min();
     for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
         nearest = [nearest, member.replica.next_deadline()].into_iter().flatten().min();
     }

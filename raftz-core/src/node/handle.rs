@@ -7,12 +7,14 @@ use bytes::Bytes;
 
 use crate::types::{GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Unknown};
 
-use super::callers::{CALL_OVERHEAD_BYTES, Caller, Collector, Sink};
+use super::callbacks::Item;
+use super::callers::{BatchEnd, CALL_OVERHEAD_BYTES, Caller, Collector, Permit, Sink};
 use super::clock;
 use super::error::NodeError;
 use super::host::Shared;
-use super::intake::{Note, QueryJob, QueuedCall};
+use super::intake::{Note, QueuedCall};
 use super::pending::{Pending, Slot};
+use super::query::{Asked, QueryEnd, QueryJob};
 use super::status::Status;
 use super::threads::{self, Threads};
 
@@ -122,34 +124,70 @@ impl Node {
     ) -> Pending<Vec<Outcome>> {
         let count = commands.len();
         let deadline_us = self.deadline_us(options);
-        let refuse = |refusal: Refusal| {
-            let outcomes = vec![Outcome::Refused(refusal); count];
-            Pending::new(Slot::full(outcomes), deadline_us, count)
-        };
         if commands.is_empty() {
             return Pending::new(Slot::full(Vec::new()), deadline_us, 0);
         }
         let slot = Slot::empty();
-        let collector = Collector::new(count, Arc::clone(&slot));
+        let end = |permit| (BatchEnd::Slot(Arc::clone(&slot)), permit);
+        match self.submit_batch(commands, options, deadline_us, end) {
+            Ok(()) => Pending::new(slot, deadline_us, count),
+            Err(refusal) => {
+                let outcomes = vec![Outcome::Refused(refusal); count];
+                Pending::new(Slot::full(outcomes), deadline_us, count)
+            }
+        }
+    }
+
+    /// As [`Node::propose_batch`], and has `done` called with all the outcomes in order, once, on the
+    /// callback thread. Never calls it itself.
+    ///
+    /// # Errors
+    /// None of the commands was accepted, and `done` will not be called.
+    pub fn propose_batch_with(
+        &self,
+        commands: Vec<Bytes>,
+        options: ProposeOptions,
+        done: impl FnOnce(Vec<Outcome>) + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let deadline_us = self.deadline_us(options);
+        if commands.is_empty() {
+            self.shared.callbacks.push(Item::Answer(Box::new(|| done(Vec::new()))));
+            return Ok(());
+        }
+        let nothing = self.shared.gauge.nothing();
+        let end = |permit| (BatchEnd::Callback(Box::new(done), permit), nothing);
+        self.submit_batch(commands, options, deadline_us, end)
+    }
+
+    /// `end` is given the permit of the whole batch, to keep it or to leave it to the commands.
+    fn submit_batch(
+        &self,
+        commands: Vec<Bytes>,
+        options: ProposeOptions,
+        deadline_us: u64,
+        end: impl FnOnce(Permit) -> (BatchEnd, Permit),
+    ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.shared.intake.closed() {
+            return Err(refusal);
+        }
+        let count = commands.len();
         let bytes: u64 = commands.iter().map(cost).sum();
-        let mut permit = match self.admit(count as u64, bytes) {
-            Ok(permit) => permit,
-            Err(refusal) => return refuse(refusal),
-        };
+        let (end, mut permit) = end(self.admit(count as u64, bytes)?);
+        let collector = Collector::new(count, end);
         let mut calls = Vec::with_capacity(count);
+        let mut later = Vec::new();
         for (at, command) in commands.into_iter().enumerate() {
-            let sink = Sink::Batch(Arc::clone(&collector), at);
+            let callbacks = Arc::clone(&self.shared.callbacks);
+            let sink = Sink::Batch(Arc::clone(&collector), at, callbacks);
             let caller = Caller::new(sink, permit.split(cost(&command)));
             match self.check_size(&command) {
                 Ok(()) => calls.push(self.queued(command, options, deadline_us, caller)),
-                // A batch waits on nothing but its collector, so nothing is put off.
-                Err(refusal) => caller.answer(Outcome::Refused(refusal), &mut Vec::new()),
+                Err(refusal) => caller.answer(Outcome::Refused(refusal), &mut later),
             }
         }
-        match self.shared.intake.propose(calls) {
-            Ok(()) => Pending::new(slot, deadline_us, count),
-            Err(refusal) => refuse(refusal),
-        }
+        self.shared.intake.propose(calls);
+        self.shared.callbacks.push_all(&mut later);
+        Ok(())
     }
 
     /// Proposes a command and waits for its outcome, at most `timeout`.
@@ -170,17 +208,38 @@ impl Node {
     /// down; [`NodeError::InCallback`] inside a callback of a node.
     pub fn query(&self, request: impl Into<Bytes>, timeout: Duration) -> Result<Reply, NodeError> {
         self.may_block()?;
-        let request = request.into();
-        let permit =
-            self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
         let slot = Slot::empty();
-        let job = QueryJob::new(request, Arc::clone(&slot), permit);
-        self.shared.intake.notify([Note::Query(GroupId::FIRST, job)]);
+        self.ask(request.into(), QueryEnd::Slot(Arc::clone(&slot)))?;
         match slot.take_until(clock::deadline_us(timeout)) {
             Some(Err(NodeError::ShutDown)) => Err(stopped(&self.status())),
             Some(answer) => answer,
             None => Err(NodeError::QueryTimeout { waited_ms: ms(timeout) }),
         }
+    }
+
+    /// As [`Node::query`], and has `done` called with the answer, once, on the callback thread. Never
+    /// blocks and never calls `done` itself.
+    ///
+    /// # Errors
+    /// Too many calls in flight; `done` will not be called.
+    pub fn query_with(
+        &self,
+        request: impl Into<Bytes>,
+        timeout: Duration,
+        done: impl FnOnce(Result<Reply, NodeError>) + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let callbacks = Arc::clone(&self.shared.callbacks);
+        let asked = Asked::new(Box::new(done), callbacks, clock::deadline_us(timeout), timeout);
+        self.ask(request.into(), QueryEnd::Callback(asked))
+    }
+
+    fn ask(&self, request: Bytes, end: QueryEnd) -> Result<(), NodeError> {
+        let permit =
+            self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
+        self.shared
+            .intake
+            .notify([Note::Query(GroupId::FIRST, QueryJob::new(request, end, permit))]);
+        Ok(())
     }
 
     /// How the node is. Waits for the event loop to say so, which is a matter of microseconds;
@@ -289,7 +348,7 @@ impl Node {
 
     /// Admits calls unless a bound is reached or the node takes none any more, which is the
     /// better reason to give.
-    fn admit(&self, calls: u64, bytes: u64) -> Result<super::callers::Permit, Refusal> {
+    fn admit(&self, calls: u64, bytes: u64) -> Result<Permit, Refusal> {
         self.shared
             .gauge
             .admit(calls, bytes)

@@ -16,8 +16,9 @@ use crate::types::{
 use super::callbacks::{Callbacks, Item};
 use super::callers::{Caller, Callers, Gauge};
 use super::error::NodeError;
-use super::intake::{Intake, Note, QueryJob, QueuedCall, ReadPurpose};
+use super::intake::{Intake, Note, QueuedCall, ReadPurpose};
 use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, rules};
+use super::query::{QueryDeadlines, QueryJob};
 use super::status::{Board, Pulse};
 use super::told::Told;
 
@@ -138,6 +139,7 @@ pub(super) struct Host {
     pub(super) members: BTreeMap<GroupId, Member>,
     pub(super) memberships: BTreeMap<GroupId, Membership>,
     pub(super) callers: Callers,
+    pub(super) query_deadlines: QueryDeadlines,
     pub(super) log: LogLane,
     pub(super) read: ReadLane,
     pub(super) apply: Option<ApplyLane>,
@@ -294,6 +296,9 @@ impl Host {
     }
 
     fn query(&mut self, group: GroupId, job: QueryJob) {
+        if let Some(asked) = job.asked() {
+            self.query_deadlines.watch(asked);
+        }
         match self.members.get_mut(&group).map(|member| &mut member.machine) {
             Some(Machine::Inline { queries, .. }) => queries.push_back(job),
             Some(Machine::Lane) => match &self.apply {

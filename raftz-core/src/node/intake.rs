@@ -6,15 +6,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::transport::Wake;
 use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag};
 
-use super::callers::{Caller, Permit};
-use super::error::NodeError;
-use super::pending::Slot;
+use super::callers::Caller;
+use super::query::QueryJob;
 use super::threads;
 
 /// A proposal on its way to the loop.
@@ -40,45 +38,6 @@ pub(crate) enum ReadPurpose {
     Replica(u64),
     /// An inline machine is to apply them.
     Apply,
-}
-
-/// A query on its way to the machine. Answered also when it is dropped.
-pub(crate) struct QueryJob {
-    /// The request.
-    pub(crate) request: Bytes,
-    answer: Option<Arc<Slot<Result<Reply, NodeError>>>>,
-    /// Held until the query is gone, not until its caller is: one that nobody waits for any more
-    /// still stands in the lane's queue.
-    _permit: Permit,
-}
-
-impl QueryJob {
-    /// A query whose answer goes to `slot`.
-    pub(crate) const fn new(
-        request: Bytes,
-        slot: Arc<Slot<Result<Reply, NodeError>>>,
-        permit: Permit,
-    ) -> Self {
-        Self { request, answer: Some(slot), _permit: permit }
-    }
-
-    /// Answers it.
-    pub(crate) fn answer(mut self, result: Result<Reply, NodeError>) {
-        self.fill(result);
-    }
-
-    fn fill(&mut self, result: Result<Reply, NodeError>) {
-        if let Some(slot) = self.answer.take() {
-            // Queries are only ever waited for by a blocked thread: there is no waker.
-            drop(slot.fill(result));
-        }
-    }
-}
-
-impl Drop for QueryJob {
-    fn drop(&mut self) {
-        self.fill(Err(NodeError::ShutDown));
-    }
 }
 
 /// Everything but proposals.
@@ -194,17 +153,14 @@ impl Intake {
     }
 
     /// Queues proposals, unless the inbox is closed; then dropping them answers their callers.
-    pub(crate) fn propose(
-        &self,
-        calls: impl IntoIterator<Item = QueuedCall>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn propose(&self, calls: Vec<QueuedCall>) {
         let mut queue = self.queue.lock();
-        if let Some(refusal) = &queue.closed {
-            return Err(refusal.clone());
+        if queue.closed.is_some() {
+            drop(queue);
+            return drop(calls);
         }
         queue.batch.calls.extend(calls);
         self.wake_for_calls(queue);
-        Ok(())
     }
 
     /// Why proposals are refused, if they are.
@@ -304,7 +260,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::node::callers::{Gauge, Sink};
+    use crate::node::error::NodeError;
+    use crate::node::pending::Slot;
+    use crate::node::query::QueryEnd;
     use crate::types::{Outcome, Unknown};
+    use bytes::Bytes;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[derive(Default)]
@@ -334,16 +294,16 @@ mod tests {
         let intake = Intake::new();
         let wakes = Arc::new(Wakes::default());
         intake.set_waker(Arc::clone(&wakes) as Arc<dyn Wake>);
-        intake.propose([call().1]).unwrap();
+        intake.propose(vec![call().1]);
         assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "the loop is awake");
         assert!(!intake.may_sleep(false));
         let mut batch = Batch::default();
         intake.drain(&mut batch);
         assert_eq!(batch.calls.len(), 1);
         assert!(intake.may_sleep(false));
-        intake.propose([call().1, call().1]).unwrap();
+        intake.propose(vec![call().1, call().1]);
         intake.notify([Note::RefreshStatus]);
-        intake.propose([call().1]).unwrap();
+        intake.propose(vec![call().1]);
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     }
 
@@ -363,7 +323,7 @@ mod tests {
         threads::mark_as_completing_for(&intake);
         assert!(intake.may_sleep(true));
         intake.propose_one(call().1).unwrap();
-        intake.propose([call().1]).unwrap();
+        intake.propose(vec![call().1]);
         assert_eq!(woken(), 1, "more may follow");
         intake.completions_ran();
         intake.completions_ran();
@@ -380,7 +340,10 @@ mod tests {
         let intake = Intake::new();
         intake.close(Refusal::StorageFull);
         intake.close(Refusal::ShuttingDown);
-        assert_eq!(intake.propose([call().1]), Err(Refusal::StorageFull));
+        assert_eq!(intake.closed(), Some(Refusal::StorageFull));
+        let (slot, queued) = call();
+        intake.propose(vec![queued]);
+        assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
         intake.notify([Note::RefreshStatus]);
         assert!(!intake.may_sleep(false));
     }
@@ -407,13 +370,13 @@ mod tests {
     fn what_the_ended_loop_left_is_answered() {
         let intake = Intake::new();
         let (slot, queued) = call();
-        intake.propose([queued]).unwrap();
+        intake.propose(vec![queued]);
         drop(intake.end(Refusal::ShuttingDown));
         assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
         assert!(!matches!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown))));
         let answer = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        let job = QueryJob::new(Bytes::new(), Arc::clone(&answer), permit);
+        let job = QueryJob::new(Bytes::new(), QueryEnd::Slot(Arc::clone(&answer)), permit);
         intake.notify([Note::Query(GroupId::FIRST, job)]);
         assert!(matches!(answer.take(), Some(Err(NodeError::ShutDown))));
     }

@@ -22,6 +22,7 @@ mod intake;
 pub(crate) mod lanes;
 mod limiter;
 mod pending;
+mod query;
 mod start;
 mod status;
 mod stores;

@@ -24,6 +24,7 @@ use super::handle::{Defaults, Node};
 use super::host::{Host, Machine, Member, Shared};
 use super::intake::Intake;
 use super::lanes::{Applier, ApplyLane, LogLane, ReadLane};
+use super::query::QueryDeadlines;
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded};
 use super::told::Told;
@@ -221,6 +222,7 @@ fn host(
         members: BTreeMap::from([(group, member)]),
         memberships: BTreeMap::from([(group, membership)]),
         callers: Callers::default(),
+        query_deadlines: QueryDeadlines::default(),
         log,
         read,
         apply,

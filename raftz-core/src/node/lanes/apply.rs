@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::machine::StateMachine;
 use crate::node::error::NodeError;
-use crate::node::intake::{Intake, Note, QueryJob};
+use crate::node::intake::{Intake, Note};
+use crate::node::query::QueryJob;
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::LogReader;
 use crate::types::{Entries, Entry, GroupId, Index, Reply};
@@ -251,6 +252,7 @@ mod tests {
     use crate::machine::{Command, MachineError, SnapshotView};
     use crate::node::callers::Gauge;
     use crate::node::pending::Slot;
+    use crate::node::query::QueryEnd;
     use crate::storage::StorageError;
     use crate::types::{EntryKind, Payload, Term};
     use bytes::Bytes;
@@ -324,7 +326,7 @@ mod tests {
     fn ask(applier: &Applier) -> Result<Reply, NodeError> {
         let slot = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        applier.query(QueryJob::new(Bytes::new(), Arc::clone(&slot), permit));
+        applier.query(QueryJob::new(Bytes::new(), QueryEnd::Slot(Arc::clone(&slot)), permit));
         slot.take().unwrap()
     }
 

@@ -1,0 +1,213 @@
+//! Questions to the machine, on their way there and back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::types::Reply;
+
+use super::callbacks::{Callbacks, Item};
+use super::callers::Permit;
+use super::error::NodeError;
+use super::pending::Slot;
+
+/// What a query ends with.
+pub(crate) type QueryResult = Result<Reply, NodeError>;
+
+/// Who asked.
+pub(crate) enum QueryEnd {
+    /// A blocked thread, which looks after its deadline itself.
+    Slot(Arc<Slot<QueryResult>>),
+    /// A user's function.
+    Callback(Arc<Asked>),
+}
+
+/// A query on its way to the machine. Answered also when it is dropped.
+pub(crate) struct QueryJob {
+    /// The request.
+    pub(crate) request: Bytes,
+    end: Option<QueryEnd>,
+    /// Held until the query is gone, not until its caller is: one that nobody waits for any more
+    /// still stands in the lane's queue.
+    permit: Arc<Permit>,
+}
+
+impl QueryJob {
+    /// A query whose answer goes to `end`.
+    pub(crate) fn new(request: Bytes, end: QueryEnd, permit: Permit) -> Self {
+        let permit = Arc::new(permit);
+        if let QueryEnd::Callback(asked) = &end {
+            asked.keep(Arc::clone(&permit));
+        }
+        Self { request, end: Some(end), permit }
+    }
+
+    /// Who waits for a callback.
+    pub(super) fn asked(&self) -> Option<&Arc<Asked>> {
+        match &self.end {
+            Some(QueryEnd::Callback(asked)) => Some(asked),
+            Some(QueryEnd::Slot(_)) | None => None,
+        }
+    }
+
+    /// Answers it.
+    pub(crate) fn answer(mut self, result: QueryResult) {
+        self.fill(result);
+    }
+
+    fn fill(&mut self, result: QueryResult) {
+        match self.end.take() {
+            // Only ever waited for by a blocked thread: there is no waker.
+            Some(QueryEnd::Slot(slot)) => drop(slot.fill(result)),
+            Some(QueryEnd::Callback(asked)) => asked.answer(result),
+            None => {}
+        }
+    }
+}
+
+impl Drop for QueryJob {
+    fn drop(&mut self) {
+        self.fill(Err(NodeError::ShutDown));
+    }
+}
+
+impl std::fmt::Debug for QueryJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryJob").field("permit", &self.permit).finish_non_exhaustive()
+    }
+}
+
+type QueryDone = Box<dyn FnOnce(QueryResult) + Send>;
+
+/// A user's function that waits for the answer to a query; whoever answers first wins.
+pub(crate) struct Asked {
+    done: Mutex<Option<QueryDone>>,
+    permit: Mutex<Option<Arc<Permit>>>,
+    callbacks: Arc<Callbacks>,
+    deadline_us: u64,
+    timeout: Duration,
+}
+
+impl Asked {
+    /// A function that has its answer by the deadline.
+    pub(crate) fn new(
+        done: QueryDone,
+        callbacks: Arc<Callbacks>,
+        deadline_us: u64,
+        timeout: Duration,
+    ) -> Arc<Self> {
+        let (done, permit) = (Mutex::new(Some(done)), Mutex::new(None));
+        Arc::new(Self { done, permit, callbacks, deadline_us, timeout })
+    }
+
+    fn keep(&self, permit: Arc<Permit>) {
+        *self.permit.lock() = Some(permit);
+    }
+
+    fn answer(&self, result: QueryResult) {
+        let Some(done) = self.done.lock().take() else { return };
+        let permit = self.permit.lock().take();
+        self.callbacks.push(Item::Answer(Box::new(move || {
+            let _permit = permit;
+            done(result);
+        })));
+    }
+
+    fn is_open(&self) -> bool {
+        self.done.lock().is_some()
+    }
+}
+
+/// The deadlines of functions that wait for answers.
+#[derive(Default)]
+pub(super) struct QueryDeadlines {
+    waiting: BTreeMap<u64, Vec<Weak<Asked>>>,
+    count: usize,
+    sweep_at: usize,
+}
+
+impl QueryDeadlines {
+    /// Fewer than these are never swept.
+    const SWEEP_MIN: usize = 1024;
+
+    /// Remembers it until its deadline.
+    pub(super) fn watch(&mut self, asked: &Arc<Asked>) {
+        self.waiting.entry(asked.deadline_us).or_default().push(Arc::downgrade(asked));
+        self.count += 1;
+        // What has been answered meanwhile is forgotten whenever it could be half of them.
+        if self.count > self.sweep_at.max(Self::SWEEP_MIN) {
+            self.waiting.retain(|_, group| {
+                group.retain(|asked| asked.upgrade().is_some_and(|asked| asked.is_open()));
+                !group.is_empty()
+            });
+            self.count = self.waiting.values().map(Vec::len).sum();
+            self.sweep_at = 2 * self.count;
+        }
+    }
+
+    /// When the next one must be looked at.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.waiting.first_key_value().map(|(deadline_us, _)| *deadline_us)
+    }
+
+    /// Answers whoever has waited long enough.
+    pub(super) fn expire(&mut self, now_us: u64) {
+        while let Some(first) = self.waiting.first_entry().filter(|first| *first.key() <= now_us) {
+            let group = first.remove();
+            self.count -= group.len();
+            for asked in group.iter().filter_map(Weak::upgrade) {
+                let waited_ms = u64::try_from(asked.timeout.as_millis()).unwrap_or(u64::MAX);
+                asked.answer(Err(NodeError::QueryTimeout { waited_ms }));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::node::callers::Gauge;
+
+    #[test]
+    fn whoever_answers_first_wins_and_what_was_answered_is_forgotten() {
+        let (gauge, callbacks) = (Gauge::new(1 << 20, 1 << 20), Callbacks::new());
+        let mut deadlines = QueryDeadlines::default();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let mut kept = Vec::new();
+        for at in 0..4000_u64 {
+            let theirs = Arc::clone(&told);
+            let done = Box::new(move |result: QueryResult| {
+                theirs.lock().push((at, result.err().map(|error| error.code())));
+            });
+            let deadline_us = 1000 + at;
+            let asked =
+                Asked::new(done, Arc::clone(&callbacks), deadline_us, Duration::from_millis(7));
+            let permit = gauge.admit(1, 1).unwrap();
+            let job = QueryJob::new(Bytes::new(), QueryEnd::Callback(asked), permit);
+            deadlines.watch(job.asked().unwrap());
+            if at < 3 {
+                kept.push(job);
+            } else {
+                job.answer(Ok(Reply::Ok(Bytes::new())));
+            }
+        }
+        assert!(deadlines.count <= 2 * QueryDeadlines::SWEEP_MIN, "{}", deadlines.count);
+        assert_eq!(deadlines.next_us(), Some(1000));
+        deadlines.expire(1001);
+        assert_eq!(deadlines.next_us(), Some(1002));
+        // Too late, and dropped: neither is told again.
+        kept.remove(0).answer(Ok(Reply::Ok(Bytes::new())));
+        kept.clear();
+        callbacks.close();
+        callbacks.run(None, &crate::node::intake::Intake::new());
+        let mut told = std::mem::take(&mut *told.lock());
+        told.sort_unstable();
+        let (timeout, shut_down) = (Some(-71), Some(NodeError::ShutDown.code()));
+        assert_eq!(told[..4], [(0, timeout), (1, timeout), (2, shut_down), (3, None)]);
+        assert_eq!((told.len(), gauge.calls()), (4000, 0));
+    }
+}
