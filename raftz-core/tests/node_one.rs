@@ -52,6 +52,34 @@ fn a_batch_keeps_its_order_and_each_command_its_outcome() {
 }
 
 #[test]
+fn a_query_that_fails_is_its_asker_s_misfortune() {
+    let cluster = Cluster::start(1, false);
+    let node = cluster.node(1);
+    let error = node.query("fail", LONG).unwrap_err();
+    assert_eq!((error.code(), error.to_string().contains("told to fail")), (-73, true), "{error}");
+    assert!(node.query("panic", LONG).unwrap_err().to_string().contains("it panicked: told to"));
+    assert_eq!(node.query("", LONG).unwrap(), Reply::Ok(Bytes::from("0")));
+    done(node.propose("goes on").wait());
+}
+
+#[test]
+fn a_command_for_another_term_is_refused_before_it_reaches_the_log() {
+    let cluster = Cluster::start(1, true);
+    let node = cluster.node(1);
+    node.wait_for_leader(LONG).unwrap();
+    let term = node.status().term;
+    let propose = |expected| {
+        let options = ProposeOptions { expected_term: Some(expected), ..Default::default() };
+        node.propose_opt("x", options).wait()
+    };
+    assert_eq!(done(propose(term)).term, term);
+    let wanted = term.next();
+    let refused = Outcome::Refused(Refusal::TermMismatch { wanted, led: Some(term) });
+    assert_eq!(propose(wanted), refused);
+    assert_eq!(cluster.machine(1).commands(), ["x"]);
+}
+
+#[test]
 fn a_batch_s_completion_runs_once_with_all_outcomes_in_order() {
     let cluster = Cluster::start(1, true);
     let (tell, told) = mpsc::channel();

@@ -66,6 +66,8 @@ fn every_outcome() -> Vec<Outcome> {
         Outcome::Refused(Refusal::ShuttingDown),
         Outcome::Refused(Refusal::Faulted { reason: text() }),
         Outcome::Refused(Refusal::InCallback { inside: text() }),
+        Outcome::Refused(Refusal::TermMismatch { wanted: Term(5), led: Some(Term(6)) }),
+        Outcome::Refused(Refusal::TermMismatch { wanted: Term(5), led: None }),
         Outcome::Unknown(Unknown::Timeout),
         Outcome::Unknown(Unknown::LeadershipLost),
         Outcome::Unknown(Unknown::ShuttingDown),

@@ -55,7 +55,7 @@ impl<F: Fn(&str) + Send> StateMachine for Blockable<F> {
         self.store.apply(batch, replies)
     }
 
-    fn query(&self, request: &[u8]) -> Reply {
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
         self.store.query(request)
     }
 
@@ -91,7 +91,7 @@ impl StateMachine for Forgetful {
         Ok(())
     }
 
-    fn query(&self, request: &[u8]) -> Reply {
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
         self.store.query(request)
     }
 

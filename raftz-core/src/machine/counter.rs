@@ -61,8 +61,8 @@ impl StateMachine for CountingMachine {
         Ok(())
     }
 
-    fn query(&self, _request: &[u8]) -> Reply {
-        Reply::Ok(self.encode())
+    fn query(&self, _request: &[u8]) -> Result<Reply, MachineError> {
+        Ok(Reply::Ok(self.encode()))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {

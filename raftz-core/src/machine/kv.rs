@@ -185,10 +185,10 @@ impl StateMachine for KvStore {
         Ok(())
     }
 
-    fn query(&self, request: &[u8]) -> Reply {
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
         match KvQuery::decode(request) {
-            Ok(query) => self.answer(&query),
-            Err(error) => rejected(&error.to_string()),
+            Ok(query) => Ok(self.answer(&query)),
+            Err(error) => Ok(rejected(&error.to_string())),
         }
     }
 

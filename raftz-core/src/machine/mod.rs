@@ -48,7 +48,10 @@ pub trait StateMachine: Send {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError>;
 
     /// Answers a read-only request from the present state.
-    fn query(&self, request: &[u8]) -> Reply;
+    ///
+    /// # Errors
+    /// The asker is told; the replica goes on, for a query changes nothing.
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError>;
 
     /// Freezes the present state, cheaply: it is written later, while commands go on.
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError>;

@@ -55,6 +55,12 @@ pub enum NodeError {
         /// How long was waited.
         waited_ms: u64,
     },
+    /// The machine could not answer a query. The node goes on.
+    #[error("the state machine failed to answer the query: {detail}")]
+    QueryFailed {
+        /// What it said.
+        detail: String,
+    },
     /// Too many calls are in flight.
     #[error("busy: {what} is at its bound; retry after a short wait")]
     Busy {
@@ -103,6 +109,7 @@ impl NodeError {
             Self::NoLeader { .. } => -69,
             Self::NotApplied { .. } => -70,
             Self::QueryTimeout { .. } => -71,
+            Self::QueryFailed { .. } => -73,
             Self::Busy { .. } => -3,
             Self::ShutDown => -7,
             Self::Faulted { .. } => -8,

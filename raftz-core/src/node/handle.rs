@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::types::{GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Unknown};
+use crate::types::{
+    GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Term, Unknown,
+};
 
 use super::callbacks::Item;
 use super::callers::{BatchEnd, CALL_OVERHEAD_BYTES, Caller, Collector, Permit, Sink};
@@ -34,6 +36,10 @@ pub struct ProposeOptions {
     /// Whether a follower may hand it to the leader, or hold it while there is none; `forward` of
     /// the configuration if `None`.
     pub forward: Option<bool>,
+    /// The term in which this node must lead when it takes the command, so that what the caller has
+    /// learnt in that term still holds; refused with [`Refusal::TermMismatch`] otherwise. It is never
+    /// forwarded or held then.
+    pub expected_term: Option<Term>,
     /// The mark of a client session, so that a retry is applied once.
     pub session: Option<SessionTag>,
 }
@@ -367,6 +373,7 @@ impl Node {
             caller,
             payload: Payload::new(command),
             session: options.session,
+            expected_term: options.expected_term,
             deadline_us,
             forward: options.forward.unwrap_or(self.defaults.forward),
         }

@@ -10,7 +10,7 @@ use crate::transport::handshake::Reject;
 use crate::transport::{InFrame, PeerSpec, SendError, Transport, TransportEvent};
 use crate::types::{
     DiskId, Entries, Entry, Event, FaultReason, ForwardReply, GroupId, Index, Membership, Message,
-    NodeId, Now, Outcome, Refusal, Reply, Unknown, WriteOp,
+    NodeId, Now, Outcome, Refusal, Reply, Role, Term, Unknown, WriteOp,
 };
 
 use super::callbacks::{Callbacks, Item};
@@ -122,6 +122,13 @@ impl Member {
         Self { replica, machine, applied, halted: None, out: Vec::new() }
     }
 
+    /// The refusal for a caller who wants the leader of this term, unless that is who it is.
+    fn leads_not_in(&self, wanted: Term) -> Option<Refusal> {
+        let raft = self.replica.raft();
+        let led = Some(raft.term()).filter(|_| raft.role() == Role::Leader);
+        (led != Some(wanted)).then_some(Refusal::TermMismatch { wanted, led })
+    }
+
     /// Feeds one input to the replica, unless it has stopped.
     pub(super) fn step(&mut self, now: Now, input: Input) {
         if self.halted.is_none() {
@@ -177,13 +184,16 @@ impl Host {
     pub(super) fn take_calls(&mut self, now: Now, calls: &mut Vec<QueuedCall>) {
         let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
         for queued in calls.drain(..) {
-            let QueuedCall { group, caller, payload, session, deadline_us, forward } = queued;
-            let refusal = match self.members.get(&group).map(|member| &member.halted) {
-                Some(Some(reason)) => Some(Refusal::Faulted { reason: reason.to_string() }),
-                None | Some(None) if self.stopping => Some(Refusal::ShuttingDown),
-                Some(None) => None,
+            let QueuedCall { group, caller, payload, session, deadline_us, .. } = queued;
+            let refusal = match self.members.get(&group) {
+                Some(Member { halted: Some(reason), .. }) => {
+                    Some(Refusal::Faulted { reason: reason.to_string() })
+                }
+                _ if self.stopping => Some(Refusal::ShuttingDown),
+                Some(member) => queued.expected_term.and_then(|term| member.leads_not_in(term)),
                 None => Some(Refusal::Faulted { reason: format!("no group {}", group.0) }),
             };
+            let forward = queued.forward && queued.expected_term.is_none();
             if let Some(refusal) = refusal {
                 self.answers.push((caller, Outcome::Refused(refusal)));
                 continue;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::transport::Wake;
-use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag};
+use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag, Term};
 
 use super::callers::Caller;
 use super::query::QueryJob;
@@ -25,6 +25,8 @@ pub(crate) struct QueuedCall {
     pub(crate) payload: Payload,
     /// Its session mark.
     pub(crate) session: Option<SessionTag>,
+    /// The term in which this node must lead; it is not forwarded or held then.
+    pub(crate) expected_term: Option<Term>,
     /// When the caller must have its answer.
     pub(crate) deadline_us: u64,
     /// Whether it may be forwarded or held.
@@ -283,6 +285,7 @@ mod tests {
             caller: Caller::new(Sink::Slot(Arc::clone(&slot)), permit),
             payload: Payload::empty(),
             session: None,
+            expected_term: None,
             deadline_us: 0,
             forward: true,
         };

@@ -78,6 +78,14 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
+    /// This node does not lead in the term that the caller asked for.
+    #[error("wanted a leader of term {wanted}; {}", match .led { Some(term) => format!("this node leads in term {term}"), None => "this node does not lead".into() })]
+    TermMismatch {
+        /// The caller's term.
+        wanted: Term,
+        /// The term in which this node leads, if it does.
+        led: Option<Term>,
+    },
     /// A later leader's entry was committed in its place.
     #[error("a later leader committed another entry in its place")]
     Overwritten,
@@ -113,6 +121,7 @@ impl Refusal {
             Self::ShuttingDown => -7,
             Self::Faulted { .. } => -8,
             Self::InCallback { .. } => -9,
+            Self::TermMismatch { .. } => -10,
         }
     }
 }

@@ -122,8 +122,12 @@ impl StateMachine for TestMachine {
         }
         Ok(())
     }
-    fn query(&self, _: &[u8]) -> Reply {
-        Reply::Ok(Bytes::from(self.seen.lock().unwrap().len().to_string()))
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
+        match request {
+            b"fail" => Err(MachineError("told to fail".into())),
+            b"panic" => panic!("told to panic"),
+            _ => Ok(Reply::Ok(Bytes::from(self.seen.lock().unwrap().len().to_string()))),
+        }
     }
     fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
         Err(MachineError("not in these tests".into()))

@@ -134,10 +134,10 @@ impl StateMachine for Bank {
     }
 
     /// The balance of the account whose number is asked for; changes nothing.
-    fn query(&self, request: &[u8]) -> Reply {
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
         match request.first().and_then(|account| self.balances.get(account)) {
-            Some(balance) => Reply::Ok(balance.to_string().into()),
-            None => Reply::Rejected("no such account".into()),
+            Some(balance) => Ok(Reply::Ok(balance.to_string().into())),
+            None => Ok(Reply::Rejected("no such account".into())),
         }
     }
 

@@ -30,7 +30,7 @@ fn run(store: &mut KvStore, command: KvCommand) -> KvReply {
 }
 
 fn ask(store: &KvStore, query: KvQuery) -> KvReply {
-    KvReply::decode(&store.query(&query.encode())).unwrap()
+    KvReply::decode(&store.query(&query.encode()).unwrap()).unwrap()
 }
 
 fn set(key: &[u8], value: &[u8]) -> KvCommand {
@@ -234,7 +234,7 @@ proptest! {
         }
         let (mut one, mut two) = (KvStore::new(), KvStore::new());
         prop_assert_eq!(apply(&mut one, raw.clone()), apply(&mut two, raw.clone()));
-        prop_assert_eq!(one.query(&raw), two.query(&raw));
+        prop_assert_eq!(one.query(&raw).unwrap(), two.query(&raw).unwrap());
         prop_assert_eq!(one.digest(), two.digest());
         let _ = KvReply::decode(&Reply::Ok(Bytes::from(raw)));
     }
@@ -311,7 +311,7 @@ fn rejections_say_what_is_wrong() {
         assert_eq!(words(&apply(&mut store, raw)), expected);
     }
     assert_eq!(
-        words(&store.query(b"\x01\0\0\0\0")),
+        words(&store.query(b"\x01\0\0\0\0").unwrap()),
         "the key is empty; a key has at least one byte"
     );
 }

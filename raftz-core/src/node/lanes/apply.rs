@@ -133,15 +133,16 @@ impl Applier {
                 let ran = guarded(|| {
                     run_inside("the state machine's query", || machine.query(&job.request))
                 });
-                match ran {
-                    Ok(reply) => {
-                        let bytes = reply.bytes().len() as u64;
-                        job.answer(Ok(reply));
-                        return bytes;
-                    }
-                    // A query only reads, so its panic is the asker's misfortune, not the state's.
-                    Err(panic) => format!("the state machine's query panicked: {panic}"),
-                }
+                // A query only reads, so its failure is the asker's misfortune, not the state's.
+                let failed = |detail| Err(NodeError::QueryFailed { detail });
+                let answer = match ran {
+                    Ok(Ok(reply)) => Ok(reply),
+                    Ok(Err(error)) => failed(error.to_string()),
+                    Err(panic) => failed(format!("it panicked: {panic}")),
+                };
+                let bytes = answer.as_ref().map_or(0, |reply| reply.bytes().len() as u64);
+                job.answer(answer);
+                return bytes;
             }
         };
         job.answer(Err(NodeError::Faulted { reason }));
@@ -307,8 +308,8 @@ mod tests {
             }
             Ok(())
         }
-        fn query(&self, _: &[u8]) -> Reply {
-            Reply::Ok(Bytes::from(format!("{:?}", self.seen)))
+        fn query(&self, _: &[u8]) -> Result<Reply, MachineError> {
+            Ok(Reply::Ok(Bytes::from(format!("{:?}", self.seen))))
         }
         fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
             Err(MachineError("none".into()))

@@ -138,6 +138,10 @@ pub(super) fn record_of(position: u32, outcome: &Outcome) -> (OutcomeRecord, Pay
                     record.first = *bytes;
                     record.second = *limit;
                 }
+                Refusal::TermMismatch { wanted, led } => {
+                    record.first = wanted.0;
+                    record.second = led.map_or(0, |term| term.0);
+                }
                 Refusal::StorageFull | Refusal::Overwritten | Refusal::ShuttingDown => {}
             }
         }
@@ -174,6 +178,10 @@ pub(super) fn outcome_of(record: OutcomeRecord, bytes: Bytes) -> Outcome {
         -7 => Outcome::Refused(Refusal::ShuttingDown),
         -8 => Outcome::Refused(Refusal::Faulted { reason: detail }),
         -9 => Outcome::Refused(Refusal::InCallback { inside: detail }),
+        -10 => Outcome::Refused(Refusal::TermMismatch {
+            wanted: Term(record.first),
+            led: Some(Term(record.second)).filter(|term| *term != Term::ZERO),
+        }),
         ..=-32 if bug!(UnknownIsReadAsRefused) => Outcome::Refused(Refusal::Overwritten),
         -32 => Outcome::Unknown(Unknown::Timeout),
         -33 => Outcome::Unknown(Unknown::LeadershipLost),
