@@ -66,8 +66,6 @@ fn every_outcome() -> Vec<Outcome> {
         Outcome::Refused(Refusal::ShuttingDown),
         Outcome::Refused(Refusal::Faulted { reason: text() }),
         Outcome::Refused(Refusal::InCallback { inside: text() }),
-        Outcome::Refused(Refusal::TermMismatch { wanted: Term(5), led: Some(Term(6)) }),
-        Outcome::Refused(Refusal::TermMismatch { wanted: Term(5), led: None }),
         Outcome::Unknown(Unknown::Timeout),
         Outcome::Unknown(Unknown::LeadershipLost),
         Outcome::Unknown(Unknown::ShuttingDown),
@@ -78,6 +76,8 @@ fn every_outcome() -> Vec<Outcome> {
 
 /// One of every kind of message.
 fn messages() -> Vec<(&'static str, Message)> {
+    let mismatch = |led| Outcome::Refused(Refusal::TermMismatch { wanted: Term(5), led });
+    let of_a_term = vec![(0, mismatch(Some(Term(6)))), (1, mismatch(None))];
     let reply = VoteReply { round: 6, granted: true, last: log_id(4, 40) };
     let entries = vec![
         entry(41, EntryKind::Noop, b"", None),
@@ -131,6 +131,7 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("timeout-now", raft(RaftBody::TimeoutNow)),
         ("forward", Message::Forward(Forward { id: 21, patience_us: 5_000_000, proposals })),
         ("forward-reply", Message::ForwardReply(ForwardReply { id: 21, outcomes })),
+        ("forward-reply-term", Message::ForwardReply(ForwardReply { id: 22, outcomes: of_a_term })),
     ]
 }
 
@@ -459,7 +460,7 @@ fn large_payloads_are_neither_copied_out_nor_in() {
 fn classes_follow_what_a_frame_carries() {
     for (name, message) in messages() {
         let class = encode(GROUP, &message).class;
-        let data = ["append", "forward", "forward-reply"].contains(&name);
+        let data = ["append", "forward", "forward-reply", "forward-reply-term"].contains(&name);
         assert_eq!(class, if data { Class::Data } else { Class::Control }, "{name}");
     }
 }
