@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples bench lint
+.PHONY: help demo test sim sim-bugs soak fuzz examples bench header lint
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -48,6 +48,9 @@ bench: rust ## how fast it is on this machine
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run
+
+header: rust ## writes include/raftz.h and the list of symbols anew, from raftz-ffi
+	RAFTZ_WRITE_HEADER=1 $(CARGO) test --quiet --locked -p raftz-ffi --test header -- --test-threads=1
 
 lint: rust ## format and lints
 	$(CARGO) fmt --all --check

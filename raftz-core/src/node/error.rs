@@ -97,6 +97,12 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// The system's number behind it, `errno`, if there is one.
+    pub fn os_error(&self) -> Option<i32> {
+        let Self::Storage(StorageError::Io { source, .. }) = self else { return None };
+        source.raw_os_error()
+    }
+
     /// The stable number of this error, the same in every language. What a proposal can be refused
     /// with, too, has that number.
     pub const fn code(&self) -> i32 {

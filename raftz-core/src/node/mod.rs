@@ -35,3 +35,8 @@ pub use error::NodeError;
 pub use handle::{Node, ProposeOptions};
 pub use pending::{Answer, Pending};
 pub use status::{PeerStatus, Status};
+
+/// The callback of a node that this thread is in, if it is in one: blocking calls are refused there.
+pub fn inside_callback() -> Option<&'static str> {
+    threads::inside()
+}

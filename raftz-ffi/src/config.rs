@@ -1,0 +1,454 @@
+//! What a node is told when it starts.
+
+use std::ffi::{CString, c_char, c_void};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raftz_core::node::{Config, Founder, StorageKind};
+use raftz_core::types::{ClusterId, NodeId};
+
+use crate::bytes::raftz_bytes;
+use crate::error::{Failure, raftz_error};
+use crate::events::{Events, raftz_event_fn};
+use crate::guard::{Call, Out, borrow, borrow_mut, call, free, invalid, text, value};
+use crate::log::Logger;
+use crate::queue::raftz_queue;
+use crate::status::{RAFTZ_CONFIG, raftz_status};
+
+/// \brief A node's configuration: an object that a program fills, starts nodes with, and frees.
+///
+/// One thread at a time. raftz_node_start() copies what it needs, so that one configuration can be changed
+/// and used again.
+///
+/// Keys, their meaning and their defaults are those of the table in the README; raftz_config_key() lists
+/// them.
+pub struct raftz_config {
+    pub(crate) config: Config,
+    pub(crate) events: Option<Arc<Events>>,
+    pub(crate) logger: Option<Arc<Logger>>,
+    keys: Vec<CString>,
+}
+
+/// \brief Called once when a callback's user data is not needed any more, on any thread.
+pub type raftz_destroy_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
+/// \brief Makes a configuration with all defaults: memory storage, no founding members, a port of the
+/// system's choice on the loopback interface.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param node_id The node's own id, from 1.
+/// \param cluster_id The cluster's id, the same on all its nodes: 1 to 32 hexadecimal digits.
+/// \param config [out] The configuration, to be freed with raftz_config_free().
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8, RAFTZ_INVALID_ARG or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_new(
+    node_id: u64,
+    cluster_id: *const c_char,
+    config: *mut *mut raftz_config,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        let out = Out::new(config, "config")?;
+        // SAFETY: the caller's contract.
+        let cluster_id = unsafe { text(cluster_id, "cluster_id") }?;
+        let cluster_id: ClusterId = cluster_id.parse().map_err(|problem: String| {
+            Failure::new(RAFTZ_CONFIG, format!("cluster_id = {cluster_id:?}: {problem}"))
+        })?;
+        let config = Config::new(node(node_id)?, cluster_id);
+        let names = config.entries().into_iter().map(|(name, _)| name);
+        let keys = names.filter_map(|name| CString::new(name).ok()).collect();
+        // SAFETY: the caller's contract.
+        unsafe { out.give(raftz_config { config, events: None, logger: None, keys }) };
+        Ok(())
+    })
+}
+
+/// An id from C.
+pub(crate) fn node(id: u64) -> Call<NodeId> {
+    NodeId::new(id).ok_or_else(|| invalid("node_id is 0; ids start at 1"))
+}
+
+/// \brief Frees a configuration. Nodes that were started with it are not touched.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration, or NULL, which is nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_free(config: *mut raftz_config) {
+    // SAFETY: the caller's contract: NULL, or a configuration that is C's own.
+    unsafe { free(config) }
+}
+
+/// \brief Sets a key from text, as the command line, the environment and files do.
+///
+/// Numbers are decimal; those of keys that end in `_bytes` may end in `k`, `m` or `g` (powers of 1024).
+/// Booleans are `true` or `false`. `founders` is `1=host:port,2=host:port`; `storage` is `memory` or
+/// `directory:path`; `seed` is a number or `random`.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration. If the call fails it stays as it was.
+/// \param key The key.
+/// \param text The value.
+/// \param error [out] Why not; for an unknown key with the nearest known one. May be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set(
+    config: *mut raftz_config,
+    key: *const c_char,
+    text: *const c_char,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, key, text) = unsafe {
+            (borrow_mut(config, "config")?, self::text(key, "key")?, self::text(text, "text")?)
+        };
+        Ok(config.config.set(key, text)?)
+    })
+}
+
+/// \brief Sets a key whose value is a number.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration. If the call fails it stays as it was.
+/// \param key The key.
+/// \param number The value, in the unit that the key's name ends in.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_number(
+    config: *mut raftz_config,
+    key: *const c_char,
+    number: u64,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, key) = unsafe { (borrow_mut(config, "config")?, text(key, "key")?) };
+        Ok(config.config.set(key, &number.to_string())?)
+    })
+}
+
+/// \brief Sets a key whose value is true or false.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration. If the call fails it stays as it was.
+/// \param key The key.
+/// \param is_on The value.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_bool(
+    config: *mut raftz_config,
+    key: *const c_char,
+    is_on: u8,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, key) = unsafe { (borrow_mut(config, "config")?, text(key, "key")?) };
+        Ok(config.config.set(key, if is_on == 0 { "false" } else { "true" })?)
+    })
+}
+
+/// \brief Sets where the node listens: `host:port`.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param address The address. Port 0 lets the system choose one, for a cluster of one node.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_listen_address(
+    config: *mut raftz_config,
+    address: *const c_char,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, address) =
+            unsafe { (borrow_mut(config, "config")?, text(address, "address")?) };
+        Ok(config.config.set("listen_address", address)?)
+    })
+}
+
+/// \brief Adds a founding member. Every founder lists all of them, itself included.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param node_id The member's id, from 1.
+/// \param address Where the others reach it: `host:port`.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_INVALID_ARG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_add_founder(
+    config: *mut raftz_config,
+    node_id: u64,
+    address: *const c_char,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, address) =
+            unsafe { (borrow_mut(config, "config")?, text(address, "address")?) };
+        config.config.founders.push(Founder { id: node(node_id)?, address: address.to_owned() });
+        Ok(())
+    })
+}
+
+/// \brief Keeps the log in a directory of its own: it survives a power cut.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param path The directory; for another node a different one.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_INVALID_ARG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_directory(
+    config: *mut raftz_config,
+    path: *const c_char,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, path) = unsafe { (borrow_mut(config, "config")?, text(path, "path")?) };
+        if path.is_empty() {
+            return Err(invalid("path is empty; name a directory"));
+        }
+        config.config.storage = StorageKind::Directory(path.into());
+        Ok(())
+    })
+}
+
+/// \brief Keeps the log in memory: it is gone with the process. For tests, and for what may be lost.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK or RAFTZ_NULL_ARG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_memory(
+    config: *mut raftz_config,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        unsafe { borrow_mut(config, "config") }?.config.storage = StorageKind::Memory;
+        Ok(())
+    })
+}
+
+/// \brief A key's present value, as raftz_config_set() takes it.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param key The key.
+/// \param text [out] The value, to be freed with raftz_bytes_free().
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_get(
+    config: *const raftz_config,
+    key: *const c_char,
+    text: *mut *mut raftz_bytes,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        let out = Out::new(text, "text")?;
+        // SAFETY: the caller's contract.
+        let (config, key) = unsafe { (borrow(config, "config")?, self::text(key, "key")?) };
+        let found = config.config.entries().into_iter().find(|(name, _)| *name == key);
+        let Some((_, shown)) = found else {
+            // To set it says which key was meant.
+            let unknown = config.config.clone().set(key, "").err();
+            return Err(unknown.map_or_else(|| invalid("no such key"), Failure::from));
+        };
+        // SAFETY: the caller's contract.
+        unsafe { out.give(raftz_bytes(Bytes::from(shown))) };
+        Ok(())
+    })
+}
+
+/// \brief The keys that there are, one after the other.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param at Which, from 0.
+/// \return Text that lives as long as the configuration; NULL after the last key.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_key(config: *const raftz_config, at: usize) -> *const c_char {
+    value(std::ptr::null(), || {
+        // SAFETY: the caller's contract.
+        let config = unsafe { borrow(config, "config") }?;
+        Ok(config.keys.get(at).map_or(std::ptr::null(), |key| key.as_ptr()))
+    })
+}
+
+/// \brief Checks every value and their agreement, as raftz_node_start() will.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param error [out] The first thing that is wrong and what to do about it; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_CONFIG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_validate(
+    config: *const raftz_config,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        Ok(unsafe { borrow(config, "config") }?.config.validate()?)
+    })
+}
+
+/// \brief Has a function called with the node's events, on the node's callback thread, one at a time.
+///
+/// It replaces what was set before, also with raftz_config_set_event_queue().
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param kinds Which: bits `1 << RAFTZ_EVENT_…`, or RAFTZ_EVENTS_ALL for all that this version has.
+/// \param event_fn The function; see raftz_event_fn.
+/// \param user_data Given to it.
+/// \param destroy_fn Called with the user data once neither the configuration nor a node started with it
+///        needs it any more; may be NULL. If the call fails it is not called.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, or RAFTZ_UNSUPPORTED for kinds that do not exist yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_event_callback(
+    config: *mut raftz_config,
+    kinds: u64,
+    event_fn: raftz_event_fn,
+    user_data: *mut c_void,
+    destroy_fn: raftz_destroy_fn,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let config = unsafe { borrow_mut(config, "config") }?;
+        config.events = Some(Events::to_callback(kinds, event_fn, user_data, destroy_fn)?);
+        Ok(())
+    })
+}
+
+/// \brief Has the node's events put into a queue.
+///
+/// It replaces what was set before, also with raftz_config_set_event_callback().
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param kinds Which: bits `1 << RAFTZ_EVENT_…`, or RAFTZ_EVENTS_ALL for all that this version has.
+/// \param queue The queue. It may be freed before the node; then the events are lost.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_FORKED, or RAFTZ_UNSUPPORTED for kinds that do not exist yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_event_queue(
+    config: *mut raftz_config,
+    kinds: u64,
+    queue: *mut raftz_queue,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, queue) =
+            unsafe { (borrow_mut(config, "config")?, borrow(queue.cast_const(), "queue")?) };
+        config.events = Some(Events::to_queue(kinds, queue.shared()?)?);
+        Ok(())
+    })
+}
+
+/// \brief How much a log line matters: errors.
+pub const RAFTZ_LOG_ERROR: u32 = 1;
+/// \brief How much a log line matters: what an operator should look at.
+pub const RAFTZ_LOG_WARN: u32 = 2;
+/// \brief How much a log line matters: what happens now and then.
+pub const RAFTZ_LOG_INFO: u32 = 3;
+/// \brief How much a log line matters: for whoever looks for a mistake.
+pub const RAFTZ_LOG_DEBUG: u32 = 4;
+/// \brief How much a log line matters: everything.
+pub const RAFTZ_LOG_TRACE: u32 = 5;
+
+/// \brief Takes a log line of a node.
+///
+/// Threads: the node's own, one or more at once. Blocking calls of raftz are refused in it.
+///
+/// \param user_data What raftz_config_set_log() was given.
+/// \param level RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
+/// \param line The line, without an end of line, in UTF-8; it lives until the function returns.
+pub type raftz_log_fn = Option<
+    unsafe extern "C" fn(user_data: *mut c_void, level: u32, line: crate::bytes::raftz_slice),
+>;
+
+/// \brief Has a function called with the node's log lines. Without one a node logs nothing.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param level Lines that matter less are left out: RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
+/// \param log_fn The function; see raftz_log_fn.
+/// \param user_data Given to it.
+/// \param destroy_fn Called with the user data once neither the configuration nor a node started with it
+///        needs it any more; may be NULL. If the call fails it is not called.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_log(
+    config: *mut raftz_config,
+    level: u32,
+    log_fn: raftz_log_fn,
+    user_data: *mut c_void,
+    destroy_fn: raftz_destroy_fn,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let config = unsafe { borrow_mut(config, "config") }?;
+        config.logger = Some(Logger::new(level, log_fn, user_data, destroy_fn)?);
+        Ok(())
+    })
+}
+
+/// A user's data with what it is destroyed by, once.
+#[derive(Debug)]
+pub(crate) struct UserData {
+    data: *mut c_void,
+    destroy: raftz_destroy_fn,
+}
+
+// SAFETY: the contract of every callback: its user data may be used and destroyed on any thread.
+unsafe impl Send for UserData {}
+// SAFETY: as above; the functions that share it say so.
+unsafe impl Sync for UserData {}
+
+impl UserData {
+    pub(crate) const fn new(data: *mut c_void, destroy: raftz_destroy_fn) -> Self {
+        Self { data, destroy }
+    }
+
+    pub(crate) const fn get(&self) -> *mut c_void {
+        self.data
+    }
+}
+
+impl Drop for UserData {
+    fn drop(&mut self) {
+        if let Some(destroy) = self.destroy {
+            // SAFETY: the user's function, called once with the user's data.
+            unsafe { destroy(self.data) }
+        }
+    }
+}

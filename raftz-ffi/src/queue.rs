@@ -1,0 +1,390 @@
+//! A queue of completions and events, with a descriptor to wait for.
+#![allow(clippy::disallowed_methods, reason = "a wait has an end")]
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use raftz_core::node;
+use raftz_core::types::Outcome;
+
+use crate::bytes::raftz_slice;
+use crate::error::{Failure, raftz_error};
+use crate::events::{RAFTZ_EVENT_COMPLETION, Told, raftz_event_info};
+use crate::fork::ForkMark;
+use crate::guard::{Call, Out, borrow, call, free, null, value};
+use crate::propose::{Ended, raftz_outcome};
+use crate::sized::{self, Sized};
+use crate::status::{
+    RAFTZ_BUSY, RAFTZ_CLOSED, RAFTZ_EMPTY, RAFTZ_IN_CALLBACK, RAFTZ_THREAD, raftz_status,
+};
+
+/// \brief A queue into which completions and events of any number of nodes are put, and from which a
+/// program takes them: an event loop that waits for raftz_queue_fd(), or a thread that blocks.
+pub struct raftz_queue {
+    shared: Arc<Queue>,
+}
+
+/// \brief How a queue is to be. All zero, but for the size, is the default.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct raftz_queue_opts {
+    /// \brief Set it to `sizeof(raftz_queue_opts)`.
+    pub size: usize,
+    /// \brief Most calls that may be under way or wait to be taken; beyond it new ones are refused with
+    /// RAFTZ_BUSY. 0: 65536.
+    pub calls_max: u64,
+    /// \brief Most events of nodes that may wait to be taken; beyond it the newest are dropped and counted.
+    /// 0: 4096.
+    pub events_max: u64,
+}
+
+// SAFETY: integers alone.
+unsafe impl Sized for raftz_queue_opts {
+    const NAME: &'static str = "raftz_queue_opts";
+}
+
+/// \brief Something taken from a queue: a completion or an event of a node.
+pub struct raftz_event {
+    info: raftz_event_info,
+    /// What the outcomes point into.
+    _ended: Vec<Ended>,
+    outcomes: Vec<raftz_outcome>,
+    text: String,
+}
+
+// SAFETY: the pointers in it are the user's data and what it owns itself.
+unsafe impl Send for raftz_event {}
+
+/// What nodes and the handle share.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+    fd: OwnedFd,
+    mark: ForkMark,
+    calls_max: u64,
+    events_max: u64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Box<raftz_event>>,
+    /// Calls under way, and completions that wait to be taken.
+    calls: u64,
+    events: u64,
+    dropped: u64,
+    closed: bool,
+}
+
+impl Queue {
+    /// Room for so many calls.
+    pub(crate) fn reserve(self: &Arc<Self>, calls: u64) -> Call<Reserved> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Failure::new(RAFTZ_CLOSED, "the queue is freed"));
+        }
+        if state.calls.saturating_add(calls) > self.calls_max {
+            let message = format!(
+                "busy: calls of the queue (calls_max = {}) is at its bound; take completions from it",
+                self.calls_max
+            );
+            return Err(Failure::new(RAFTZ_BUSY, message));
+        }
+        state.calls += calls;
+        Ok(Reserved { queue: Arc::clone(self), calls })
+    }
+
+    fn push(&self, mut state: parking_lot::MutexGuard<'_, State>, event: Box<raftz_event>) {
+        let was_empty = state.waiting.is_empty();
+        state.waiting.push_back(event);
+        if was_empty {
+            self.signal();
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// An event of a node.
+    pub(crate) fn push_event(&self, told: Told) {
+        let Told { info, text } = told;
+        let mut event =
+            Box::new(raftz_event { info, _ended: Vec::new(), outcomes: Vec::new(), text });
+        event.settle();
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        if state.events >= self.events_max {
+            state.dropped += 1;
+            return;
+        }
+        state.events += 1;
+        self.push(state, event);
+    }
+
+    /// The descriptor is readable while there is something.
+    fn signal(&self) {
+        let one = 1_u64;
+        // SAFETY: a descriptor of ours and eight bytes. An eventfd that is not at its end takes it.
+        unsafe { libc::write(self.fd.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    fn clear(&self) {
+        let mut count = 0_u64;
+        // SAFETY: a descriptor of ours and eight bytes; it does not block.
+        unsafe { libc::read(self.fd.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+
+    fn take(&self, state: &mut State) -> Option<Box<raftz_event>> {
+        let event = state.waiting.pop_front()?;
+        if event.info.kind == RAFTZ_EVENT_COMPLETION {
+            state.calls -= event.outcomes.len() as u64;
+        } else {
+            state.events -= 1;
+        }
+        if state.waiting.is_empty() {
+            self.clear();
+        }
+        Some(event)
+    }
+}
+
+/// Room in a queue for calls under way; given back if they never came to be.
+pub(crate) struct Reserved {
+    queue: Arc<Queue>,
+    calls: u64,
+}
+
+impl Reserved {
+    /// The calls have ended.
+    pub(crate) fn complete(
+        mut self,
+        (node_id, user_data): (u64, *mut c_void),
+        outcomes: Vec<Outcome>,
+    ) {
+        let ended: Vec<Ended> = outcomes.into_iter().map(Ended::new).collect();
+        let mut info = raftz_event_info::of_kind(RAFTZ_EVENT_COMPLETION, 1, node_id);
+        info.user_data = user_data;
+        let outcomes = ended.iter().map(Ended::outcome).collect();
+        let mut event =
+            Box::new(raftz_event { info, _ended: ended, outcomes, text: String::new() });
+        event.settle();
+        let state = self.queue.state.lock();
+        if !state.closed {
+            // From here on the event counts for them.
+            self.calls = 0;
+            self.queue.push(state, event);
+        }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if self.calls > 0 {
+            self.queue.state.lock().calls -= self.calls;
+        }
+    }
+}
+
+impl raftz_event {
+    /// Points the description at what the event owns, now that it stays where it is.
+    fn settle(&mut self) {
+        self.info.text = raftz_slice::of(self.text.as_bytes());
+        self.info.outcomes = self.outcomes.as_ptr();
+        self.info.outcome_count = self.outcomes.len();
+    }
+}
+
+impl raftz_queue {
+    /// What nodes keep of it.
+    pub(crate) fn shared(&self) -> Call<Arc<Queue>> {
+        self.shared.mark.check()?;
+        Ok(Arc::clone(&self.shared))
+    }
+}
+
+/// \brief Makes a queue.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param opts How it is to be; NULL for the defaults.
+/// \param queue [out] The queue, to be freed with raftz_queue_free().
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or RAFTZ_THREAD (no descriptor).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_new(
+    opts: *const raftz_queue_opts,
+    queue: *mut *mut raftz_queue,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        let out = Out::new(queue, "queue")?;
+        // SAFETY: the caller's contract.
+        let opts = unsafe { sized::read(opts) }?;
+        let or = |number: Option<u64>, default| number.filter(|it| *it > 0).unwrap_or(default);
+        // SAFETY: makes a descriptor.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            let error = std::io::Error::last_os_error();
+            return Err(Failure::of_system(RAFTZ_THREAD, "no descriptor for the queue", &error));
+        }
+        let shared = Arc::new(Queue {
+            state: Mutex::new(State::default()),
+            filled: Condvar::new(),
+            // SAFETY: new, and nobody else's.
+            fd: unsafe { OwnedFd::from_raw_fd(fd) },
+            mark: ForkMark::new()?,
+            calls_max: or(opts.map(|opts| opts.calls_max), 65_536),
+            events_max: or(opts.map(|opts| opts.events_max), 4096),
+        });
+        // SAFETY: the caller's contract.
+        unsafe { out.give(raftz_queue { shared }) };
+        Ok(())
+    })
+}
+
+/// \brief A descriptor that is readable while the queue holds something: for poll, epoll and the like.
+///
+/// Wait for it to be readable, then take with raftz_queue_next() and timeout 0 until RAFTZ_EMPTY. Do not
+/// read from it, write to it or close it.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param queue The queue; for NULL the answer is -1.
+/// \return The descriptor; it lives as long as the queue.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_fd(queue: *const raftz_queue) -> i32 {
+    // SAFETY: the caller's contract.
+    value(-1, || Ok(unsafe { borrow(queue, "queue") }?.shared.fd.as_raw_fd()))
+}
+
+/// \brief Takes the oldest thing from a queue.
+///
+/// Threads: any, several at once. Inside callbacks: with timeout 0. Blocks: up to the timeout.
+///
+/// \param queue The queue.
+/// \param timeout_ms How long to wait for something, in milliseconds: 0 not at all, RAFTZ_WAIT_FOREVER as
+///        long as it takes.
+/// \param event [out] What was taken, to be freed with raftz_event_free().
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_EMPTY, RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_CLOSED or RAFTZ_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_next(
+    queue: *mut raftz_queue,
+    timeout_ms: u32,
+    event: *mut *mut raftz_event,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        let out = Out::new(event, "event")?;
+        // SAFETY: the caller's contract.
+        let queue = unsafe { borrow(queue.cast_const(), "queue") }?.shared()?;
+        if let Some(inside) = node::inside_callback().filter(|_| timeout_ms > 0) {
+            let message = format!("a wait inside {inside} would hold it up; use timeout 0");
+            return Err(Failure::new(RAFTZ_IN_CALLBACK, message));
+        }
+        let end = Instant::now() + Duration::from_millis(u64::from(timeout_ms));
+        let mut state = queue.state.lock();
+        loop {
+            if let Some(event) = queue.take(&mut state) {
+                drop(state);
+                // SAFETY: the caller's contract.
+                unsafe { out.put(Box::into_raw(event)) };
+                return Ok(());
+            }
+            if state.closed {
+                return Err(Failure::new(RAFTZ_CLOSED, "the queue is freed"));
+            }
+            let is_over = timeout_ms == 0 || queue.filled.wait_until(&mut state, end).timed_out();
+            if is_over && state.waiting.is_empty() {
+                return Err(Failure::new(RAFTZ_EMPTY, "nothing came before the timeout"));
+            }
+        }
+    })
+}
+
+/// \brief How many events of nodes were dropped, because nobody took them in time. Completions never are.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param queue The queue; for NULL the answer is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_dropped(queue: *const raftz_queue) -> u64 {
+    value(0, || {
+        // SAFETY: the caller's contract.
+        let shared = unsafe { borrow(queue, "queue") }?.shared()?;
+        let dropped = shared.state.lock().dropped;
+        Ok(dropped)
+    })
+}
+
+/// \brief Frees a queue and what is in it. Calls under way go on; how they end is not told any more. A
+/// thread that waits in raftz_queue_next() returns with RAFTZ_CLOSED.
+///
+/// Threads: any, once. Inside callbacks: yes. Blocks: no.
+///
+/// \param queue The queue, or NULL, which is nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_free(queue: *mut raftz_queue) {
+    value((), || {
+        // SAFETY: the caller's contract: NULL, or a queue that is C's own.
+        let Some(queue) = (unsafe { crate::guard::take_back(queue) }) else { return Ok(()) };
+        if queue.shared.mark.is_child() {
+            // A thread of the parent may have held its lock when the process was forked.
+            std::mem::forget(queue);
+            return Ok(());
+        }
+        let waiting = {
+            let mut state = queue.shared.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        queue.shared.filled.notify_all();
+        drop(waiting);
+        Ok(())
+    });
+}
+
+/// \brief What an event says.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param event The event.
+/// \param info [in,out] Set its `size` to `sizeof(raftz_event_info)`; the rest is filled. What it points to
+///        lives as long as the event.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_event_get(
+    event: *const raftz_event,
+    info: *mut raftz_event_info,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let event = unsafe { borrow(event, "event") }?;
+        if info.is_null() {
+            return Err(null("info"));
+        }
+        // SAFETY: the caller's contract; not NULL.
+        unsafe {
+            let size = sized::check_out(info)?;
+            sized::write(info, size, &event.info);
+        }
+        Ok(())
+    })
+}
+
+/// \brief Frees an event.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param event The event, or NULL, which is nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_event_free(event: *mut raftz_event) {
+    // SAFETY: the caller's contract: NULL, or an event that is C's own.
+    unsafe { free(event) }
+}

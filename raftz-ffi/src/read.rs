@@ -1,0 +1,168 @@
+//! Reads of the state machine.
+
+use std::ffi::c_void;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raftz_core::node::{Node, NodeError};
+use raftz_core::types::Reply;
+
+use crate::bytes::raftz_slice;
+use crate::error::{Failure, raftz_error};
+use crate::guard::{self, Call, borrow, call, invalid, null};
+use crate::node::raftz_node;
+use crate::propose::{RAFTZ_OUTCOME_REJECTED, ReplyOut, raftz_done_fn, raftz_outcome, raftz_reply};
+use crate::sized::{self, Sized};
+use crate::status::{RAFTZ_OK, RAFTZ_UNSUPPORTED, raftz_status};
+
+/// \brief What a read may see: all that was acknowledged before it began. Not by this version:
+/// RAFTZ_UNSUPPORTED.
+pub const RAFTZ_READ_LINEARIZABLE: u32 = 0;
+/// \brief What a read may see: all that was acknowledged, by the clock of a leader that has a lease. Not by
+/// this version: RAFTZ_UNSUPPORTED.
+pub const RAFTZ_READ_LEASE: u32 = 1;
+/// \brief What a read may see: at least what `index` had changed. Not by this version: RAFTZ_UNSUPPORTED.
+pub const RAFTZ_READ_AT_LEAST: u32 = 2;
+/// \brief What a read may see: a state that is at most `max_age_ms` old. Not by this version:
+/// RAFTZ_UNSUPPORTED.
+pub const RAFTZ_READ_BOUNDED: u32 = 3;
+/// \brief What a read may see: whatever this node has applied; it may be old.
+pub const RAFTZ_READ_STALE: u32 = 4;
+
+/// \brief How a read is to be done.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct raftz_read_opts {
+    /// \brief Set it to `sizeof(raftz_read_opts)`.
+    pub size: usize,
+    /// \brief RAFTZ_READ_…
+    pub level: u32,
+    /// \brief Time after which the read is answered, in milliseconds. 0: 5000.
+    pub timeout_ms: u32,
+    /// \brief For RAFTZ_READ_AT_LEAST.
+    pub index: u64,
+    /// \brief For RAFTZ_READ_BOUNDED.
+    pub max_age_ms: u64,
+}
+
+// SAFETY: integers alone.
+unsafe impl Sized for raftz_read_opts {
+    const NAME: &'static str = "raftz_read_opts";
+}
+
+const TIMEOUT_MS: u32 = 5000;
+
+/// The timeout of a read whose level there is.
+///
+/// # Safety
+/// As [`sized::read`].
+unsafe fn timeout(opts: *const raftz_read_opts) -> Call<Duration> {
+    // SAFETY: the caller's contract.
+    let opts = unsafe { sized::read(opts) }?;
+    let (level, timeout_ms) =
+        opts.map_or((RAFTZ_READ_LINEARIZABLE, 0), |opts| (opts.level, opts.timeout_ms));
+    match level {
+        RAFTZ_READ_STALE => {}
+        RAFTZ_READ_LINEARIZABLE..=RAFTZ_READ_BOUNDED => {
+            let message = format!(
+                "reads of level {level} do not exist in this version; RAFTZ_READ_STALE (4) does, and a command sees all that was acknowledged"
+            );
+            return Err(Failure::new(RAFTZ_UNSUPPORTED, message));
+        }
+        other => return Err(invalid(format!("opts.level is {other}, no RAFTZ_READ_…"))),
+    }
+    Ok(Duration::from_millis(if timeout_ms == 0 { TIMEOUT_MS } else { timeout_ms }.into()))
+}
+
+/// \brief Asks the state machine. Returns at once; the completion is called with the answer.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param node The node whose machine is asked.
+/// \param request The question; copied.
+/// \param opts What the read may see, and how long it may take; NULL: RAFTZ_READ_LINEARIZABLE.
+/// \param done_fn Told the answer, exactly once if the call succeeds and never if it fails; never from within
+///        this call. Index and term of its outcome are 0.
+/// \param user_data Given to `done_fn`.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
+///         RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_read(
+    node: *const raftz_node,
+    request: raftz_slice,
+    opts: *const raftz_read_opts,
+    done_fn: raftz_done_fn,
+    user_data: *mut c_void,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (node, request, timeout) = unsafe {
+            (borrow(node, "node")?.handle()?, guard::bytes(request, "request")?, timeout(opts)?)
+        };
+        let done = done_fn.ok_or_else(|| null("done_fn"))?;
+        let user_data = user_data.expose_provenance();
+        ask(&*node.node()?, request, timeout, move |answer| {
+            let words = answer.as_ref().err().map(NodeError::to_string).unwrap_or_default();
+            let none = raftz_slice { data: std::ptr::null(), len: 0 };
+            let (status, flags, reply) = match &answer {
+                Ok(Reply::Ok(bytes)) => (RAFTZ_OK, 0, raftz_slice::of(bytes)),
+                Ok(Reply::Rejected(bytes)) => {
+                    (RAFTZ_OK, RAFTZ_OUTCOME_REJECTED, raftz_slice::of(bytes))
+                }
+                Err(error) => (error.code(), 0, none),
+            };
+            let message = raftz_slice::of(words.as_bytes());
+            let (index, term, leader_id, reserved) = (0, 0, 0, [0; 2]);
+            let outcome =
+                raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved };
+            let user_data: *mut c_void = std::ptr::with_exposed_provenance_mut(user_data);
+            // SAFETY: the user's function, with the user's data and an outcome that lives meanwhile.
+            unsafe { done(user_data, &raw const outcome) }
+        })
+    })
+}
+
+fn ask(
+    node: &Node,
+    request: &[u8],
+    timeout: Duration,
+    done: impl FnOnce(Result<Reply, NodeError>) + Send + 'static,
+) -> Call {
+    Ok(node.query_with(Bytes::copy_from_slice(request), timeout, done)?)
+}
+
+/// \brief Asks the state machine and waits for the answer.
+///
+/// Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+///
+/// \param node The node whose machine is asked.
+/// \param request The question; copied.
+/// \param opts What the read may see, and how long it may take; NULL: RAFTZ_READ_LINEARIZABLE.
+/// \param reply [in,out] Set its `size` to `sizeof(raftz_reply)`; the rest is filled. Free its `bytes`.
+/// \param error [out] Why there is no answer; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_READ_TIMEOUT, RAFTZ_READ_FAILED, RAFTZ_BUSY, RAFTZ_FAULTED, RAFTZ_SHUT_DOWN,
+///         RAFTZ_IN_CALLBACK, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or
+///         RAFTZ_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_read_wait(
+    node: *const raftz_node,
+    request: raftz_slice,
+    opts: *const raftz_read_opts,
+    reply: *mut raftz_reply,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let out = unsafe { ReplyOut::new(reply) }?;
+        // SAFETY: the caller's contract.
+        let (node, request, timeout) = unsafe {
+            (borrow(node, "node")?.handle()?, guard::bytes(request, "request")?, timeout(opts)?)
+        };
+        let answer = node.node()?.query(Bytes::copy_from_slice(request), timeout)?;
+        // SAFETY: the caller's contract.
+        unsafe { out.put(answer, 0, 0) };
+        Ok(())
+    })
+}
