@@ -316,8 +316,31 @@ typedef struct raftz_bytes raftz_bytes;
  * One thread at a time. raftz_node_start() copies what it needs, so that one configuration can be changed
  * and used again.
  *
- * Keys, their meaning and their defaults are those of the table in the README; raftz_config_key() lists
- * them.
+ * Keys, what they mean, and their defaults:
+ *
+ * - `node_id`, `cluster_id`: as given to raftz_config_new().
+ * - `listen_address`: `host:port`; 127.0.0.1:0.
+ * - `founders`: founding members, `1=host:port,2=host:port`; none.
+ * - `storage`: `memory` or `directory:path`; memory.
+ * - `insecure_plaintext`: allows addresses beyond this machine, although links are not encrypted; false.
+ * - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
+ *   node stands for election; each wait is drawn between the two; 150 and 300.
+ * - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
+ * - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
+ * - `forward`: whether a follower hands commands to the leader, and holds them while there is none; true.
+ * - `entry_bytes_max`: largest command; fixed when the cluster is founded; 4 MiB.
+ * - `append_bytes_max`: most bytes of entries in one message; 1 MiB.
+ * - `window_bytes`, `window_messages`: most that is on its way to one peer; 8 MiB and 64.
+ * - `uncommitted_bytes_max`: most bytes of entries that a leader holds uncommitted; 64 MiB.
+ * - `unapplied_bytes_max`: most bytes of entries that are committed and not applied; 64 MiB.
+ * - `cache_bytes_max`: most bytes of applied entries in memory for followers that lag; 16 MiB.
+ * - `held_bytes_max`: most bytes of commands held while no leader is known; 16 MiB.
+ * - `apply_bytes_max`: most bytes of commands given to the state machine at once; 4 MiB.
+ * - `calls_max`, `calls_bytes_max`: most calls in flight, and their bytes; 65536 and 128 MiB.
+ * - `link_queue_bytes_max`: most bytes that wait to be sent to one peer; 32 MiB.
+ * - `segment_bytes`: size of one file of the log; 64 MiB.
+ * - `reserve_bytes`: free disk space below which commands are refused; 256 MiB.
+ * - `seed`: of the randomness that spreads elections, or `random`; random.
  */
 typedef struct raftz_config raftz_config;
 
@@ -1153,6 +1176,8 @@ const char *raftz_status_name(raftz_status status);
  * \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \return Major * 10000 + minor * 100 + patch.
  */
 uint32_t raftz_version(void);
 
@@ -1169,6 +1194,8 @@ const char *raftz_version_text(void);
  * \brief The newest vtable version that the running library knows, as RAFTZ_ABI_VERSION.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \return The version.
  */
 uint32_t raftz_abi_version(void);
 
@@ -1239,6 +1266,7 @@ void raftz_error_free(struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is RAFTZ_OK.
+ * \return The status.
  */
 raftz_status raftz_error_status(const struct raftz_error *error);
 
@@ -1258,6 +1286,7 @@ const char *raftz_error_message(const struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is false.
+ * \return Whether it may.
  */
 bool raftz_error_is_retriable(const struct raftz_error *error);
 
@@ -1267,6 +1296,7 @@ bool raftz_error_is_retriable(const struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is false.
+ * \return Whether it is.
  */
 bool raftz_error_is_fatal(const struct raftz_error *error);
 
@@ -1277,6 +1307,7 @@ bool raftz_error_is_fatal(const struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is false.
+ * \return Whether it may.
  */
 bool raftz_error_is_outcome_unknown(const struct raftz_error *error);
 
@@ -1286,6 +1317,7 @@ bool raftz_error_is_outcome_unknown(const struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is 0.
+ * \return Its id, or 0.
  */
 uint64_t raftz_error_leader_id(const struct raftz_error *error);
 
@@ -1295,6 +1327,7 @@ uint64_t raftz_error_leader_id(const struct raftz_error *error);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param error The error; for NULL the answer is 0.
+ * \return The number, or 0.
  */
 int32_t raftz_error_os_errno(const struct raftz_error *error);
 
@@ -1581,6 +1614,7 @@ raftz_status raftz_queue_next(struct raftz_queue *queue,
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param queue The queue; for NULL the answer is 0.
+ * \return How many, since the queue was made.
  */
 uint64_t raftz_queue_dropped(const struct raftz_queue *queue);
 
@@ -1802,6 +1836,7 @@ void raftz_node_free(struct raftz_node *node);
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
  * \param node The node; for NULL the answer is 0.
+ * \return The id; in a child of the process that started the node 0.
  */
 uint64_t raftz_node_id(const struct raftz_node *node);
 
@@ -2249,27 +2284,32 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 }  // extern "C"
 #endif  // __cplusplus
 
-/**
- * \brief Initializers: `raftz_propose_opts opts = RAFTZ_PROPOSE_OPTS_INIT;`
- * @{
- */
+/** \brief Initializer: `raftz_propose_opts x = RAFTZ_PROPOSE_OPTS_INIT;` */
 #define RAFTZ_PROPOSE_OPTS_INIT {sizeof(raftz_propose_opts), 0, 0, 0}
+/** \brief Initializer: `raftz_read_opts x = RAFTZ_READ_OPTS_INIT;` */
 #define RAFTZ_READ_OPTS_INIT {sizeof(raftz_read_opts), 0, 0, 0, 0}
+/** \brief Initializer: `raftz_queue_opts x = RAFTZ_QUEUE_OPTS_INIT;` */
 #define RAFTZ_QUEUE_OPTS_INIT {sizeof(raftz_queue_opts), 0, 0}
+/** \brief Initializer: `raftz_start_opts x = RAFTZ_START_OPTS_INIT;` */
 #define RAFTZ_START_OPTS_INIT {sizeof(raftz_start_opts), 0, 0, NULL}
+/** \brief Initializer: `raftz_reply x = RAFTZ_REPLY_INIT;` */
 #define RAFTZ_REPLY_INIT {sizeof(raftz_reply), 0, 0, 0, 0, NULL}
+/** \brief Initializer: `raftz_event_info x = RAFTZ_EVENT_INFO_INIT;` */
 #define RAFTZ_EVENT_INFO_INIT                                                                      \
     {sizeof(raftz_event_info), 0, 0, 0, 0, 0, 0, 0, 0, {NULL, 0}, NULL, NULL, 0}
+/** \brief Initializer: `raftz_state_info x = RAFTZ_STATE_INFO_INIT;` */
 #define RAFTZ_STATE_INFO_INIT                                                                      \
     {sizeof(raftz_state_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                  \
      {NULL, 0}, {NULL, 0}, {NULL, 0}}
+/** \brief Initializer: `raftz_peer_info x = RAFTZ_PEER_INFO_INIT;` */
 #define RAFTZ_PEER_INFO_INIT                                                                       \
     {sizeof(raftz_peer_info), 0, 0, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, NULL}
+/** \brief Initializer: `raftz_kv_reply_info x = RAFTZ_KV_REPLY_INFO_INIT;` */
 #define RAFTZ_KV_REPLY_INFO_INIT {sizeof(raftz_kv_reply_info), 0, 0, 0, 0, {NULL, 0}}
+/** \brief Initializer: `raftz_machine x = RAFTZ_MACHINE_INIT;` */
 #define RAFTZ_MACHINE_INIT                                                                         \
     {sizeof(raftz_machine), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,   \
      NULL, NULL}
-/** @} */
 
 /**
  * \brief A slice of text that ends with NUL, without the NUL.

@@ -20,8 +20,31 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// One thread at a time. raftz_node_start() copies what it needs, so that one configuration can be changed
 /// and used again.
 ///
-/// Keys, their meaning and their defaults are those of the table in the README; raftz_config_key() lists
-/// them.
+/// Keys, what they mean, and their defaults:
+///
+/// - `node_id`, `cluster_id`: as given to raftz_config_new().
+/// - `listen_address`: `host:port`; 127.0.0.1:0.
+/// - `founders`: founding members, `1=host:port,2=host:port`; none.
+/// - `storage`: `memory` or `directory:path`; memory.
+/// - `insecure_plaintext`: allows addresses beyond this machine, although links are not encrypted; false.
+/// - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
+///   node stands for election; each wait is drawn between the two; 150 and 300.
+/// - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
+/// - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
+/// - `forward`: whether a follower hands commands to the leader, and holds them while there is none; true.
+/// - `entry_bytes_max`: largest command; fixed when the cluster is founded; 4 MiB.
+/// - `append_bytes_max`: most bytes of entries in one message; 1 MiB.
+/// - `window_bytes`, `window_messages`: most that is on its way to one peer; 8 MiB and 64.
+/// - `uncommitted_bytes_max`: most bytes of entries that a leader holds uncommitted; 64 MiB.
+/// - `unapplied_bytes_max`: most bytes of entries that are committed and not applied; 64 MiB.
+/// - `cache_bytes_max`: most bytes of applied entries in memory for followers that lag; 16 MiB.
+/// - `held_bytes_max`: most bytes of commands held while no leader is known; 16 MiB.
+/// - `apply_bytes_max`: most bytes of commands given to the state machine at once; 4 MiB.
+/// - `calls_max`, `calls_bytes_max`: most calls in flight, and their bytes; 65536 and 128 MiB.
+/// - `link_queue_bytes_max`: most bytes that wait to be sent to one peer; 32 MiB.
+/// - `segment_bytes`: size of one file of the log; 64 MiB.
+/// - `reserve_bytes`: free disk space below which commands are refused; 256 MiB.
+/// - `seed`: of the randomness that spreads elections, or `random`; random.
 pub struct raftz_config {
     pub(crate) config: Config,
     pub(crate) events: Option<Arc<Events>>,
@@ -449,6 +472,20 @@ impl Drop for UserData {
         if let Some(destroy) = self.destroy {
             // SAFETY: the user's function, called once with the user's data.
             unsafe { destroy(self.data) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_key() {
+        let config = NodeId::new(1).map(|id| Config::new(id, ClusterId(1)));
+        let text = include_str!("config.rs");
+        for (name, _) in config.iter().flat_map(Config::entries) {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
         }
     }
 }

@@ -121,6 +121,7 @@ pub unsafe extern "C" fn raftz_error_free(error: *mut raftz_error) {
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is RAFTZ_OK.
+/// \return The status.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_status(error: *const raftz_error) -> raftz_status {
     // SAFETY: the caller's contract.
@@ -144,6 +145,7 @@ pub unsafe extern "C" fn raftz_error_message(error: *const raftz_error) -> *cons
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is false.
+/// \return Whether it may.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_is_retriable(error: *const raftz_error) -> bool {
     // SAFETY: the caller's contract.
@@ -155,6 +157,7 @@ pub unsafe extern "C" fn raftz_error_is_retriable(error: *const raftz_error) -> 
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is false.
+/// \return Whether it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_is_fatal(error: *const raftz_error) -> bool {
     // SAFETY: the caller's contract.
@@ -167,6 +170,7 @@ pub unsafe extern "C" fn raftz_error_is_fatal(error: *const raftz_error) -> bool
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is false.
+/// \return Whether it may.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_is_outcome_unknown(error: *const raftz_error) -> bool {
     // SAFETY: the caller's contract.
@@ -178,6 +182,7 @@ pub unsafe extern "C" fn raftz_error_is_outcome_unknown(error: *const raftz_erro
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is 0.
+/// \return Its id, or 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_leader_id(error: *const raftz_error) -> u64 {
     // SAFETY: the caller's contract.
@@ -189,6 +194,7 @@ pub unsafe extern "C" fn raftz_error_leader_id(error: *const raftz_error) -> u64
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param error The error; for NULL the answer is 0.
+/// \return The number, or 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_error_os_errno(error: *const raftz_error) -> i32 {
     // SAFETY: the caller's contract.

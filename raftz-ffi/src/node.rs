@@ -44,6 +44,14 @@ impl raftz_node {
     }
 }
 
+impl raftz_node {
+    /// The Rust handle behind it: to measure what the way through C costs.
+    #[doc(hidden)]
+    pub const fn rust(&self) -> &Node {
+        &self.0.node
+    }
+}
+
 impl Handle {
     pub(crate) fn id(&self) -> u64 {
         self.node.id().get()
@@ -311,6 +319,7 @@ pub unsafe extern "C" fn raftz_node_free(node: *mut raftz_node) {
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param node The node; for NULL the answer is 0.
+/// \return The id; in a child of the process that started the node 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_node_id(node: *const raftz_node) -> u64 {
     // SAFETY: the caller's contract.

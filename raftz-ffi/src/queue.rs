@@ -311,6 +311,7 @@ pub unsafe extern "C" fn raftz_queue_next(
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///
 /// \param queue The queue; for NULL the answer is 0.
+/// \return How many, since the queue was made.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_queue_dropped(queue: *const raftz_queue) -> u64 {
     value(0, || {

@@ -16,6 +16,8 @@ pub const RAFTZ_ABI_VERSION: u32 = 1;
 /// \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.
 ///
 /// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \return Major * 10000 + minor * 100 + patch.
 #[unsafe(no_mangle)]
 pub extern "C" fn raftz_version() -> u32 {
     RAFTZ_VERSION
@@ -34,6 +36,8 @@ pub extern "C" fn raftz_version_text() -> *const c_char {
 /// \brief The newest vtable version that the running library knows, as RAFTZ_ABI_VERSION.
 ///
 /// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \return The version.
 #[unsafe(no_mangle)]
 pub extern "C" fn raftz_abi_version() -> u32 {
     RAFTZ_ABI_VERSION

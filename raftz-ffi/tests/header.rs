@@ -1,6 +1,8 @@
 //! The header: made from the sources, committed, and good C and C++ by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,4 +113,14 @@ fn the_header_compiles_alone_and_twice_in_every_standard() {
             assert!(compiled.status.success(), "{compiler} -std={standard}: {said}");
         }
     }
+}
+
+#[test]
+fn every_part_of_the_header_is_documented() {
+    let folder = root().join("target/doxygen");
+    std::fs::create_dir_all(&folder).unwrap();
+    let made = Command::new("doxygen").arg("raftz-ffi/Doxyfile").current_dir(root()).output();
+    let Ok(made) = made else { return support::not_run("doxygen") };
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() && said.trim().is_empty(), "{said}");
 }
