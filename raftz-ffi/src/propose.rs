@@ -154,14 +154,14 @@ pub type raftz_batch_done_fn = Option<
 >;
 
 /// A user's data on its way to a callback.
-struct Tag(*mut c_void);
+pub(crate) struct Tag(pub(crate) *mut c_void);
 
 // SAFETY: the contract of every completion: its user data may be used on the callback thread.
 unsafe impl Send for Tag {}
 
 impl Tag {
     /// A method, so that a closure takes all of it along.
-    const fn get(&self) -> *mut c_void {
+    pub(crate) const fn get(&self) -> *mut c_void {
         self.0
     }
 }

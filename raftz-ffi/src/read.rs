@@ -11,7 +11,9 @@ use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
 use crate::guard::{self, Call, borrow, call, invalid, null};
 use crate::node::raftz_node;
-use crate::propose::{RAFTZ_OUTCOME_REJECTED, ReplyOut, raftz_done_fn, raftz_outcome, raftz_reply};
+use crate::propose::{
+    RAFTZ_OUTCOME_REJECTED, ReplyOut, Tag, raftz_done_fn, raftz_outcome, raftz_reply,
+};
 use crate::sized::{self, Sized};
 use crate::status::{RAFTZ_OK, RAFTZ_UNSUPPORTED, raftz_status};
 
@@ -102,7 +104,7 @@ pub unsafe extern "C" fn raftz_read(
             (borrow(node, "node")?.handle()?, guard::bytes(request, "request")?, timeout(opts)?)
         };
         let done = done_fn.ok_or_else(|| null("done_fn"))?;
-        let user_data = user_data.expose_provenance();
+        let tag = Tag(user_data);
         ask(&*node.node()?, request, timeout, move |answer| {
             let words = answer.as_ref().err().map(NodeError::to_string).unwrap_or_default();
             let none = raftz_slice { data: std::ptr::null(), len: 0 };
@@ -117,9 +119,8 @@ pub unsafe extern "C" fn raftz_read(
             let (index, term, leader_id, reserved) = (0, 0, 0, [0; 2]);
             let outcome =
                 raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved };
-            let user_data: *mut c_void = std::ptr::with_exposed_provenance_mut(user_data);
             // SAFETY: the user's function, with the user's data and an outcome that lives meanwhile.
-            unsafe { done(user_data, &raw const outcome) }
+            unsafe { done(tag.get(), &raw const outcome) }
         })
     })
 }

@@ -8,7 +8,10 @@ use raftz_core::sim::choice::Choices;
 use raftz_core::sim::{Plan, Simulation};
 
 /// Seeds that once failed, each with the sentence why.
-const REGRESSIONS: [(u64, &str); 0] = [];
+const REGRESSIONS: [(u64, &str); 1] = [(
+    240_089_866_314_558,
+    "followers with hundreds of slow syncs before them were given ten timeouts",
+)];
 /// Seeds that always run: small ones, with the faults and settings that they happen to draw.
 const FIXED: std::ops::Range<u64> = 1..11;
 /// How long faults go on in a fixed run: as long as an unoptimized build can afford.
