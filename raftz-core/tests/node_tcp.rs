@@ -104,7 +104,8 @@ fn a_port_in_use_is_named_with_what_to_do() {
     config.listen_address = address.clone();
     let error = Node::start(config, TestMachine::default().factory()).unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, NodeError::Network(_)), "{text}");
+    assert!(matches!(error, NodeError::Network { .. }), "{text}");
+    assert_eq!(error.os_error(), Some(rustix::io::Errno::ADDRINUSE.raw_os_error()));
     assert!(text.contains(&address) && text.contains("another port"), "{text}");
 }
 

@@ -1,5 +1,7 @@
 //! What a call on a node can fail with, apart from a proposal's [`Outcome`](crate::types::Outcome).
 
+use rustix::io::Errno;
+
 use crate::machine::MachineError;
 use crate::storage::StorageError;
 use crate::types::Index;
@@ -16,8 +18,13 @@ pub enum NodeError {
     #[error("storage: {0}")]
     Storage(#[from] StorageError),
     /// The network cannot be used.
-    #[error("network: {0}")]
-    Network(String),
+    #[error("network: {detail}")]
+    Network {
+        /// What, and what to do about it.
+        detail: String,
+        /// The system's number, if it was the system that said no.
+        os_error: Option<i32>,
+    },
     /// The state machine's factory failed.
     #[error("the state machine was not created: {0}")]
     Machine(#[from] MachineError),
@@ -97,10 +104,22 @@ pub enum NodeError {
 }
 
 impl NodeError {
+    /// The network said something, and no system call did.
+    pub(super) fn network(detail: impl Into<String>) -> Self {
+        Self::Network { detail: detail.into(), os_error: None }
+    }
+
     /// The system's number behind it, `errno`, if there is one.
     pub fn os_error(&self) -> Option<i32> {
-        let Self::Storage(StorageError::Io { source, .. }) = self else { return None };
-        source.raw_os_error()
+        if let Self::Network { os_error, .. } = self {
+            *os_error
+        } else if let Self::Storage(StorageError::Io { source, .. }) = self {
+            source.raw_os_error()
+        } else if let Self::Storage(StorageError::NoSpace { .. }) = self {
+            Some(Errno::NOSPC.raw_os_error())
+        } else {
+            None
+        }
     }
 
     /// The stable number of this error, the same in every language. What a proposal can be refused
@@ -109,7 +128,7 @@ impl NodeError {
         match self {
             Self::Config(_) => -64,
             Self::Storage(_) => -65,
-            Self::Network(_) => -66,
+            Self::Network { .. } => -66,
             Self::Machine(_) => -67,
             Self::Thread { .. } => -68,
             Self::NoLeader { .. } => -69,

@@ -117,7 +117,7 @@ impl Node {
     ) -> Result<Self, NodeError> {
         config.validate()?;
         let connect =
-            |_: &Config, hello: Hello, _: &Membership| connect(hello).map_err(NodeError::Network);
+            |_: &Config, hello: Hello, _: &Membership| connect(hello).map_err(NodeError::network);
         start(config, Box::new(connect), machine)
     }
 }
@@ -134,7 +134,7 @@ fn start(
     let hello = Hello::peer(cluster, epoch, node, disk, recovered.boot, founders_hash);
     let membership = latest_membership(&recovered);
     let transport = guarded(|| connect(&config, hello, &membership))
-        .unwrap_or_else(|panic| Err(NodeError::Network(format!("it panicked: {panic}"))))?;
+        .unwrap_or_else(|panic| Err(NodeError::network(format!("it panicked: {panic}"))))?;
     let listen_address = transport.local_address();
     let machine = guarded(machine)
         .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;

@@ -95,7 +95,8 @@ pub(super) fn listen(config: &Config) -> Result<TcpListener, NodeError> {
         } else {
             "check listen_address"
         };
-        NodeError::Network(format!("listen_address = {address:?}: {error}; {advice}"))
+        let detail = format!("listen_address = {address:?}: {error}; {advice}");
+        NodeError::Network { detail, os_error: error.raw_os_error() }
     })
 }
 
@@ -121,6 +122,6 @@ pub(super) fn tcp(
     limits.queue_bytes_max =
         usize::try_from(config.link_queue_bytes_max).unwrap_or(usize::MAX).max(frame_bytes);
     let transport =
-        TcpTransport::new(tcp).map_err(|error| NodeError::Network(error.to_string()))?;
+        TcpTransport::new(tcp).map_err(|error| NodeError::network(error.to_string()))?;
     Ok(Box::new(transport))
 }
