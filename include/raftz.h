@@ -1918,7 +1918,7 @@ raftz_status raftz_node_campaign(struct raftz_node *node,
  * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_TOO_LARGE, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_NULL_ARG,
  *         RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
  */
-raftz_status raftz_propose(const struct raftz_node *node,
+raftz_status raftz_propose(struct raftz_node *node,
                            struct raftz_slice command,
                            const struct raftz_propose_opts *opts,
                            raftz_done_fn done_fn,
@@ -1939,7 +1939,7 @@ raftz_status raftz_propose(const struct raftz_node *node,
  * \param error [out] Why the command was not accepted; it certainly has no effect then. May be NULL.
  * \return As raftz_propose().
  */
-raftz_status raftz_propose_bytes(const struct raftz_node *node,
+raftz_status raftz_propose_bytes(struct raftz_node *node,
                                  struct raftz_bytes *command,
                                  const struct raftz_propose_opts *opts,
                                  raftz_done_fn done_fn,
@@ -1962,7 +1962,7 @@ raftz_status raftz_propose_bytes(const struct raftz_node *node,
  * \param error [out] Why none of the commands was accepted. May be NULL.
  * \return As raftz_propose().
  */
-raftz_status raftz_propose_batch(const struct raftz_node *node,
+raftz_status raftz_propose_batch(struct raftz_node *node,
                                  const struct raftz_slice *commands,
                                  size_t count,
                                  const struct raftz_propose_opts *opts,
@@ -1985,7 +1985,7 @@ raftz_status raftz_propose_batch(const struct raftz_node *node,
  * \param error [out] Why none of the commands was accepted. May be NULL.
  * \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound.
  */
-raftz_status raftz_propose_queued(const struct raftz_node *node,
+raftz_status raftz_propose_queued(struct raftz_node *node,
                                   const struct raftz_slice *commands,
                                   size_t count,
                                   const struct raftz_propose_opts *opts,
@@ -2008,7 +2008,7 @@ raftz_status raftz_propose_queued(const struct raftz_node *node,
  * \return RAFTZ_OK (done), a refusal (RAFTZ_NOT_LEADER to RAFTZ_TERM_MISMATCH), an unknown outcome
  *         (RAFTZ_UNKNOWN_…), RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
  */
-raftz_status raftz_propose_wait(const struct raftz_node *node,
+raftz_status raftz_propose_wait(struct raftz_node *node,
                                 struct raftz_slice command,
                                 const struct raftz_propose_opts *opts,
                                 struct raftz_reply *reply,

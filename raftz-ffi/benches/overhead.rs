@@ -85,8 +85,16 @@ fn issue_c(load: &Arc<Load>) {
     let user_data = Arc::into_raw(Arc::clone(load)).cast_mut().cast();
     let command = raftz_slice { data: PAYLOAD.as_ptr(), len: PAYLOAD.len() };
     // SAFETY: everything lives long enough.
-    let status =
-        unsafe { raftz_propose(load.node(), command, null(), Some(c_done), user_data, null_mut()) };
+    let status = unsafe {
+        raftz_propose(
+            std::ptr::from_ref(load.node()).cast_mut(),
+            command,
+            null(),
+            Some(c_done),
+            user_data,
+            null_mut(),
+        )
+    };
     assert_eq!(status, 0);
 }
 
@@ -184,8 +192,9 @@ fn call_ns() -> f64 {
         let begun = Instant::now();
         for _ in 0..BURST {
             // SAFETY: everything lives long enough.
-            let status =
-                unsafe { raftz_propose(node, command, null(), Some(count), user_data, null_mut()) };
+            let status = unsafe {
+                raftz_propose(node.cast_mut(), command, null(), Some(count), user_data, null_mut())
+            };
             assert_eq!(status, 0);
         }
         let nanos = begun.elapsed().as_nanos() as f64 / BURST as f64;

@@ -21,7 +21,7 @@ use crate::log::Logger;
 use crate::machine::{RAFTZ_BUILTIN_KV, Table, builtin, raftz_machine};
 use crate::network::raftz_network;
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_NETWORK, RAFTZ_PANIC, raftz_status};
+use crate::status::{RAFTZ_INVALID_ARG, RAFTZ_PANIC, raftz_status};
 
 /// \brief A running node: one member of one cluster, with its storage, its network and its state machine.
 ///
@@ -179,7 +179,8 @@ unsafe fn listener(fd: i32) -> Call<TcpListener> {
     // SAFETY: the caller's contract; that it is a descriptor at all is asked first.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         let error = std::io::Error::last_os_error();
-        return Err(Failure::of_system(RAFTZ_NETWORK, "opts.listen_fd", &error));
+        // No reason of the network's: those come after the machine was taken over.
+        return Err(Failure::of_system(RAFTZ_INVALID_ARG, "opts.listen_fd", &error));
     }
     // SAFETY: the caller's contract.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };

@@ -200,7 +200,7 @@ fn propose(
 ///         RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose(
-    node: *const raftz_node,
+    node: *mut raftz_node,
     command: raftz_slice,
     opts: *const raftz_propose_opts,
     done_fn: raftz_done_fn,
@@ -209,8 +209,9 @@ pub unsafe extern "C" fn raftz_propose(
 ) -> raftz_status {
     call(error, || {
         // SAFETY: the caller's contract.
-        let (node, command, options) =
-            unsafe { (borrow(node, "node")?, guard::bytes(command, "command")?, options(opts)?) };
+        let (node, command, options) = unsafe {
+            (borrow(node.cast_const(), "node")?, guard::bytes(command, "command")?, options(opts)?)
+        };
         propose(node.handle()?, Bytes::copy_from_slice(command), options, done_fn, user_data)
     })
 }
@@ -229,7 +230,7 @@ pub unsafe extern "C" fn raftz_propose(
 /// \return As raftz_propose().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose_bytes(
-    node: *const raftz_node,
+    node: *mut raftz_node,
     command: *mut raftz_bytes,
     opts: *const raftz_propose_opts,
     done_fn: raftz_done_fn,
@@ -238,7 +239,8 @@ pub unsafe extern "C" fn raftz_propose_bytes(
 ) -> raftz_status {
     call(error, || {
         // SAFETY: the caller's contract.
-        let (command, node) = unsafe { (take_over(command, "command")?, borrow(node, "node")?) };
+        let (command, node) =
+            unsafe { (take_over(command, "command")?, borrow(node.cast_const(), "node")?) };
         // SAFETY: the caller's contract.
         let options = unsafe { options(opts) }?;
         propose(node.handle()?, command, options, done_fn, user_data)
@@ -283,7 +285,7 @@ unsafe fn batch(commands: *const raftz_slice, count: usize) -> Call<Vec<Bytes>> 
 /// \return As raftz_propose().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose_batch(
-    node: *const raftz_node,
+    node: *mut raftz_node,
     commands: *const raftz_slice,
     count: usize,
     opts: *const raftz_propose_opts,
@@ -293,8 +295,9 @@ pub unsafe extern "C" fn raftz_propose_batch(
 ) -> raftz_status {
     call(error, || {
         // SAFETY: the caller's contract.
-        let (node, commands, options) =
-            unsafe { (borrow(node, "node")?, batch(commands, count)?, options(opts)?) };
+        let (node, commands, options) = unsafe {
+            (borrow(node.cast_const(), "node")?, batch(commands, count)?, options(opts)?)
+        };
         let done = done_fn.ok_or_else(|| null("done_fn"))?;
         let tag = Tag(user_data);
         node.handle()?.node()?.propose_batch_with(commands, options, move |outcomes| {
@@ -322,7 +325,7 @@ pub unsafe extern "C" fn raftz_propose_batch(
 /// \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose_queued(
-    node: *const raftz_node,
+    node: *mut raftz_node,
     commands: *const raftz_slice,
     count: usize,
     opts: *const raftz_propose_opts,
@@ -334,7 +337,7 @@ pub unsafe extern "C" fn raftz_propose_queued(
         // SAFETY: the caller's contract.
         let (node, commands, options, queue) = unsafe {
             (
-                borrow(node, "node")?.handle()?,
+                borrow(node.cast_const(), "node")?.handle()?,
                 batch(commands, count)?,
                 options(opts)?,
                 borrow(queue.cast_const(), "queue")?.shared()?,
@@ -426,7 +429,7 @@ impl ReplyOut {
 ///         (RAFTZ_UNKNOWN_…), RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose_wait(
-    node: *const raftz_node,
+    node: *mut raftz_node,
     command: raftz_slice,
     opts: *const raftz_propose_opts,
     reply: *mut raftz_reply,
@@ -437,7 +440,11 @@ pub unsafe extern "C" fn raftz_propose_wait(
         let out = unsafe { ReplyOut::new(reply) }?;
         // SAFETY: the caller's contract.
         let (node, command, options) = unsafe {
-            (borrow(node, "node")?.handle()?, guard::bytes(command, "command")?, options(opts)?)
+            (
+                borrow(node.cast_const(), "node")?.handle()?,
+                guard::bytes(command, "command")?,
+                options(opts)?,
+            )
         };
         let node = node.node()?;
         if let Some(inside) = raftz_core::node::inside_callback() {

@@ -258,7 +258,7 @@ pub unsafe extern "C" fn raftz_queue_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_queue_fd(queue: *const raftz_queue) -> i32 {
     // SAFETY: the caller's contract.
-    value(-1, || Ok(unsafe { borrow(queue, "queue") }?.shared.fd.as_raw_fd()))
+    value(-1, || Ok(unsafe { borrow(queue, "queue") }?.shared()?.fd.as_raw_fd()))
 }
 
 /// \brief Takes the oldest thing from a queue.
