@@ -6,9 +6,9 @@ use raftz_core::types::Reply;
 
 use crate::bytes::{raftz_bytes, raftz_slice};
 use crate::error::raftz_error;
-use crate::guard::{self, Call, Out, borrow, call, free, invalid, null};
+use crate::guard::{self, Call, Out, borrow, call, free, invalid};
 use crate::propose::RAFTZ_OUTCOME_REJECTED;
-use crate::sized::{self, Sized};
+use crate::sized::{Place, Sized};
 use crate::status::raftz_status;
 
 /// # Safety
@@ -299,14 +299,11 @@ pub unsafe extern "C" fn raftz_kv_reply_get(
     call(error, || {
         // SAFETY: the caller's contract.
         let reply = &unsafe { borrow(reply, "reply") }?.0;
-        if info.is_null() {
-            return Err(null("info"));
-        }
-        // SAFETY: the caller's contract; not NULL.
-        let size = unsafe { sized::check_out(info) }?;
+        // SAFETY: the caller's contract.
+        let out = unsafe { Place::new(info, "info") }?;
         let value = raftz_slice { data: std::ptr::null(), len: 0 };
         let mut seen = raftz_kv_reply_info {
-            size,
+            size: out.size,
             kind: RAFTZ_KV_STORED,
             is_on: 0,
             number: 0,
@@ -355,7 +352,7 @@ pub unsafe extern "C" fn raftz_kv_reply_get(
             }
         };
         // SAFETY: the caller's contract.
-        unsafe { sized::write(info, size, &seen) };
+        unsafe { out.put(&seen) };
         Ok(())
     })
 }

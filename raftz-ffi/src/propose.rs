@@ -9,10 +9,10 @@ use raftz_core::types::{Done, Outcome, Refusal, Reply, Term};
 
 use crate::bytes::{raftz_bytes, raftz_slice, take_over};
 use crate::error::{leader_hint, raftz_error, words};
-use crate::guard::{self, Call, Out, borrow, call, invalid, null};
+use crate::guard::{self, Call, borrow, call, invalid, null};
 use crate::node::{Handle, raftz_node};
 use crate::queue::raftz_queue;
-use crate::sized::{self, Sized};
+use crate::sized::{self, Place, Sized};
 use crate::status::{is_outcome_unknown, raftz_status};
 
 /// \brief In an outcome's flags: the state machine turned the command down; `reply` says why. The command
@@ -383,34 +383,33 @@ unsafe impl Sized for raftz_reply {
 }
 
 /// The place for a reply, checked before anything is done.
-pub(crate) struct ReplyOut(*mut raftz_reply, usize);
+pub(crate) struct ReplyOut(Place<raftz_reply>);
 
 impl ReplyOut {
     /// # Safety
     /// NULL, or at least the first field is there.
     pub(crate) unsafe fn new(reply: *mut raftz_reply) -> Call<Self> {
-        Out::new(reply, "reply")?;
-        // SAFETY: the caller's contract; not NULL.
-        let size = unsafe { sized::check_out(reply) }?;
-        if size < std::mem::size_of::<raftz_reply>() {
-            return Err(invalid(format!(
-                "raftz_reply.size is {size}; set it to sizeof(raftz_reply)"
-            )));
+        // SAFETY: the caller's contract.
+        let place = unsafe { Place::new(reply, "reply") }?;
+        if place.size < std::mem::size_of::<raftz_reply>() {
+            // Without its last field nobody could free the bytes.
+            let message = "raftz_reply.size is too small; set it to sizeof(raftz_reply)";
+            return Err(invalid(message));
         }
-        Ok(Self(reply, size))
+        Ok(Self(place))
     }
 
     /// # Safety
-    /// So many bytes are there as the struct said.
+    /// As many bytes are there as the struct says.
     pub(crate) unsafe fn put(self, reply: Reply, index: u64, term: u64) {
         let (flags, bytes) = match reply {
             Reply::Ok(bytes) => (0, bytes),
             Reply::Rejected(bytes) => (RAFTZ_OUTCOME_REJECTED, bytes),
         };
         let bytes = Box::into_raw(Box::new(raftz_bytes(bytes)));
-        let reply = raftz_reply { size: self.1, index, term, flags, reserved: 0, bytes };
+        let reply = raftz_reply { size: self.0.size, index, term, flags, reserved: 0, bytes };
         // SAFETY: the caller's contract.
-        unsafe { sized::write(self.0, self.1, &reply) }
+        unsafe { self.0.put(&reply) }
     }
 }
 

@@ -15,9 +15,9 @@ use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
 use crate::events::{RAFTZ_EVENT_COMPLETION, Told, raftz_event_info};
 use crate::fork::ForkMark;
-use crate::guard::{Call, Out, borrow, call, free, null, value};
+use crate::guard::{Call, Out, borrow, call, free, value};
 use crate::propose::{Ended, raftz_outcome};
-use crate::sized::{self, Sized};
+use crate::sized::{self, Place, Sized};
 use crate::status::{
     RAFTZ_BUSY, RAFTZ_CLOSED, RAFTZ_EMPTY, RAFTZ_IN_CALLBACK, RAFTZ_THREAD, raftz_status,
 };
@@ -367,14 +367,8 @@ pub unsafe extern "C" fn raftz_event_get(
     call(error, || {
         // SAFETY: the caller's contract.
         let event = unsafe { borrow(event, "event") }?;
-        if info.is_null() {
-            return Err(null("info"));
-        }
-        // SAFETY: the caller's contract; not NULL.
-        unsafe {
-            let size = sized::check_out(info)?;
-            sized::write(info, size, &event.info);
-        }
+        // SAFETY: the caller's contract.
+        unsafe { Place::new(info, "info")?.put(&event.info) };
         Ok(())
     })
 }

@@ -1,7 +1,7 @@
 //! Structs that begin with their own size, so that they can grow: the caller's may be older or newer.
 
 use crate::error::Failure;
-use crate::guard::{Call, invalid};
+use crate::guard::{Call, invalid, null};
 use crate::status::RAFTZ_ABI_MISMATCH;
 
 /// A struct of integers, pointers and optional function pointers alone, whose first field is
@@ -51,38 +51,51 @@ pub(crate) unsafe fn read<T: Sized>(pointer: *const T) -> Call<Option<T>> {
     Ok(Some(value))
 }
 
-/// Checks a struct for output: its size.
-///
-/// # Safety
-/// Not NULL, and at least the first field is there.
-pub(crate) unsafe fn check_out<T: Sized>(pointer: *mut T) -> Call<usize> {
-    // SAFETY: the caller's contract.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    let ours = std::mem::size_of::<T>();
-    if size < std::mem::size_of::<usize>() || size > ours + 4096 {
-        return Err(bad_size::<T>(size));
-    }
-    Ok(size)
+/// A caller's struct for output, whose size was found good.
+pub(crate) struct Place<T: Sized> {
+    pointer: *mut T,
+    /// The caller's.
+    pub(crate) size: usize,
 }
 
-/// Writes such a struct into one of the caller's size: what does not fit is left out, and what an
-/// older library does not know is zero. The size stays the caller's.
-///
-/// # Safety
-/// `size` bytes are there, and `size` is what [`check_out`] gave.
-pub(crate) unsafe fn write<T: Sized>(pointer: *mut T, size: usize, value: &T) {
-    let ours = std::mem::size_of::<T>();
-    // SAFETY: the caller's contract; both are at least so long, and apart.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            std::ptr::from_ref(value).cast::<u8>(),
-            pointer.cast::<u8>(),
-            size.min(ours),
-        );
-        if size > ours {
-            pointer.cast::<u8>().add(ours).write_bytes(0, size - ours);
+impl<T: Sized> Place<T> {
+    /// Checks it before anything is done.
+    ///
+    /// # Safety
+    /// NULL, or at least the first field is there.
+    pub(crate) unsafe fn new(pointer: *mut T, name: &str) -> Call<Self> {
+        if pointer.is_null() {
+            return Err(null(name));
         }
-        pointer.cast::<usize>().write(size);
+        // SAFETY: the caller's contract; not NULL.
+        let size = unsafe { pointer.cast::<usize>().read() };
+        let ours = std::mem::size_of::<T>();
+        if size < std::mem::size_of::<usize>() || size > ours + 4096 {
+            return Err(bad_size::<T>(size));
+        }
+        Ok(Self { pointer, size })
+    }
+
+    /// Fills it: what does not fit is left out, and what an older library does not know is zero. The size
+    /// stays the caller's.
+    ///
+    /// # Safety
+    /// As many bytes are there as the struct says.
+    pub(crate) unsafe fn put(self, value: &T) {
+        let ours = std::mem::size_of::<T>();
+        let Self { pointer, size } = self;
+        // SAFETY: the caller's contract; both are at least so long, and apart.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                std::ptr::from_ref(value).cast::<u8>(),
+                pointer.cast::<u8>(),
+                size.min(ours),
+            );
+            if size > ours {
+                pointer.cast::<u8>().add(ours).write_bytes(0, size - ours);
+            }
+            pointer.cast::<usize>().write(size);
+        }
     }
 }
 
@@ -130,10 +143,7 @@ mod tests {
             let mut words = [size as u64, 9, 9, 9];
             let pointer = words.as_mut_ptr().cast::<Opts>();
             // SAFETY: so many bytes are there.
-            unsafe {
-                assert_eq!(check_out(pointer).unwrap(), size);
-                write(pointer, size, &value);
-            }
+            unsafe { Place::new(pointer, "opts").unwrap().put(&value) };
             assert_eq!(words, wanted);
         }
     }

@@ -8,9 +8,9 @@ use raftz_core::types::NodeId;
 use crate::bytes::raftz_slice;
 use crate::error::raftz_error;
 use crate::events::role_number;
-use crate::guard::{Out, borrow, call, free, invalid, null};
+use crate::guard::{Out, borrow, call, free, invalid};
 use crate::node::raftz_node;
-use crate::sized::{self, Sized};
+use crate::sized::{Place, Sized};
 use crate::status::raftz_status;
 
 /// \brief How a node was when it was asked.
@@ -169,14 +169,11 @@ pub unsafe extern "C" fn raftz_state_get(
     call(error, || {
         // SAFETY: the caller's contract.
         let state = unsafe { borrow(state, "state") }?;
-        if info.is_null() {
-            return Err(null("info"));
-        }
-        // SAFETY: the caller's contract; not NULL.
-        let size = unsafe { sized::check_out(info) }?;
+        // SAFETY: the caller's contract.
+        let out = unsafe { Place::new(info, "info") }?;
         let status = &state.status;
         let seen = raftz_state_info {
-            size,
+            size: out.size,
             node_id: status.node_id.get(),
             leader_id: status.leader.map_or(0, NodeId::get),
             term: status.term.0,
@@ -199,7 +196,7 @@ pub unsafe extern "C" fn raftz_state_get(
             obstacles: raftz_slice::of(state.obstacles.as_bytes()),
         };
         // SAFETY: the caller's contract.
-        unsafe { sized::write(info, size, &seen) };
+        unsafe { out.put(&seen) };
         Ok(())
     })
 }
@@ -223,19 +220,16 @@ pub unsafe extern "C" fn raftz_state_peer(
     call(error, || {
         // SAFETY: the caller's contract.
         let state = unsafe { borrow(state, "state") }?;
-        if info.is_null() {
-            return Err(null("info"));
-        }
         let count = state.peers.len();
         let (Some(peer), Some((unreachable, mode))) =
             (state.status.peers.get(at), state.peers.get(at))
         else {
             return Err(invalid(format!("at is {at}, and there are {count} peers")));
         };
-        // SAFETY: the caller's contract; not NULL.
-        let size = unsafe { sized::check_out(info) }?;
+        // SAFETY: the caller's contract.
+        let out = unsafe { Place::new(info, "info") }?;
         let seen = raftz_peer_info {
-            size,
+            size: out.size,
             node_id: peer.id.get(),
             is_connected: u32::from(peer.connected),
             reserved: 0,
@@ -247,7 +241,7 @@ pub unsafe extern "C" fn raftz_state_peer(
             mode: mode.as_ptr(),
         };
         // SAFETY: the caller's contract.
-        unsafe { sized::write(info, size, &seen) };
+        unsafe { out.put(&seen) };
         Ok(())
     })
 }
