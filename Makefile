@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples bench header lint
+.PHONY: help demo test sim sim-bugs soak fuzz examples bench header lint install uninstall
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -52,6 +52,21 @@ fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS
 header: rust ## writes include/raftz.h and the list of symbols anew, from raftz-ffi
 	RAFTZ_WRITE_HEADER=1 $(CARGO) test --quiet --locked -p raftz-ffi --test header -- \
 		--test-threads=1 the_committed exactly_what
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export LIBDIR := $(LIBDIR)
+install uninstall: export INCLUDEDIR := $(INCLUDEDIR)
+install uninstall: export DESTDIR := $(DESTDIR)
+
+install: rust ## the C library, to PREFIX=/usr/local, LIBDIR and INCLUDEDIR, all below DESTDIR=
+	$(CARGO) build --locked --release -p raftz-ffi --target-dir "$${CARGO_TARGET_DIR:-target}"
+	@raftz-ffi/packaging/files install
+
+uninstall: ## takes away what install put there; give it the same variables
+	@raftz-ffi/packaging/files uninstall
 
 lint: rust ## format and lints
 	$(CARGO) fmt --all --check
