@@ -4,12 +4,12 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples bench header lint install uninstall
+.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c bench header lint install uninstall
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=path loads your file
 	@$(CARGO) build --locked --release -p raftz-examples --bin demo
@@ -42,6 +42,25 @@ examples: rust ## the four examples, one after the other; each checks what it cl
 		echo "== $$name"; \
 		$(CARGO) run --quiet --locked -p raftz-examples --bin $$name; \
 	done
+
+# Installs into a folder of its own and builds the C examples of that, with nothing but a C compiler.
+define c_examples
+@set -e; mkdir -p "$${CARGO_TARGET_DIR:-target}/c"; c=$$(cd "$${CARGO_TARGET_DIR:-target}/c" && pwd); \
+	$(MAKE) --no-print-directory --silent install \
+		PREFIX="$$c" LIBDIR="$$c/lib" INCLUDEDIR="$$c/include" DESTDIR=; \
+	for name in $(1); do \
+		$(CC) -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 -pthread -I"$$c/include" \
+			examples/c/$$name.c -L"$$c/lib" -lraftz -Wl,-rpath,"$$c/lib" -o "$$c/$$name"; \
+		echo "== $$name"; \
+		"$$c/$$name"; \
+	done
+endef
+
+demo-c: rust ## three processes in C, a leader killed, all killed, nothing lost
+	$(call c_examples,cluster)
+
+examples-c: rust ## the five examples in C, one after the other; each checks what it claims
+	$(call c_examples,simple client cluster event_loop bank)
 
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
