@@ -1,0 +1,122 @@
+//! Every struct of the header lies in memory as `tests/c/layout.txt` says, for C and for Rust: a line is a
+//! struct and its size, or a field, where it begins, and its size. A difference breaks programs that were
+//! compiled before.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod c_host;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::mem::{offset_of, size_of};
+use std::process::Command;
+
+use raftz::{
+    bytes::*, events::*, kv::*, machine::*, node::*, propose::*, queue::*, read::*, state::*,
+};
+
+use c_host::{has_tool, header, root};
+
+/// Struct or `struct.field`, and its numbers.
+type Table = BTreeMap<String, Vec<usize>>;
+
+fn table() -> Table {
+    let text = std::fs::read_to_string(root().join("tests/c/layout.txt")).unwrap();
+    let row = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        (words.next().unwrap(), words.map(|word| word.parse().unwrap()).collect())
+    };
+    text.lines().filter(|line| !line.starts_with('#')).map(row).collect()
+}
+
+const fn size_behind<T, F>(_: fn(&T) -> &F) -> usize {
+    size_of::<F>()
+}
+
+macro_rules! layout {
+    ($($name:ident { $($field:ident),* $(,)? })*) => {
+        fn in_rust() -> Table {
+            let mut table = Table::new();
+            $(
+                table.insert(stringify!($name).to_owned(), vec![size_of::<$name>()]);
+                $(table.insert(
+                    concat!(stringify!($name), ".", stringify!($field)).to_owned(),
+                    vec![offset_of!($name, $field), size_behind(|it: &$name| &it.$field)],
+                );)*
+            )*
+            table
+        }
+    };
+}
+
+layout! {
+    raftz_slice { data, len }
+    raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved }
+    raftz_event_info {
+        size, kind, group, node_id, term, index, peer_id, role, is_on, text, user_data, outcomes,
+        outcome_count,
+    }
+    raftz_queue_opts { size, calls_max, events_max }
+    raftz_command { index, term, log_time_us, data }
+    raftz_machine {
+        size, abi_version, flags, user_data, create, destroy, apply, query, snapshot_begin,
+        snapshot_read, snapshot_end, restore, applied_index,
+    }
+    raftz_start_opts { size, builtin, listen_fd, network }
+    raftz_propose_opts { size, timeout_ms, forward, expected_term }
+    raftz_reply { size, index, term, flags, reserved, bytes }
+    raftz_read_opts { size, level, timeout_ms, index, max_age_ms }
+    raftz_state_info {
+        size, node_id, leader_id, term, role, is_ready, base_index, last_index, durable_index,
+        commit_index, applied_index, damaged_from, calls_in_flight, entry_bytes_max, boot, peer_count,
+        is_shut_down, reserved, fault, listen_address, obstacles,
+    }
+    raftz_peer_info {
+        size, node_id, is_connected, reserved, matched_index, next_index, appends_in_flight, address,
+        unreachable, mode,
+    }
+    raftz_kv_reply_info { size, kind, is_on, number, count, value }
+}
+
+#[test]
+fn the_table_has_every_struct_and_field_of_the_header_and_is_what_rust_has() {
+    let mut declared: Vec<String> = Vec::new();
+    for it in header::structs() {
+        declared.extend(it.fields.iter().map(|field| format!("{}.{}", it.name, field.name)));
+        declared.push(it.name);
+    }
+    declared.sort();
+    let table = table();
+    assert_eq!(table.keys().cloned().collect::<Vec<_>>(), declared);
+    assert_eq!(table, in_rust());
+}
+
+#[test]
+fn the_table_is_what_c_has() {
+    if !has_tool("gcc") {
+        return;
+    }
+    let mut source = "#include <raftz.h>\n".to_owned();
+    for (name, numbers) in table() {
+        let condition = match name.split_once('.') {
+            Some((of, field)) => format!(
+                "offsetof({of}, {field}) == {} && sizeof((({of} *)0)->{field}) == {}",
+                numbers[0], numbers[1]
+            ),
+            None => format!("sizeof({name}) == {}", numbers[0]),
+        };
+        writeln!(source, "_Static_assert({condition}, \"{name}\");").unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("layout.c");
+    let compile = |source: &str| {
+        std::fs::write(&path, source).unwrap();
+        let mut gcc = Command::new("gcc");
+        gcc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"]);
+        gcc.arg(root().join("include")).arg(&path).output().unwrap()
+    };
+    let compiled = compile(&source);
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    // A difference is noticed.
+    assert!(!compile(&source.replacen("== 0 ", "== 8 ", 1)).status.success());
+}
