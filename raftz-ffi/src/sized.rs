@@ -26,7 +26,7 @@ pub(crate) unsafe fn read<T: Sized>(pointer: *const T) -> Call<Option<T>> {
     let ours = std::mem::size_of::<T>();
     // SAFETY: the caller's contract: at least the first field is there.
     let size = unsafe { pointer.cast::<usize>().read() };
-    if size < std::mem::size_of::<usize>() {
+    if !is_plausible::<T>(size) {
         return Err(bad_size::<T>(size));
     }
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
@@ -36,10 +36,6 @@ pub(crate) unsafe fn read<T: Sized>(pointer: *const T) -> Call<Option<T>> {
         std::ptr::copy_nonoverlapping(bytes, value.as_mut_ptr().cast::<u8>(), size.min(ours));
         value.assume_init()
     };
-    // A size that is not plausible is more likely a struct that was never initialized.
-    if size > ours + 4096 {
-        return Err(bad_size::<T>(size));
-    }
     // SAFETY: the caller's contract: `size` bytes are there.
     if (ours..size).any(|at| unsafe { bytes.add(at).read() } != 0) {
         let message = format!(
@@ -69,8 +65,7 @@ impl<T: Sized> Place<T> {
         }
         // SAFETY: the caller's contract; not NULL.
         let size = unsafe { pointer.cast::<usize>().read() };
-        let ours = std::mem::size_of::<T>();
-        if size < std::mem::size_of::<usize>() || size > ours + 4096 {
+        if !is_plausible::<T>(size) {
             return Err(bad_size::<T>(size));
         }
         Ok(Self { pointer, size })
@@ -97,6 +92,13 @@ impl<T: Sized> Place<T> {
             pointer.cast::<usize>().write(size);
         }
     }
+}
+
+/// Whether a struct may have this size in some version; more likely it was never initialized otherwise. One
+/// that ends between two words would leave us half a pointer.
+fn is_plausible<T: Sized>(size: usize) -> bool {
+    let word = std::mem::size_of::<usize>();
+    size >= word && size.is_multiple_of(word) && size <= std::mem::size_of::<T>() + 4096
 }
 
 fn bad_size<T: Sized>(size: usize) -> Failure {
@@ -133,6 +135,7 @@ mod tests {
         assert_eq!(read_words(&[32, 7, 8, 0]), Ok(Some(Opts { size: 32, first: 7, second: 8 })));
         assert_eq!(read_words(&[32, 7, 8, 1]), Err(RAFTZ_ABI_MISMATCH));
         assert_eq!(read_words(&[0, 7, 8]), Err(RAFTZ_INVALID_ARG));
+        assert_eq!(read_words(&[20, 7, 8]), Err(RAFTZ_INVALID_ARG), "half of the last word");
         assert_eq!(read_words(&[1 << 40, 7, 8]), Err(RAFTZ_INVALID_ARG));
     }
 
