@@ -50,7 +50,7 @@ define c_examples
 		PREFIX="$$c" LIBDIR="$$c/lib" INCLUDEDIR="$$c/include" DESTDIR=; \
 	for name in $(1); do \
 		$(CC) -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 -pthread -I"$$c/include" \
-			examples/c/$$name.c -L"$$c/lib" -lraftz -Wl,-rpath,"$$c/lib" -o "$$c/$$name"; \
+			examples/c/$$name*.c -L"$$c/lib" -lraftz -Wl,-rpath,"$$c/lib" -o "$$c/$$name"; \
 		echo "== $$name"; \
 		"$$c/$$name"; \
 	done

@@ -93,6 +93,16 @@ fn home() -> &'static Path {
     })
 }
 
+/// An example's files: one that is of several has its name at the beginning of each.
+fn sources(name: &str) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(repository().join("examples/c")).unwrap();
+    let is_of_it = |path: &PathBuf| {
+        let file = path.file_name().unwrap().to_str().unwrap();
+        file.starts_with(name) && file.ends_with(".c")
+    };
+    all.map(|entry| entry.unwrap().path()).filter(is_of_it).collect()
+}
+
 /// Builds an example with warnings as errors; whether that is possible here.
 fn built(name: &str, folder: &Path) -> bool {
     if !has("cc") || !has("make") {
@@ -102,7 +112,7 @@ fn built(name: &str, folder: &Path) -> bool {
     let mut compiler = Command::new("cc");
     compiler.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O1", "-pthread"]);
     compiler.arg("-I").arg(prefix.join("include"));
-    compiler.arg(repository().join(format!("examples/c/{name}.c")));
+    compiler.args(sources(name));
     compiler.arg("-L").arg(prefix.join("lib")).arg("-lraftz");
     compiler.arg(format!("-Wl,-rpath,{}", prefix.join("lib").display()));
     output(compiler.arg("-o").arg(folder.join(name)));
