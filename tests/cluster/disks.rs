@@ -3,14 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::language::Language;
 use super::shim::{ELECTION, Faulty};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
 /// Three nodes that serve, and the place of their leader.
 fn cluster() -> (Faulty, usize) {
+    cluster_of(Language::Rust)
+}
+
+fn cluster_of(language: Language) -> (Faulty, usize) {
     let mut faulty = Faulty::steady(3);
     for place in ALL {
+        faulty.cluster.speak(place, language);
         faulty.start(place, &[]);
     }
     let leader = faulty.cluster.leader();
@@ -31,16 +37,21 @@ fn all_is_there(faulty: &mut Faulty) {
 
 #[test]
 fn a_leader_whose_sync_fails_faults_by_name_and_lives_while_the_others_go_on() {
-    leader_fails("fail sync", "syncing");
+    leader_fails(Language::Rust, "fail sync", "syncing");
+}
+
+#[test]
+fn a_leader_in_c_whose_sync_fails_faults_by_name_and_lives_while_the_others_go_on() {
+    leader_fails(Language::C, "fail sync", "syncing");
 }
 
 #[test]
 fn a_leader_whose_write_fails_faults_by_name_and_lives_while_the_others_go_on() {
-    leader_fails("fail write", "writing");
+    leader_fails(Language::Rust, "fail write", "writing");
 }
 
-fn leader_fails(order: &str, doing: &str) {
-    let (mut faulty, leader) = cluster();
+fn leader_fails(language: Language, order: &str, doing: &str) {
+    let (mut faulty, leader) = cluster_of(language);
     for place in ALL {
         faulty.cluster.tell(place, &format!("load n{place} 2"));
     }

@@ -117,7 +117,17 @@ impl Rig {
         spared: Option<usize>,
         seed: u64,
     ) -> Self {
-        let (cluster, proxies) = Cluster::behind_proxies(size, options, seed);
+        Self::on(Cluster::behind_proxies(size, options, seed), load, spared, seed)
+    }
+
+    /// Starts the nodes of this cluster.
+    pub(crate) fn on(
+        (cluster, proxies): (Cluster, Proxies),
+        load: Load,
+        spared: Option<usize>,
+        seed: u64,
+    ) -> Self {
+        let size = cluster.size();
         let rng = ChaCha8Rng::seed_from_u64(seed);
         let mut rig = Self {
             cluster,

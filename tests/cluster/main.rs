@@ -6,6 +6,7 @@
 mod disks;
 mod faults;
 mod kill;
+mod language;
 mod network;
 mod power;
 mod process;

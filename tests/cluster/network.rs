@@ -7,6 +7,8 @@
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, Load, Rig};
+use super::language::Language::{self, C, Rust};
+use super::process::Cluster;
 
 /// `name` from the environment, or else `default`.
 fn number(name: &str, default: u64) -> u64 {
@@ -14,13 +16,18 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 /// Every fault at least once, and on until the time is over.
-fn storm(size: usize) {
+fn storm(languages: &[Language]) {
     let lasting = Duration::from_secs(number("RAFTZ_NETWORK_SECONDS", 0));
     let seed = number("RAFTZ_NETWORK_SEED", std::process::id().into());
-    println!("{size} nodes; replay the choices with RAFTZ_NETWORK_SEED={seed}");
+    println!("{languages:?}; replay the choices with RAFTZ_NETWORK_SEED={seed}");
     let begun = Instant::now();
     let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000 };
-    let mut rig = Rig::start(size, &["segment_bytes=4m", "entry_bytes_max=1m"], load, None, seed);
+    let options = ["segment_bytes=4m", "entry_bytes_max=1m"];
+    let (mut cluster, proxies) = Cluster::behind_proxies(languages.len(), &options, seed);
+    for (place, language) in languages.iter().enumerate() {
+        cluster.speak(place, *language);
+    }
+    let mut rig = Rig::on((cluster, proxies), load, None, seed);
     let mut planned = 0;
     while planned < Fault::ALL.len() || begun.elapsed() < lasting {
         planned += 1;
@@ -47,12 +54,17 @@ fn storm(size: usize) {
 
 #[test]
 fn three_nodes_stay_linearizable_whatever_happens_to_processes_and_network() {
-    storm(3);
+    storm(&[Rust; 3]);
+}
+
+#[test]
+fn nodes_of_two_languages_stay_linearizable_whatever_happens_to_processes_and_network() {
+    storm(&[C, Rust, C]);
 }
 
 #[test]
 fn five_nodes_stay_linearizable_whatever_happens_to_processes_and_network() {
-    storm(5);
+    storm(&[Rust; 5]);
 }
 
 #[test]

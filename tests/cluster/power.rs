@@ -8,6 +8,7 @@ use raftz_tests::value_of;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::language::Language;
 use super::process::Cluster;
 use super::shim::{Faulty, Loss};
 
@@ -76,8 +77,12 @@ struct Report {
 }
 
 /// Runs a cluster through so many cuts.
-fn run(cuts: u64, seed: u64, lie: &str) -> Result<Report, Finding> {
-    let mut rig = Rig::found(Faulty::new(3), seed);
+fn run(language: Language, cuts: u64, seed: u64, lie: &str) -> Result<Report, Finding> {
+    let mut faulty = Faulty::new(3);
+    for place in ALL {
+        faulty.cluster.speak(place, language);
+    }
+    let mut rig = Rig::found(faulty, seed);
     rig.lie = format!("lie {lie}");
     // Only now: that a node loses its identity to a liar proves little.
     for place in ALL {
@@ -260,8 +265,17 @@ fn seed() -> u64 {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_power_cuts_under_load() {
-    let (cuts, seed) = (number("RAFTZ_POWER_CUTS").unwrap_or(20), seed());
-    let report = run(cuts, seed, "nothing").unwrap_or_else(|finding| panic!("{finding}"));
+    nothing_lost(Language::Rust, 20);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_power_cuts_of_nodes_in_c() {
+    nothing_lost(Language::C, 20);
+}
+
+fn nothing_lost(language: Language, cuts: u64) {
+    let (cuts, seed) = (number("RAFTZ_POWER_CUTS").unwrap_or(cuts), seed());
+    let report = run(language, cuts, seed, "nothing").unwrap_or_else(|finding| panic!("{finding}"));
     let Report { acknowledged, unknown, kinds, loss, inherited } = report;
     println!(
         "{acknowledged} acknowledged writes, 0 lost, {unknown} unknown; cuts: {kinds:?}; of what \
@@ -277,12 +291,17 @@ fn nothing_acknowledged_is_lost_by_power_cuts_under_load() {
 
 #[test]
 fn the_same_run_fails_when_fdatasync_does_nothing() {
-    must_fail("files");
+    must_fail(Language::Rust, "files");
+}
+
+#[test]
+fn the_same_run_of_nodes_in_c_fails_when_fdatasync_does_nothing() {
+    must_fail(Language::C, "files");
 }
 
 #[test]
 fn the_same_run_fails_when_directories_are_not_synced() {
-    must_fail("directories");
+    must_fail(Language::Rust, "directories");
 }
 
 #[test]
@@ -307,8 +326,8 @@ fn writes_that_were_acknowledged_on_syncs_that_did_nothing_are_missed() {
     }
 }
 
-fn must_fail(lie: &str) {
-    match run(20, seed(), lie) {
+fn must_fail(language: Language, lie: &str) {
+    match run(language, 20, seed(), lie) {
         Ok(report) => panic!("nobody noticed in {} writes", report.acknowledged),
         Err(finding) => println!("found out: {finding}"),
     }

@@ -99,6 +99,8 @@ pub(crate) struct Cluster {
     listening: Vec<String>,
     /// Keys of the configuration, `key=value`, of each node that is started from now on.
     pub(crate) options: Vec<String>,
+    /// The program of each node that is started from now on.
+    pub(crate) programs: Vec<PathBuf>,
     nodes: Vec<Option<Process>>,
     lives: u64,
     ears: Arc<Ears>,
@@ -132,6 +134,7 @@ impl Cluster {
         Self {
             root: TempDir::new_in(parent).expect("a directory"),
             nodes: addresses.iter().map(|_| None).collect(),
+            programs: vec![env!("CARGO_BIN_EXE_raftz-testnode").into(); addresses.len()],
             listening: ports.addresses(),
             addresses,
             options: options.iter().map(|&option| option.to_owned()).collect(),
@@ -204,7 +207,7 @@ impl Cluster {
 
     /// The command that starts a node.
     pub(crate) fn command(&self, place: usize) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_raftz-testnode"));
+        let mut command = Command::new(&self.programs[place]);
         command
             .args([&place.to_string(), &self.root.path().display().to_string()])
             .arg(self.addresses.join(","))
