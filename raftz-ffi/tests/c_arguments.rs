@@ -652,16 +652,25 @@ fn generated() -> (String, usize) {
     (code, names.len())
 }
 
-#[test]
-fn every_function_survives_every_bad_argument_and_says_what_the_header_says() {
+/// Builds and runs all cases.
+fn survives(flags: &[&str]) {
     let (code, count) = generated();
     assert!(count > 500, "{count} cases");
     let Some(host) = Host::new() else { return };
     let source = host.folder().join("arguments.c");
     std::fs::write(&source, code).unwrap();
-    if let Some(path) = std::env::var_os("RAFTZ_KEEP_ARGUMENTS") {
-        std::fs::copy(&source, path).unwrap();
-    }
-    let program = host.build(&source, Link::Shared, &["-O0"]);
+    let program = host.build(&source, Link::Shared, flags);
     succeeds(&mut Command::new(program));
+}
+
+#[test]
+fn every_function_survives_every_bad_argument_and_says_what_the_header_says() {
+    survives(&["-O0"]);
+}
+
+#[test]
+fn nothing_leaks_with_bad_arguments() {
+    if c_host::has_sanitizers() {
+        survives(&[&["-O0"], c_host::SANITIZERS].concat());
+    }
 }

@@ -31,6 +31,24 @@ pub(crate) fn has_tool(tool: &str) -> bool {
     is_there
 }
 
+/// Flags of gcc for programs that notice what they do wrong with memory.
+pub(crate) const SANITIZERS: &[&str] =
+    &["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+
+/// Whether gcc has them; says so if it does not.
+pub(crate) fn has_sanitizers() -> bool {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let source = folder.path().join("none.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n").unwrap();
+    let mut gcc = Command::new("gcc");
+    gcc.args(SANITIZERS).arg(&source).arg("-o").arg(folder.path().join("none"));
+    let is_there = gcc.output().is_ok_and(|out| out.status.success());
+    if !is_there {
+        crate::support::not_run("C programs under sanitizers: gcc has none");
+    }
+    is_there
+}
+
 /// A folder with the library under the name that programs look for at run time.
 pub(crate) struct Host {
     folder: TempDir,
@@ -50,9 +68,10 @@ impl Host {
         if !has_tool("gcc") {
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let name = format!("libraftz.so.{}", abi());
-        std::os::unix::fs::symlink(built.join("libraftz.so"), folder.path().join(name)).unwrap();
+        // Stays what it is, also when the library is built anew meanwhile.
+        std::fs::hard_link(built.join("libraftz.so"), folder.path().join(name)).unwrap();
         Some(Self { folder, built: built.to_path_buf() })
     }
 
@@ -61,31 +80,19 @@ impl Host {
         self.folder.path()
     }
 
-    /// Puts a copy without debugging information in the library's place: checkers start sooner with it.
-    pub(crate) fn strip(&self) {
-        let name = self.folder.path().join(format!("libraftz.so.{}", abi()));
-        std::fs::remove_file(&name).unwrap();
-        let stripped = Command::new("strip")
-            .args(["--strip-debug", "-o"])
-            .arg(&name)
-            .arg(self.built.join("libraftz.so"))
-            .status();
-        assert!(stripped.unwrap().success());
-    }
-
-    /// Compiles a program of `tests/c`, or one made elsewhere.
+    /// Compiles a program of `tests/c`, or one made elsewhere, with flags or libraries of its own.
     pub(crate) fn build(&self, source: &Path, link: Link, flags: &[&str]) -> PathBuf {
         let root = root();
         let program = self.folder.path().join(source.file_stem().unwrap());
         let mut gcc = Command::new("gcc");
         gcc.args(["-std=c11", "-D_GNU_SOURCE", "-g", "-O1"])
             .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"])
-            .args(flags)
             .arg("-I")
             .arg(root.join("include"))
             .arg("-I")
             .arg(root.join("tests/c"))
-            .arg(root.join("tests/c").join(source));
+            .arg(root.join("tests/c").join(source))
+            .args(flags);
         match link {
             Link::Shared => gcc
                 .arg(self.folder.path().join(format!("libraftz.so.{}", abi())))
