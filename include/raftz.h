@@ -1173,6 +1173,17 @@ extern "C" {
 const char *raftz_status_name(raftz_status status);
 
 /**
+ * \brief Whether a call that ended like this may have had its effect, or may still have it; also for numbers
+ * of later versions. To repeat it is safe only if it is idempotent.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether it may.
+ */
+bool raftz_status_is_outcome_unknown(raftz_status status);
+
+/**
  * \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
@@ -1281,7 +1292,8 @@ raftz_status raftz_error_status(const struct raftz_error *error);
 const char *raftz_error_message(const struct raftz_error *error);
 
 /**
- * \brief Whether the same call may well succeed a little later. It has certainly had no effect yet.
+ * \brief Whether the same call may well succeed a little later; after RAFTZ_NOT_LEADER rather on the node that
+ * raftz_error_leader_id() names. It has certainly had no effect yet: never true for an unknown outcome.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
@@ -1430,7 +1442,8 @@ raftz_status raftz_config_set_listen_address(struct raftz_config *config,
  *
  * \param config The configuration.
  * \param node_id The member's id, from 1.
- * \param address Where the others reach it: `host:port`.
+ * \param address Where the others reach it: `host:port`. In a cluster of one, and in a raftz_network, nobody calls
+ *        there, but it has to look like an address.
  * \param error [out] Why not; may be NULL.
  * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_INVALID_ARG.
  */
@@ -1600,7 +1613,7 @@ int32_t raftz_queue_fd(const struct raftz_queue *queue);
  * \param timeout_ms How long to wait for something, in milliseconds: 0 not at all, RAFTZ_WAIT_FOREVER as
  *        long as it takes.
  * \param event [out] What was taken, to be freed with raftz_event_free().
- * \param error [out] Why not; may be NULL.
+ * \param error [out] Why not; may be NULL. RAFTZ_EMPTY, with which every drain ends, leaves no error.
  * \return RAFTZ_OK, RAFTZ_EMPTY, RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_CLOSED or RAFTZ_FORKED.
  */
 raftz_status raftz_queue_next(struct raftz_queue *queue,
@@ -2035,6 +2048,27 @@ raftz_status raftz_read(const struct raftz_node *node,
                         raftz_done_fn done_fn,
                         void *user_data,
                         struct raftz_error **error);
+
+/**
+ * \brief Asks the state machine, as raftz_read(), and has the answer put into a queue: an event of kind
+ * RAFTZ_EVENT_COMPLETION with the user data and one outcome, whose index and term are 0.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node whose machine is asked.
+ * \param request The question; copied.
+ * \param opts What the read may see, and how long it may take; NULL: RAFTZ_READ_LINEARIZABLE.
+ * \param queue The queue.
+ * \param user_data Given back with the event.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound.
+ */
+raftz_status raftz_read_queued(const struct raftz_node *node,
+                               struct raftz_slice request,
+                               const struct raftz_read_opts *opts,
+                               struct raftz_queue *queue,
+                               void *user_data,
+                               struct raftz_error **error);
 
 /**
  * \brief Asks the state machine and waits for the answer.

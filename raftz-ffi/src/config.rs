@@ -207,7 +207,8 @@ pub unsafe extern "C" fn raftz_config_set_listen_address(
 ///
 /// \param config The configuration.
 /// \param node_id The member's id, from 1.
-/// \param address Where the others reach it: `host:port`.
+/// \param address Where the others reach it: `host:port`. In a cluster of one, and in a raftz_network, nobody calls
+///        there, but it has to look like an address.
 /// \param error [out] Why not; may be NULL.
 /// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BAD_UTF8 or RAFTZ_INVALID_ARG.
 #[unsafe(no_mangle)]

@@ -140,7 +140,8 @@ pub unsafe extern "C" fn raftz_error_message(error: *const raftz_error) -> *cons
     value(c"".as_ptr(), || Ok(unsafe { borrow(error, "error") }?.message.as_ptr()))
 }
 
-/// \brief Whether the same call may well succeed a little later. It has certainly had no effect yet.
+/// \brief Whether the same call may well succeed a little later; after RAFTZ_NOT_LEADER rather on the node that
+/// raftz_error_leader_id() names. It has certainly had no effect yet: never true for an unknown outcome.
 ///
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///

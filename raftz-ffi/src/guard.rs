@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
 use crate::status::{
-    RAFTZ_BAD_UTF8, RAFTZ_INVALID_ARG, RAFTZ_NULL_ARG, RAFTZ_OK, RAFTZ_PANIC, raftz_status,
+    RAFTZ_BAD_UTF8, RAFTZ_EMPTY, RAFTZ_INVALID_ARG, RAFTZ_NULL_ARG, RAFTZ_OK, RAFTZ_PANIC,
+    raftz_status,
 };
 
 /// What the inside of a call gives.
@@ -18,7 +19,8 @@ pub(crate) fn call(error: *mut *mut raftz_error, inside: impl FnOnce() -> Call) 
         Ok(()) => RAFTZ_OK,
         Err(failure) => {
             let status = failure.status;
-            if !error.is_null() {
+            // An empty queue is no mishap, and is met too often for an object of its own.
+            if !error.is_null() && status != RAFTZ_EMPTY {
                 // SAFETY: the caller's contract: NULL or a place for a pointer.
                 unsafe { error.write(raftz_error::new(failure)) };
             }

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftz_core::node::ProposeOptions;
+use raftz_core::node::{NodeError, ProposeOptions};
 use raftz_core::types::{Done, Outcome, Refusal, Reply, Term};
 
 use crate::bytes::{raftz_bytes, raftz_slice, take_over};
@@ -13,7 +13,7 @@ use crate::guard::{self, Call, borrow, call, invalid, null};
 use crate::node::{Handle, raftz_node};
 use crate::queue::raftz_queue;
 use crate::sized::{self, Place, Sized};
-use crate::status::{is_outcome_unknown, raftz_status};
+use crate::status::{RAFTZ_OK, is_outcome_unknown, raftz_status};
 
 /// \brief In an outcome's flags: the state machine turned the command down; `reply` says why. The command
 /// is in the log all the same, and was turned down alike on every node.
@@ -44,45 +44,60 @@ pub struct raftz_outcome {
     pub reserved: [u64; 2],
 }
 
-/// An outcome and the bytes that C is shown of it.
+/// How a call ended, and the bytes that C is shown of it.
 pub(crate) struct Ended {
-    outcome: Outcome,
+    status: raftz_status,
+    flags: u32,
+    index: u64,
+    term: u64,
+    leader_id: u64,
+    reply: Bytes,
     words: String,
 }
 
 impl Ended {
     pub(crate) fn new(outcome: Outcome) -> Self {
-        let words = words(&outcome);
-        Self { outcome, words }
+        let (status, words) = (outcome.code(), words(&outcome));
+        match outcome {
+            Outcome::Done(Done { index, term, reply }) => Self::done(reply, index.0, term.0),
+            Outcome::Refused(refusal) => Self::failed(status, leader_hint(&refusal), words),
+            Outcome::Unknown(_) => Self::failed(status, 0, words),
+        }
+    }
+
+    /// The end of a read.
+    pub(crate) fn read(answer: Result<Reply, NodeError>) -> Self {
+        match answer {
+            Ok(reply) => Self::done(reply, 0, 0),
+            Err(error) => Self::failed(error.code(), 0, error.to_string()),
+        }
+    }
+
+    fn done(reply: Reply, index: u64, term: u64) -> Self {
+        let (flags, reply) = match reply {
+            Reply::Ok(bytes) => (0, bytes),
+            Reply::Rejected(bytes) => (RAFTZ_OUTCOME_REJECTED, bytes),
+        };
+        Self { status: RAFTZ_OK, flags, index, term, leader_id: 0, reply, words: String::new() }
+    }
+
+    fn failed(status: raftz_status, leader_id: u64, words: String) -> Self {
+        let flags = if is_outcome_unknown(status) { RAFTZ_OUTCOME_UNKNOWN } else { 0 };
+        Self { status, flags, index: 0, term: 0, leader_id, reply: Bytes::new(), words }
     }
 
     /// As C sees it; it points into this.
     pub(crate) fn outcome(&self) -> raftz_outcome {
-        let none = raftz_slice { data: std::ptr::null(), len: 0 };
-        let status = self.outcome.code();
-        let unknown = if is_outcome_unknown(status) { RAFTZ_OUTCOME_UNKNOWN } else { 0 };
-        let mut seen = raftz_outcome {
-            status,
-            flags: unknown,
-            index: 0,
-            term: 0,
-            leader_id: 0,
-            reply: none,
+        raftz_outcome {
+            status: self.status,
+            flags: self.flags,
+            index: self.index,
+            term: self.term,
+            leader_id: self.leader_id,
+            reply: raftz_slice::of(&self.reply),
             message: raftz_slice::of(self.words.as_bytes()),
             reserved: [0; 2],
-        };
-        match &self.outcome {
-            Outcome::Done(Done { index, term, reply }) => {
-                (seen.index, seen.term) = (index.0, term.0);
-                seen.reply = raftz_slice::of(reply.bytes());
-                if matches!(reply, Reply::Rejected(_)) {
-                    seen.flags |= RAFTZ_OUTCOME_REJECTED;
-                }
-            }
-            Outcome::Refused(refusal) => seen.leader_id = leader_hint(refusal),
-            Outcome::Unknown(_) => {}
         }
-        seen
     }
 }
 
@@ -348,12 +363,12 @@ pub unsafe extern "C" fn raftz_propose_queued(
         if commands.len() == 1 {
             let command = commands.into_iter().next().unwrap_or_default();
             node.node()?.propose_with(command, options, move |outcome| {
-                reserved.complete((id, tag.get()), vec![outcome]);
+                reserved.complete((id, tag.get()), vec![Ended::new(outcome)]);
             })?;
             return Ok(());
         }
         node.node()?.propose_batch_with(commands, options, move |outcomes| {
-            reserved.complete((id, tag.get()), outcomes);
+            reserved.complete((id, tag.get()), outcomes.into_iter().map(Ended::new).collect());
         })?;
         Ok(())
     })
@@ -464,7 +479,6 @@ pub unsafe extern "C" fn raftz_propose_wait(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::RAFTZ_OK;
     use raftz_core::types::{Index, NodeId, Unknown};
 
     #[test]

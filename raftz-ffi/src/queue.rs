@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use raftz_core::node;
-use raftz_core::types::Outcome;
 
 use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
@@ -160,12 +159,7 @@ pub(crate) struct Reserved {
 
 impl Reserved {
     /// The calls have ended.
-    pub(crate) fn complete(
-        mut self,
-        (node_id, user_data): (u64, *mut c_void),
-        outcomes: Vec<Outcome>,
-    ) {
-        let ended: Vec<Ended> = outcomes.into_iter().map(Ended::new).collect();
+    pub(crate) fn complete(mut self, (node_id, user_data): (u64, *mut c_void), ended: Vec<Ended>) {
         let mut info = raftz_event_info::of_kind(RAFTZ_EVENT_COMPLETION, 1, node_id);
         info.user_data = user_data;
         let outcomes = ended.iter().map(Ended::outcome).collect();
@@ -269,7 +263,7 @@ pub unsafe extern "C" fn raftz_queue_fd(queue: *const raftz_queue) -> i32 {
 /// \param timeout_ms How long to wait for something, in milliseconds: 0 not at all, RAFTZ_WAIT_FOREVER as
 ///        long as it takes.
 /// \param event [out] What was taken, to be freed with raftz_event_free().
-/// \param error [out] Why not; may be NULL.
+/// \param error [out] Why not; may be NULL. RAFTZ_EMPTY, with which every drain ends, leaves no error.
 /// \return RAFTZ_OK, RAFTZ_EMPTY, RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_CLOSED or RAFTZ_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_queue_next(

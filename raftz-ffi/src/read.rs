@@ -11,11 +11,10 @@ use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
 use crate::guard::{self, Call, borrow, call, invalid, null};
 use crate::node::raftz_node;
-use crate::propose::{
-    RAFTZ_OUTCOME_REJECTED, ReplyOut, Tag, raftz_done_fn, raftz_outcome, raftz_reply,
-};
+use crate::propose::{Ended, ReplyOut, Tag, raftz_done_fn, raftz_reply};
+use crate::queue::raftz_queue;
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_OK, RAFTZ_UNSUPPORTED, raftz_status};
+use crate::status::{RAFTZ_UNSUPPORTED, raftz_status};
 
 /// \brief What a read may see: all that was acknowledged before it began. Not by this version:
 /// RAFTZ_UNSUPPORTED.
@@ -106,21 +105,48 @@ pub unsafe extern "C" fn raftz_read(
         let done = done_fn.ok_or_else(|| null("done_fn"))?;
         let tag = Tag(user_data);
         ask(&*node.node()?, request, timeout, move |answer| {
-            let words = answer.as_ref().err().map(NodeError::to_string).unwrap_or_default();
-            let none = raftz_slice { data: std::ptr::null(), len: 0 };
-            let (status, flags, reply) = match &answer {
-                Ok(Reply::Ok(bytes)) => (RAFTZ_OK, 0, raftz_slice::of(bytes)),
-                Ok(Reply::Rejected(bytes)) => {
-                    (RAFTZ_OK, RAFTZ_OUTCOME_REJECTED, raftz_slice::of(bytes))
-                }
-                Err(error) => (error.code(), 0, none),
-            };
-            let message = raftz_slice::of(words.as_bytes());
-            let (index, term, leader_id, reserved) = (0, 0, 0, [0; 2]);
-            let outcome =
-                raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved };
+            let ended = Ended::read(answer);
+            let seen = ended.outcome();
             // SAFETY: the user's function, with the user's data and an outcome that lives meanwhile.
-            unsafe { done(tag.get(), &raw const outcome) }
+            unsafe { done(tag.get(), &raw const seen) }
+        })
+    })
+}
+
+/// \brief Asks the state machine, as raftz_read(), and has the answer put into a queue: an event of kind
+/// RAFTZ_EVENT_COMPLETION with the user data and one outcome, whose index and term are 0.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param node The node whose machine is asked.
+/// \param request The question; copied.
+/// \param opts What the read may see, and how long it may take; NULL: RAFTZ_READ_LINEARIZABLE.
+/// \param queue The queue.
+/// \param user_data Given back with the event.
+/// \param error [out] Why not; may be NULL.
+/// \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_read_queued(
+    node: *const raftz_node,
+    request: raftz_slice,
+    opts: *const raftz_read_opts,
+    queue: *mut raftz_queue,
+    user_data: *mut c_void,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (node, request, timeout, queue) = unsafe {
+            (
+                borrow(node, "node")?.handle()?,
+                guard::bytes(request, "request")?,
+                timeout(opts)?,
+                borrow(queue.cast_const(), "queue")?.shared()?,
+            )
+        };
+        let (reserved, id, tag) = (queue.reserve(1)?, node.id(), Tag(user_data));
+        ask(&*node.node()?, request, timeout, move |answer| {
+            reserved.complete((id, tag.get()), vec![Ended::read(answer)]);
         })
     })
 }

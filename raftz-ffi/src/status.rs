@@ -171,6 +171,18 @@ pub extern "C" fn raftz_status_name(status: raftz_status) -> *const c_char {
     name(status).unwrap_or(c"RAFTZ_?").as_ptr()
 }
 
+/// \brief Whether a call that ended like this may have had its effect, or may still have it; also for numbers
+/// of later versions. To repeat it is safe only if it is idempotent.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param status Any number.
+/// \return Whether it may.
+#[unsafe(no_mangle)]
+pub extern "C" fn raftz_status_is_outcome_unknown(status: raftz_status) -> bool {
+    is_outcome_unknown(status)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
