@@ -38,6 +38,7 @@ static void in_child(raftz_node *node, raftz_queue *queue, raftz_config *config,
     REFUSED(raftz_propose_bytes(node, bytes, NULL, on_done, &told, &failure));
     CHECK(tally_now(&freed) == 1);
     REFUSED(raftz_read(node, command, &read, on_done, &told, &failure));
+    REFUSED(raftz_read_queued(node, command, &read, queue, &told, &failure));
     REFUSED(raftz_read_wait(node, command, &read, &reply, &failure));
     REFUSED(raftz_node_state(node, &state, &failure));
     REFUSED(raftz_node_stop(node, 10, &failure));

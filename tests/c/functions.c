@@ -102,6 +102,8 @@ static void versions_and_names(void) {
     NAME(RAFTZ_UNKNOWN_IN_CALLBACK);
     NAME(RAFTZ_READ_FAILED);
     NAME(RAFTZ_CLOSED);
+    CHECK(raftz_status_is_outcome_unknown(RAFTZ_UNKNOWN_TIMEOUT) && raftz_status_is_outcome_unknown(-63));
+    CHECK(!raftz_status_is_outcome_unknown(RAFTZ_OK) && !raftz_status_is_outcome_unknown(RAFTZ_BUSY));
     CHECK(strcmp(raftz_status_name(1), "RAFTZ_?") == 0);
     CHECK(strcmp(raftz_status_name(INT32_MIN), "RAFTZ_?") == 0);
 }
@@ -360,6 +362,22 @@ static void reads(raftz_node *node) {
     OK(raftz_read(node, raftz_text("?"), &opts, on_done, &rejected, &failure));
     tally_wait(&rejected.told, 1);
     CHECK(rejected.status == RAFTZ_OK && rejected.flags == RAFTZ_OUTCOME_REJECTED);
+
+    raftz_queue_opts small = RAFTZ_QUEUE_OPTS_INIT;
+    raftz_queue *queue = NULL;
+    raftz_event *event = NULL;
+    raftz_event_info info = RAFTZ_EVENT_INFO_INIT;
+    small.calls_max = 1;
+    OK(raftz_queue_new(&small, &queue, &failure));
+    OK(raftz_read_queued(node, slice, &opts, queue, &ended, &failure));
+    WANT(RAFTZ_BUSY, raftz_read_queued(node, slice, &opts, queue, &ended, &failure));
+    OK(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
+    OK(raftz_event_get(event, &info, &failure));
+    CHECK(info.kind == RAFTZ_EVENT_COMPLETION && info.user_data == &ended && info.outcome_count == 1);
+    CHECK(info.outcomes[0].status == RAFTZ_OK && info.outcomes[0].reply.len == ended.reply_len);
+    CHECK(info.outcomes[0].index == 0 && info.outcomes[0].term == 0);
+    raftz_event_free(event);
+    raftz_queue_free(queue);
     raftz_bytes_free(request);
 }
 

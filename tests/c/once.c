@@ -86,7 +86,7 @@ static void *work(void *argument) {
         pthread_rwlock_rdlock(&stress.use[which]);
         raftz_node *node = stress.cluster.nodes[which];
         call->commands = 1;
-        switch (at / NODES % 5) {
+        switch (at / NODES % 6) {
         case 0:
             status = raftz_propose(node, slice, NULL, on_done, call, NULL);
             break;
@@ -100,6 +100,9 @@ static void *work(void *argument) {
             break;
         case 3:
             status = raftz_propose_queued(node, commands, 1, NULL, stress.queue, call, NULL);
+            break;
+        case 4:
+            status = raftz_read_queued(node, slice, &read, stress.queue, call, NULL);
             break;
         default:
             status = raftz_read(node, slice, &read, on_read, call, NULL);
@@ -134,7 +137,12 @@ static void *take(void *argument) {
         CHECK(status == RAFTZ_OK);
         OK(raftz_event_get(event, &info, &failure));
         CHECK(info.kind == RAFTZ_EVENT_COMPLETION);
-        on_batch(info.user_data, info.outcomes, info.outcome_count);
+        if (info.outcome_count > 1) {
+            on_batch(info.user_data, info.outcomes, info.outcome_count);
+        } else {
+            /* Perhaps a read, which has no index. */
+            end_call(info.user_data, info.outcome_count);
+        }
         raftz_event_free(event);
     }
 }
