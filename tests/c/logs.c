@@ -67,9 +67,9 @@ int main(void) {
     set_node(&logs[1], NULL);
     stop_and_free(nodes[1]);
     CHECK(tally_now(&logs[1].destroyed) == 0);
+    uint64_t before = tally_now(&logs[1].lines);
     nodes[1] = start_in(networks[1], configs[1], NULL);
     set_node(&logs[1], nodes[1]);
-    uint64_t before = tally_now(&logs[1].lines);
     OK(raftz_node_wait_for_leader(nodes[1], 60000, NULL, &failure));
     tally_wait(&logs[1].lines, before + 1);
     CHECK(tally_now(&logs[0].lines) == quiet);
