@@ -67,7 +67,7 @@ impl ForkMark {
     /// Refuses a call in a child.
     pub(crate) fn check(&self) -> Call {
         if self.is_child() {
-            let message = "the process was forked after this handle was made, and the child has none of its threads; make a new one in the child, or fork before";
+            let message = "the process was forked after this handle was made, and the child has none of its threads; fork before nodes and queues are made, or exec in the child";
             return Err(Failure::new(RAFTZ_FORKED, message));
         }
         Ok(())

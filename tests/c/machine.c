@@ -295,13 +295,36 @@ static void blocking(void) {
         CHECK(info.term == term && info.leader_id == leader + 1);
         pthread_mutex_unlock(&machines[at].gate);
     }
-    /* Meanwhile a stop says that it cannot, and answers nobody twice. */
     pthread_mutex_unlock(&gate.lock);
     tally_wait(&gate.left, 2);
     cluster_end(&cluster);
     for (unsigned at = 0; at < NODES; at++) {
         CHECK(tally_now(&machines[at].destroyed) == 1);
     }
+}
+
+/* A stop while a callback does not return says so; every call has ended all the same, and the rest follows. */
+static void stop_in_vain(void) {
+    struct machine machine = MACHINE_INIT;
+    struct gate gate = {PTHREAD_MUTEX_INITIALIZER, TALLY_INIT, TALLY_INIT};
+    raftz_machine mine = table(&machine);
+    raftz_network *network = NULL;
+    raftz_config *config = new_config(1, 1);
+    OK(raftz_network_new(&network, &failure));
+    raftz_node *node = start_in(network, config, &mine);
+    OK(raftz_node_wait_for_leader(node, 30000 * slowness(), NULL, &failure));
+    pthread_mutex_lock(&gate.lock);
+    OK(raftz_propose(node, raftz_text("x"), NULL, block, &gate, &failure));
+    tally_wait(&gate.entered, 1);
+    CHECK(raftz_node_stop(node, 20, &failure) == RAFTZ_STILL_RUNNING);
+    CHECK(raftz_error_is_retriable(failure) && strstr(raftz_error_message(failure), "raftz-1-") != NULL);
+    WANT(RAFTZ_STILL_RUNNING, RAFTZ_STILL_RUNNING);
+    WANT(RAFTZ_SHUT_DOWN, raftz_propose(node, raftz_text("y"), NULL, block, &gate, &failure));
+    pthread_mutex_unlock(&gate.lock);
+    stop_and_free(node);
+    CHECK(tally_now(&gate.left) == 1 && tally_now(&machine.destroyed) == 1);
+    raftz_config_free(config);
+    raftz_network_free(network);
 }
 
 struct again {
@@ -381,6 +404,7 @@ int main(int count, char **arguments) {
     failing(TOO_FEW);
     failing(TOO_MANY);
     failing_query();
+    stop_in_vain();
     reentrant(0);
     reentrant(RAFTZ_MACHINE_NEVER_BLOCKS);
     if (!is_short) {
