@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c bench header lint install uninstall
+.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c bench header lint sanitize install uninstall
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -72,6 +72,9 @@ header: rust ## writes include/raftz.h and the list of symbols anew, from raftz-
 	@for part in the_committed exactly_what; do \
 		RAFTZ_WRITE_HEADER=1 $(CARGO) test --quiet --locked -p raftz-ffi --test header $$part || exit 1; \
 	done
+
+sanitize: rust ## the C tests, with AddressSanitizer and ThreadSanitizer in the library as well; minutes
+	@tests/c/sanitize
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib

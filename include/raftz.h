@@ -677,8 +677,12 @@ typedef struct raftz_machine {
      */
     raftz_status (*restore)(void *machine, struct raftz_source *source);
     /**
-     * \brief For a machine that persists itself: the index of the last command in its own storage. Not used
-     * by this version: with it raftz_node_start() returns RAFTZ_UNSUPPORTED.
+     * \brief For a machine that persists itself: the index of the last command in its own storage, stored there
+     * at once with what the command did; 0 while there is none. Asked once, after `create`. Commands up to there are
+     * not applied again, and none is applied before it is on this node's own disk. NULL: the machine is
+     * rebuilt from the log at every start.
+     *
+     * raftz_node_start() fails with RAFTZ_MACHINE if the log ends before that index.
      */
     raftz_status (*applied_index)(void *machine, uint64_t *index);
 } raftz_machine;
@@ -697,7 +701,8 @@ typedef struct raftz_start_opts {
     uint32_t builtin;
     /**
      * \brief A listening TCP socket that the program has bound already; taken over, whether the start
-     * succeeds or fails. 0: `listen_address` of the configuration.
+     * succeeds or fails. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
+     * `listen_address` of the configuration.
      */
     int32_t listen_fd;
     /**
@@ -884,9 +889,10 @@ typedef struct raftz_state_info {
      */
     uint32_t is_shut_down;
     /**
-     * \brief Zero.
+     * \brief How many members' data directories, this node's among them, the membership names. Once it is
+     * all of them, a wiped directory under any member's id is refused.
      */
-    uint32_t reserved;
+    uint32_t disk_count;
     /**
      * \brief Why the node stopped, if it did because of a fault; else empty.
      */
@@ -1073,7 +1079,7 @@ typedef struct raftz_kv_reply_info {
 #define RAFTZ_NETWORK -66
 
 /**
- * \brief The state machine was not created.
+ * \brief The state machine was not created, or its own storage does not belong to this log.
  */
 #define RAFTZ_MACHINE -67
 
@@ -1796,6 +1802,9 @@ raftz_status raftz_node_bootstrap(const struct raftz_config *config,
 /**
  * \brief Starts a node. Never formats anything: found the cluster first, with raftz_node_bootstrap().
  *
+ * A process that forks does so before, or its child runs another program (exec): in a child of a process
+ * with nodes none is to be started.
+ *
  * Threads: any; one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
  *
  * \param config The configuration; copied.
@@ -2039,7 +2048,7 @@ raftz_status raftz_propose_wait(struct raftz_node *node,
  *        this call. Index and term of its outcome are 0.
  * \param user_data Given to `done_fn`.
  * \param error [out] Why not; may be NULL.
- * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
+ * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
  *         RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
  */
 raftz_status raftz_read(const struct raftz_node *node,

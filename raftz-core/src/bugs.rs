@@ -273,6 +273,11 @@ catalogue! {
         LastEntryIsAppliedAgain,
         /// A restarted node takes for applied what it knows to be committed: its machine has none of it.
         RestartSkipsWhatWasApplied,
+        /// A machine that persists itself is given everything again after a restart.
+        PersistedMachineStartsOver,
+        /// A machine that persists itself is given what this node's own disk does not hold yet: after a
+        /// power cut the log ends before the machine does.
+        PersistedMachineLeadsItsDisk,
         /// The caller of a slot is told that it is done when the slot is applied, by whatever entry.
         SlotIsMatchedWithoutItsTerm,
         /// At its deadline a call that stands in the log is told to be refused: it is applied later.

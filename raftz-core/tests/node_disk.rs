@@ -4,14 +4,16 @@
 
 mod support;
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use raftz_core::machine::{Command, MachineError, SnapshotView, StateMachine};
 use raftz_core::node::{Config, Node, NodeError, ProposeOptions};
 use raftz_core::storage::StorageError;
-use raftz_core::types::{ClusterId, Outcome, Role};
+use raftz_core::types::{ClusterId, Index, Outcome, Reply, Role};
 use support::{LONG, Mood, TestMachine, done, id, until};
 
 fn alone(directory: &Path) -> Config {
@@ -53,6 +55,65 @@ fn what_a_node_acknowledged_is_there_after_each_restart() {
         } else {
             node.shutdown(LONG).unwrap();
         }
+    }
+}
+
+/// A test machine that counts as one with a storage of its own: what it has survives its node.
+struct Persisting(TestMachine);
+
+impl StateMachine for Persisting {
+    fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
+        self.0.apply(batch, replies)
+    }
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
+        self.0.query(request)
+    }
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
+        self.0.snapshot()
+    }
+    fn restore(&mut self, from: &mut dyn Read) -> Result<(), MachineError> {
+        self.0.restore(from)
+    }
+    fn applied_index(&mut self) -> Result<Option<Index>, MachineError> {
+        let seen = self.0.seen.lock().unwrap();
+        Ok(Some(seen.last().map_or(Index::ZERO, |(index, _)| *index)))
+    }
+    fn never_blocks(&self) -> bool {
+        self.0.inline
+    }
+}
+
+#[test]
+fn a_machine_that_persists_itself_is_given_everything_once() {
+    for inline in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = alone(&directory.path().join("node-1"));
+        Node::bootstrap(&config).unwrap();
+        let machine = TestMachine::with_mood(Mood::Fine, inline);
+        let start = |config: &Config| {
+            let machine = Persisting(machine.clone());
+            Node::start(config.clone(), move || Ok(Box::new(machine)))
+        };
+        let mut expected: Vec<Bytes> = Vec::new();
+        for round in 0..3 {
+            let node = start(&config).unwrap();
+            if let Some((last, _)) = machine.seen.lock().unwrap().last() {
+                node.wait_for_applied(*last, LONG).unwrap();
+            }
+            for n in 0..20 {
+                let command = Bytes::from(format!("{round}/{n}"));
+                done(node.propose(command.clone()).wait());
+                expected.push(command);
+            }
+            assert_eq!(machine.commands(), expected, "nothing twice, nothing left out");
+            node.shutdown(LONG).unwrap();
+        }
+        // A log that is not the machine's: the one that was there is gone.
+        let other = alone(&directory.path().join("node-1-again"));
+        Node::bootstrap(&other).unwrap();
+        let error = start(&other).unwrap_err();
+        assert!(matches!(error, NodeError::Machine(_)), "{error}");
+        assert!(error.to_string().contains("the log ends at"), "{error}");
     }
 }
 

@@ -7,13 +7,13 @@ use bytes::{BufMut, BytesMut};
 use raftz_core::machine::{
     Command, CountingMachine, KvStore, MachineError, SnapshotView, StateMachine,
 };
-use raftz_core::types::Reply;
+use raftz_core::types::{Index, Reply};
 
 use crate::bytes::raftz_slice;
 use crate::error::Failure;
 use crate::guard::{self, Call, Out, borrow_mut, call, invalid, null};
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_OK, RAFTZ_UNSUPPORTED, name, raftz_status};
+use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_OK, name, raftz_status};
 use crate::version::RAFTZ_ABI_VERSION;
 
 /// \brief One committed command, in the order of the log. The layout of this struct is frozen.
@@ -123,8 +123,12 @@ pub struct raftz_machine {
     pub restore: Option<
         unsafe extern "C" fn(machine: *mut c_void, source: *mut raftz_source) -> raftz_status,
     >,
-    /// \brief For a machine that persists itself: the index of the last command in its own storage. Not used
-    /// by this version: with it raftz_node_start() returns RAFTZ_UNSUPPORTED.
+    /// \brief For a machine that persists itself: the index of the last command in its own storage, stored there
+    /// at once with what the command did; 0 while there is none. Asked once, after `create`. Commands up to there are
+    /// not applied again, and none is applied before it is on this node's own disk. NULL: the machine is
+    /// rebuilt from the log at every start.
+    ///
+    /// raftz_node_start() fails with RAFTZ_MACHINE if the log ends before that index.
     pub applied_index:
         Option<unsafe extern "C" fn(machine: *mut c_void, index: *mut u64) -> raftz_status>,
 }
@@ -351,10 +355,6 @@ impl Table {
                 "raftz_machine.{field} is NULL; the functions for snapshots come all four or none"
             )));
         }
-        if table.applied_index.is_some() {
-            let message = "raftz_machine.applied_index is not used by this version; leave it NULL: the machine is rebuilt from the log";
-            return Err(Failure::new(RAFTZ_UNSUPPORTED, message));
-        }
         Ok(Some(Self(table)))
     }
 
@@ -462,6 +462,15 @@ impl StateMachine for Machine {
         // SAFETY: the user's function, with its machine and a source that lives meanwhile.
         let status = unsafe { restore(self.machine, &raw mut source) };
         checked("restore", status, None)
+    }
+
+    fn applied_index(&mut self) -> Result<Option<Index>, MachineError> {
+        let Some(applied_index) = self.table.applied_index else { return Ok(None) };
+        let mut index = 0;
+        // SAFETY: the user's function, with its machine and a place for the index.
+        let status = unsafe { applied_index(self.machine, &raw mut index) };
+        checked("applied_index", status, None)?;
+        Ok(Some(Index(index)))
     }
 
     fn never_blocks(&self) -> bool {

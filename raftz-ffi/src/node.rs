@@ -141,7 +141,8 @@ pub struct raftz_start_opts {
     /// \brief Which machine it keeps, if it is none of the program's own: RAFTZ_BUILTIN_…
     pub builtin: u32,
     /// \brief A listening TCP socket that the program has bound already; taken over, whether the start
-    /// succeeds or fails. 0: `listen_address` of the configuration.
+    /// succeeds or fails. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
+    /// `listen_address` of the configuration.
     pub listen_fd: i32,
     /// \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
     pub network: *const raftz_network,
@@ -203,6 +204,9 @@ unsafe fn listener(fd: i32) -> Call<TcpListener> {
 }
 
 /// \brief Starts a node. Never formats anything: found the cluster first, with raftz_node_bootstrap().
+///
+/// A process that forks does so before, or its child runs another program (exec): in a child of a process
+/// with nodes none is to be started.
 ///
 /// Threads: any; one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
 ///

@@ -86,7 +86,7 @@ unsafe fn timeout(opts: *const raftz_read_opts) -> Call<Duration> {
 ///        this call. Index and term of its outcome are 0.
 /// \param user_data Given to `done_fn`.
 /// \param error [out] Why not; may be NULL.
-/// \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
+/// \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
 ///         RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_read(

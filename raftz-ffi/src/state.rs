@@ -60,8 +60,9 @@ pub struct raftz_state_info {
     pub peer_count: usize,
     /// \brief Whether it was shut down: 1 or 0.
     pub is_shut_down: u32,
-    /// \brief Zero.
-    pub reserved: u32,
+    /// \brief How many members' data directories, this node's among them, the membership names. Once it is
+    /// all of them, a wiped directory under any member's id is refused.
+    pub disk_count: u32,
     /// \brief Why the node stopped, if it did because of a fault; else empty.
     pub fault: raftz_slice,
     /// \brief Where it listens; empty if it does not.
@@ -172,6 +173,7 @@ pub unsafe extern "C" fn raftz_state_get(
         // SAFETY: the caller's contract.
         let out = unsafe { Place::new(info, "info") }?;
         let status = &state.status;
+        let disks = status.membership.members.values().filter(|member| member.disk_id.is_some());
         let seen = raftz_state_info {
             size: out.size,
             node_id: status.node_id.get(),
@@ -190,7 +192,7 @@ pub unsafe extern "C" fn raftz_state_get(
             boot: status.boot.0,
             peer_count: status.peers.len(),
             is_shut_down: u32::from(status.shut_down),
-            reserved: 0,
+            disk_count: u32::try_from(disks.count()).unwrap_or(u32::MAX),
             fault: raftz_slice::of(state.fault.as_bytes()),
             listen_address: raftz_slice::of(state.address.as_bytes()),
             obstacles: raftz_slice::of(state.obstacles.as_bytes()),

@@ -49,7 +49,7 @@ pub const RAFTZ_CONFIG: raftz_status = -64;
 pub const RAFTZ_STORAGE: raftz_status = -65;
 /// \brief The network cannot be used.
 pub const RAFTZ_NETWORK: raftz_status = -66;
-/// \brief The state machine was not created.
+/// \brief The state machine was not created, or its own storage does not belong to this log.
 pub const RAFTZ_MACHINE: raftz_status = -67;
 /// \brief The system gave no thread or no descriptor.
 pub const RAFTZ_THREAD: raftz_status = -68;

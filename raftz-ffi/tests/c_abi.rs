@@ -36,6 +36,11 @@ fn machines_of_c_are_made_and_ended_once_and_fail_alone() {
 }
 
 #[test]
+fn a_machine_that_persists_itself_is_given_everything_once() {
+    passes("kept.c", Link::Shared, &["."]);
+}
+
+#[test]
 fn every_accepted_call_ends_exactly_once() {
     passes("once.c", Link::Shared, &[".", "8"]);
 }
@@ -46,7 +51,6 @@ fn nodes_and_queues_may_be_freed_in_any_order() {
 }
 
 #[test]
-#[ignore = "on a node that is stopped, reads and empty batches do: the node would have to refuse them"]
 fn nothing_ends_within_the_call_itself() {
     passes("once.c", Link::Shared, &["never-within"]);
 }

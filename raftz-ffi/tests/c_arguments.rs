@@ -76,7 +76,7 @@ const IN: &[Sized] = &[
             ("abi_version", "RAFTZ_ABI_VERSION + 1", "RAFTZ_ABI_MISMATCH"),
             ("apply", "NULL", "RAFTZ_NULL_ARG"),
             ("snapshot_end", "on_destroy", "RAFTZ_INVALID_ARG"),
-            ("applied_index", "on_applied_index", "RAFTZ_UNSUPPORTED"),
+            ("applied_index", "on_applied_index", "RAFTZ_MACHINE"),
         ],
     },
 ];

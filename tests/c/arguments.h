@@ -83,7 +83,8 @@ static inline raftz_status on_apply(void *machine, const raftz_command *commands
 
 static inline raftz_status on_applied_index(void *machine, uint64_t *index) {
     (void)machine;
-    *index = 0;
+    /* No log of these tests is so long. */
+    *index = 1000000;
     return RAFTZ_OK;
 }
 

@@ -161,9 +161,8 @@ static void status(const raftz_node *node)
     }
     if (info.damaged_from > 0)
         say("damaged %" PRIu64, info.damaged_from);
-    /* How many members' data directories the membership names: C is not told, so it says 0. */
-    say("status %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " 0 %.*s", info.term, info.leader_id,
-        info.commit_index, info.applied_index, TEXT(info.fault));
+    say("status %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu32 " %.*s", info.term,
+        info.leader_id, info.commit_index, info.applied_index, info.disk_count, TEXT(info.fault));
     raftz_state_free(state);
 }
 

@@ -2,12 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use super::language::Language;
 use super::process::Cluster;
 
 #[test]
 fn a_wiped_disk_under_a_known_id_is_refused_by_name_and_nothing_is_lost() {
+    wiped(Language::Rust);
+}
+
+#[test]
+fn a_wiped_disk_of_a_node_in_c_is_refused_by_name_and_nothing_is_lost() {
+    wiped(Language::C);
+}
+
+fn wiped(language: Language) {
     let mut cluster = Cluster::new(3);
     for place in 0..3 {
+        cluster.speak(place, language);
         cluster.start(place);
     }
     cluster.tell(0, "load before 2");

@@ -451,7 +451,11 @@ impl Cluster {
         let now = self.now();
         let node = self.nodes.get_mut(&id).unwrap();
         let recovered = node.disk.open();
-        node.machine = Machine::default();
+        // A machine that persists itself has what it applied, and says how far that goes.
+        match &mut node.config.raft.machine_applied {
+            Some(applied) => *applied = node.machine.applied,
+            None => node.machine = Machine::default(),
+        }
         node.log = node.disk.entries.clone();
         node.halted = None;
         node.shutting_down = false;

@@ -33,7 +33,7 @@ transcripts! {
     aba acknowledged_and_lost answers_of_another_life bridge calls_end caps commit_after_blip damage deaf_leader
     disk_fails divergent_tail_learns_no_commit doubled_forward election faith
     faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
-    healed_stays_healed isolated_asker leader_forgotten learner_votes link_restart lone_damaged lone_voter nonsense partitions prevote_changes_nothing
+    healed_stays_healed isolated_asker kept_machine leader_forgotten learner_votes link_restart lone_damaged lone_voter nonsense partitions prevote_changes_nothing
     prevote_cohorts prevote_from_lower_term refused_votes_reset_no_timer reordered_answers
     replication restarts slow_disks stale_log_cannot_win stalled_peer stuck_candidate timers
     unapplied unreadable_log votes_are_sets votes_once window_lost wrong_disk

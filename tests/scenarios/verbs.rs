@@ -229,6 +229,10 @@ fn plan(words: &Words<'_>) -> Plan {
             "cache" => plan.raft.cache_bytes_max = number(value),
             "held" => plan.held_bytes_max = number(value),
             "largest" => plan.settings.entry_bytes_max = number(value),
+            "machine" => {
+                assert_eq!(*value, "kept", "machine=kept, or nothing");
+                plan.raft.machine_applied = Some(Index::ZERO);
+            }
             "seed" => plan.seed = number(value),
             "timeout" => {
                 let (min, max) = value.split_once("..").expect("timeout=min..max");

@@ -60,6 +60,17 @@ pub trait StateMachine: Send {
     /// same content; a failure leaves the replica faulted.
     fn restore(&mut self, from: &mut dyn Read) -> Result<(), MachineError>;
 
+    /// For a machine that persists itself: the index of the last command in its own storage, stored there
+    /// at once with what the command did; [`Index::ZERO`] while there is none. Asked once, when the node
+    /// starts. Commands up to there are not applied again, and none is applied before it is on this node's
+    /// own disk. `None`, the default: the machine is rebuilt from the log at every start.
+    ///
+    /// # Errors
+    /// The node does not start.
+    fn applied_index(&mut self) -> Result<Option<Index>, MachineError> {
+        Ok(None)
+    }
+
     /// Whether no method ever blocks or takes long, so that all may run on the event loop.
     fn never_blocks(&self) -> bool {
         false

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::types::{Event, GroupId, Outcome};
 
@@ -80,7 +80,7 @@ impl Callbacks {
         if items.is_empty() {
             return;
         }
-        let mut queue = self.queue.lock();
+        let queue = self.queue.lock();
         if queue.closed {
             drop(queue);
             // Only reached when the thread is gone, that is after a shutdown that has already
@@ -90,7 +90,11 @@ impl Callbacks {
             }
             return;
         }
-        for item in items.drain(..) {
+        self.enqueue(queue, items.drain(..));
+    }
+
+    fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, items: impl IntoIterator<Item = Item>) {
+        for item in items {
             let capped = match &item {
                 Item::Done(..) | Item::Answer(_) | Item::Wake(..) => false,
                 Item::Event(..) | Item::Warn(_) => true,
@@ -110,6 +114,17 @@ impl Callbacks {
         if wake {
             self.filled.notify_one();
         }
+    }
+
+    /// Hands over one item on behalf of the caller whom it is to call back; given back if the thread is gone,
+    /// because nobody is called back from within his own call.
+    pub(crate) fn offer(&self, item: Item) -> Result<(), Item> {
+        let queue = self.queue.lock();
+        if queue.closed {
+            return Err(item);
+        }
+        self.enqueue(queue, [item]);
+        Ok(())
     }
 
     /// Hands over one item.

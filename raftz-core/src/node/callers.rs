@@ -111,6 +111,11 @@ impl Collector {
         Arc::new(Self { state: Mutex::new(collected) })
     }
 
+    /// Nobody waits any more: he is told in another way.
+    pub(crate) fn disarm(&self) {
+        drop(self.state.lock().end.take());
+    }
+
     #[must_use = "nobody else tells the waiter"]
     fn put(&self, at: usize, outcome: Outcome, permit: Permit) -> Option<Item> {
         let mut state = self.state.lock();

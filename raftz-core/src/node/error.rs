@@ -25,8 +25,8 @@ pub enum NodeError {
         /// The system's number, if it was the system that said no.
         os_error: Option<i32>,
     },
-    /// The state machine's factory failed.
-    #[error("the state machine was not created: {0}")]
+    /// The state machine's factory failed, or its own storage does not belong to this log.
+    #[error("the state machine cannot be used: {0}")]
     Machine(#[from] MachineError),
     /// The system gave no thread.
     #[error("thread {name:?} was not started: {detail}; raise the limit on threads and retry")]

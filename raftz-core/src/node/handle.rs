@@ -157,8 +157,7 @@ impl Node {
     ) -> Result<(), Refusal> {
         let deadline_us = self.deadline_us(options);
         if commands.is_empty() {
-            self.shared.callbacks.push(Item::Answer(Box::new(|| done(Vec::new()))));
-            return Ok(());
+            return self.offer(Item::Answer(Box::new(|| done(Vec::new()))));
         }
         let nothing = self.shared.gauge.nothing();
         let end = |permit| (BatchEnd::Callback(Box::new(done), permit), nothing);
@@ -191,9 +190,17 @@ impl Node {
                 Err(refusal) => caller.answer(Outcome::Refused(refusal), &mut later),
             }
         }
-        self.shared.intake.propose(calls);
-        self.shared.callbacks.push_all(&mut later);
-        Ok(())
+        self.shared.intake.propose(calls).map_err(|(refusal, calls)| {
+            collector.disarm();
+            drop(calls);
+            refusal
+        })?;
+        // Only where none of the commands could be taken.
+        later.into_iter().try_for_each(|item| self.offer(item))
+    }
+
+    fn offer(&self, item: Item) -> Result<(), Refusal> {
+        self.shared.callbacks.offer(item).map_err(|_| Refusal::ShuttingDown)
     }
 
     /// Proposes a command and waits for its outcome, at most `timeout`.
@@ -227,7 +234,7 @@ impl Node {
     /// blocks and never calls `done` itself.
     ///
     /// # Errors
-    /// Too many calls in flight; `done` will not be called.
+    /// Too many calls in flight, or a node that has ended; `done` will not be called.
     pub fn query_with(
         &self,
         request: impl Into<Bytes>,
@@ -242,10 +249,11 @@ impl Node {
     fn ask(&self, request: Bytes, end: QueryEnd) -> Result<(), NodeError> {
         let permit =
             self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
-        self.shared
-            .intake
-            .notify([Note::Query(GroupId::FIRST, QueryJob::new(request, end, permit))]);
-        Ok(())
+        let job = QueryJob::new(request, end, permit);
+        self.shared.intake.ask(GroupId::FIRST, job).map_err(|job| {
+            job.disarm();
+            stopped(&self.shared.board.status())
+        })
     }
 
     /// How the node is. Waits for the event loop to say so, which is a matter of microseconds;

@@ -154,15 +154,26 @@ impl Intake {
         Ok(())
     }
 
-    /// Queues proposals, unless the inbox is closed; then dropping them answers their callers.
-    pub(crate) fn propose(&self, calls: Vec<QueuedCall>) {
+    /// Queues proposals, unless the inbox is closed; then they come back, with the reason.
+    pub(crate) fn propose(&self, calls: Vec<QueuedCall>) -> Result<(), (Refusal, Vec<QueuedCall>)> {
         let mut queue = self.queue.lock();
-        if queue.closed.is_some() {
-            drop(queue);
-            return drop(calls);
+        if let Some(refusal) = queue.closed.clone() {
+            return Err((refusal, calls));
         }
         queue.batch.calls.extend(calls);
         self.wake_for_calls(queue);
+        Ok(())
+    }
+
+    /// Queues a query, unless the loop has ended; then it comes back.
+    pub(crate) fn ask(&self, group: GroupId, job: QueryJob) -> Result<(), QueryJob> {
+        let mut queue = self.queue.lock();
+        if queue.ended {
+            return Err(job);
+        }
+        queue.batch.notes.push(Note::Query(group, job));
+        self.wake(queue);
+        Ok(())
     }
 
     /// Why proposals are refused, if they are.
@@ -297,16 +308,16 @@ mod tests {
         let intake = Intake::new();
         let wakes = Arc::new(Wakes::default());
         intake.set_waker(Arc::clone(&wakes) as Arc<dyn Wake>);
-        intake.propose(vec![call().1]);
+        intake.propose(vec![call().1]).ok().unwrap();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 0, "the loop is awake");
         assert!(!intake.may_sleep(false));
         let mut batch = Batch::default();
         intake.drain(&mut batch);
         assert_eq!(batch.calls.len(), 1);
         assert!(intake.may_sleep(false));
-        intake.propose(vec![call().1, call().1]);
+        intake.propose(vec![call().1, call().1]).ok().unwrap();
         intake.notify([Note::RefreshStatus]);
-        intake.propose(vec![call().1]);
+        intake.propose(vec![call().1]).ok().unwrap();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     }
 
@@ -326,7 +337,7 @@ mod tests {
         threads::mark_as_completing_for(&intake);
         assert!(intake.may_sleep(true));
         intake.propose_one(call().1).unwrap();
-        intake.propose(vec![call().1]);
+        intake.propose(vec![call().1]).ok().unwrap();
         assert_eq!(woken(), 1, "more may follow");
         intake.completions_ran();
         intake.completions_ran();
@@ -345,8 +356,8 @@ mod tests {
         intake.close(Refusal::ShuttingDown);
         assert_eq!(intake.closed(), Some(Refusal::StorageFull));
         let (slot, queued) = call();
-        intake.propose(vec![queued]);
-        assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
+        let (refusal, calls) = intake.propose(vec![queued]).unwrap_err();
+        assert_eq!((refusal, calls.len(), slot.take()), (Refusal::StorageFull, 1, None));
         intake.notify([Note::RefreshStatus]);
         assert!(!intake.may_sleep(false));
     }
@@ -373,7 +384,7 @@ mod tests {
     fn what_the_ended_loop_left_is_answered() {
         let intake = Intake::new();
         let (slot, queued) = call();
-        intake.propose(vec![queued]);
+        intake.propose(vec![queued]).ok().unwrap();
         drop(intake.end(Refusal::ShuttingDown));
         assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
         assert!(!matches!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown))));

@@ -53,6 +53,11 @@ impl QueryJob {
         }
     }
 
+    /// Forgets who asked: he is told in another way.
+    pub(crate) fn disarm(mut self) {
+        self.end = None;
+    }
+
     /// Answers it.
     pub(crate) fn answer(mut self, result: QueryResult) {
         self.fill(result);

@@ -13,7 +13,7 @@ use crate::storage::Storage;
 use crate::transport::Transport;
 use crate::transport::handshake::Identity as Hello;
 use crate::transport::memory::MemoryNetwork;
-use crate::types::{GroupId, Identity, Membership, NodeId, Recovered, Role};
+use crate::types::{GroupId, Identity, Index, Membership, NodeId, Recovered, Role};
 
 use super::callbacks::{Callbacks, Item};
 use super::callers::{Callers, Gauge};
@@ -136,8 +136,12 @@ fn start(
     let transport = guarded(|| connect(&config, hello, &membership))
         .unwrap_or_else(|panic| Err(NodeError::network(format!("it panicked: {panic}"))))?;
     let listen_address = transport.local_address();
-    let machine = guarded(machine)
+    let mut machine = guarded(machine)
         .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;
+    let applied = guarded(|| machine.applied_index()).unwrap_or_else(|panic| {
+        Err(MachineError(format!("its applied_index panicked: {panic}")))
+    })?;
+    fits(applied, &recovered)?;
 
     let threads = Threads::new(format!("raftz-{}", config.node_id));
     let (callbacks, intake) = (Callbacks::new(), Arc::new(Intake::new()));
@@ -159,8 +163,17 @@ fn start(
         entry_bytes_max: config.entry_bytes_max,
     };
     let id = config.node_id;
-    let put_together =
-        || host(&config, Arc::clone(&shared), transport, storage, &recovered, machine, &threads);
+    let put_together = || {
+        host(
+            &config,
+            Arc::clone(&shared),
+            transport,
+            storage,
+            &recovered,
+            (machine, applied),
+            &threads,
+        )
+    };
     let started = guarded(put_together)
         .unwrap_or_else(|panic| Err(stores::custom_panicked("first calls", &panic)))
         .and_then(|host| {
@@ -176,6 +189,24 @@ fn start(
     Ok(Node { id, shared, threads, defaults, listen_address })
 }
 
+/// Whether a machine that persists itself and this log belong together.
+fn fits(applied: Option<Index>, recovered: &Recovered) -> Result<(), MachineError> {
+    let (Some(applied), last) = (applied, recovered.last.index) else { return Ok(()) };
+    let base = recovered.base.id.index;
+    if applied < base {
+        return Err(MachineError(format!(
+            "its own storage has applied up to entry {applied}, and the log begins after {base}; restore the storage that belongs to this log"
+        )));
+    }
+    // A damaged log is filled again.
+    if applied > last && recovered.damage.is_none() {
+        return Err(MachineError(format!(
+            "its own storage has applied up to entry {applied}, and the log ends at {last}: they do not belong together, or the log was wiped; restore the one that is missing"
+        )));
+    }
+    Ok(())
+}
+
 /// Lanes, replica and machine, put together on this thread and moved to the loop's.
 fn host(
     config: &Config,
@@ -183,7 +214,7 @@ fn host(
     transport: Box<dyn Transport>,
     storage: Box<dyn Storage>,
     recovered: &Recovered,
-    machine: Box<dyn StateMachine>,
+    (machine, machine_applied): (Box<dyn StateMachine>, Option<Index>),
     threads: &Threads,
 ) -> Result<Host, NodeError> {
     let group = GroupId::FIRST;
@@ -207,13 +238,14 @@ fn host(
         (Machine::Lane, Some(lane))
     };
     let replica = Replica::new(
-        replica_config(config, &recovered.identity),
+        replica_config(config, &recovered.identity, machine_applied),
         recovered,
         clock::now(),
         config.seed.unwrap_or_else(clock::random_u64),
     );
     let membership = replica.raft().membership().clone();
-    let member = Member::new(replica, machine, recovered.base.id.index);
+    let base = recovered.base.id.index;
+    let member = Member::new(replica, machine, machine_applied.unwrap_or(base).max(base));
     let mut host = Host {
         id: config.node_id,
         disk: recovered.identity.disk,
@@ -240,7 +272,11 @@ fn host(
     Ok(host)
 }
 
-fn replica_config(config: &Config, identity: &Identity) -> replica::Config {
+fn replica_config(
+    config: &Config,
+    identity: &Identity,
+    machine_applied: Option<Index>,
+) -> replica::Config {
     let us = |ms: u64| ms.saturating_mul(1000);
     let raft = raft::Config {
         election_timeout_min_us: us(config.election_timeout_min_ms),
@@ -253,6 +289,7 @@ fn replica_config(config: &Config, identity: &Identity) -> replica::Config {
         unapplied_bytes_max: config.unapplied_bytes_max,
         cache_bytes_max: config.cache_bytes_max,
         apply_bytes_max: config.apply_bytes_max,
+        machine_applied,
         ..raft::Config::new(config.node_id, identity.disk)
     };
     replica::Config { raft, held_bytes_max: config.held_bytes_max }

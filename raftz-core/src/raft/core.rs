@@ -133,7 +133,10 @@ impl Raft {
             configs.appended(entry);
         }
         let known = if bug!(RestartCommitsItsLog) { Index(u64::MAX) } else { recovered.commit };
-        let commit = known.max(recovered.base.id.index).min(log.last().index);
+        let base = recovered.base.id.index;
+        // What a machine has applied is committed, and stays so.
+        let own = config.machine_applied.unwrap_or(base).max(base);
+        let commit = known.max(own).min(log.last().index);
         configs.committed(commit);
         let mut raft = Self {
             now,
@@ -142,11 +145,7 @@ impl Raft {
             leader: None,
             configs,
             commit,
-            applied: if bug!(RestartSkipsWhatWasApplied) {
-                commit
-            } else {
-                recovered.base.id.index
-            },
+            applied: if bug!(RestartSkipsWhatWasApplied) { commit } else { base },
             applying: None,
             writes: Writes::new(recovered.boot),
             log_time_us: recovered.last_log_time_us.max(recovered.base.log_time_us),
@@ -303,9 +302,24 @@ impl Raft {
         if self.applying.is_some() || self.applied >= self.commit {
             return;
         }
+        if let Some(own) = self.config.machine_applied
+            && !bug!(PersistedMachineStartsOver)
+        {
+            // A damaged log may end before its machine, and is filled again up to there and beyond.
+            self.applied = self.applied.max(own.min(self.commit));
+            if self.applied >= self.commit {
+                return;
+            }
+        }
         let again = bug!(LastEntryIsAppliedAgain) && self.applied > self.log.base().index;
         let first = if again { self.applied } else { self.applied.next() };
         let mut last = if bug!(AppliesUncommitted) { self.log.last().index } else { self.commit };
+        if self.config.machine_applied.is_some() && !bug!(PersistedMachineLeadsItsDisk) {
+            last = last.min(self.log.durable());
+            if last < first {
+                return;
+            }
+        }
         if let Some((index, what)) = self.configs.too_new() {
             if index == first {
                 let what = what.to_owned();

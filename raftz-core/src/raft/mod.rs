@@ -68,6 +68,10 @@ pub struct Config {
     pub cache_bytes_max: u64,
     /// Most bytes handed to the machine at once; one entry is handed over whatever its size.
     pub apply_bytes_max: u64,
+    /// The last index that a machine which persists itself has in its own storage. Nothing is handed to
+    /// it before it is on this node's own disk, so that the log never ends before the machine does.
+    /// `None`: the machine is rebuilt from the log.
+    pub machine_applied: Option<Index>,
 }
 
 impl Config {
@@ -86,6 +90,7 @@ impl Config {
             unapplied_bytes_max: 64 << 20,
             cache_bytes_max: 16 << 20,
             apply_bytes_max: 4 << 20,
+            machine_applied: None,
         }
     }
 }

@@ -140,6 +140,7 @@ impl World {
         let last = range.entries.last().map_or(range.last, |entry| entry.index);
         match life.applier.apply(&range.entries) {
             Ok(replies) => {
+                life.machine_applied = last;
                 if last < range.last {
                     let (first, last) = (last.next(), range.last);
                     life.applying = Some(Range { first, last, entries: Entries::new() });

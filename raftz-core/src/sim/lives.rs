@@ -7,7 +7,7 @@ use crate::node::lanes::Applier;
 use crate::replica::{Input, Replica};
 use crate::storage::wal::{CUT_NOTE, Wal};
 use crate::storage::{Storage, StorageError};
-use crate::types::{Entry, FaultReason, GroupId, Recovered};
+use crate::types::{Entry, FaultReason, GroupId, Index, Recovered};
 
 use super::marker::Marker;
 use super::node::{self, Life};
@@ -91,7 +91,10 @@ impl World {
         } else {
             node.disk.cut_after(Some(0));
         }
-        drop(life);
+        if self.plan.machine_persists {
+            node.kept = Some((life.applier, life.machine_applied));
+        }
+        drop((life.replica, life.storage, life.reader));
         match death {
             Death::Killed => node.disk.kill(),
             Death::PowerCut => node.disk.power_cut(),
@@ -229,8 +232,15 @@ impl World {
         let node = &mut self.nodes[at];
         node.errors_seen = node.disk_errors();
         node.starts += 1;
-        let applier = Applier::new(group, (self.machine)(), reader.clone(), self.plan.apply_bytes);
-        let config = node::replica_config(&self.plan, id, recovered.identity.disk);
+        let (applier, machine_applied) = match node.kept.take() {
+            Some((applier, applied)) => (applier.reopened(reader.clone()), applied),
+            None => {
+                let machine = (self.machine)();
+                let applier = Applier::new(group, machine, reader.clone(), self.plan.apply_bytes);
+                (applier, Index::ZERO)
+            }
+        };
+        let config = node::replica_config(&self.plan, id, recovered.identity.disk, machine_applied);
         let now = node.clock.now(self.now_us);
         let seed = node.chooser.number();
         node.life = Some(Life {
@@ -242,6 +252,7 @@ impl World {
             storage,
             reader,
             applier,
+            machine_applied,
             queue: VecDeque::new(),
             writing: None,
             fates: Arc::default(),
@@ -255,6 +266,7 @@ impl World {
             outputs_left: None,
             unsent: Vec::new(),
         });
+        self.oracle.on_kept(id, machine_applied, recovered, was_damaged);
         self.step(at, Input::Tick);
     }
 }

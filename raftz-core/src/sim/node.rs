@@ -60,6 +60,8 @@ pub(super) struct Life {
     pub(super) storage: Wal,
     pub(super) reader: Arc<dyn LogReader>,
     pub(super) applier: Applier,
+    /// The last index that the machine has applied.
+    pub(super) machine_applied: Index,
     /// Writes that wait for the log lane.
     pub(super) queue: VecDeque<(GroupId, WriteOp)>,
     /// What the log lane is writing.
@@ -118,6 +120,8 @@ pub(super) struct SimNode {
     pub(super) machine_slow: u64,
     pub(super) dies_while_recovering: u32,
     pub(super) starts: u64,
+    /// The machine that persists itself, and the last index that it has applied, while the node is dead.
+    pub(super) kept: Option<(Applier, Index)>,
 }
 
 impl SimNode {
@@ -140,6 +144,7 @@ impl SimNode {
             machine_slow: 1,
             dies_while_recovering: 0,
             starts: 0,
+            kept: None,
         }
     }
 
@@ -164,7 +169,12 @@ impl SimNode {
 }
 
 /// How a node's replica is configured.
-pub(super) fn replica_config(plan: &Plan, id: NodeId, disk_id: DiskId) -> Config {
+pub(super) fn replica_config(
+    plan: &Plan,
+    id: NodeId,
+    disk_id: DiskId,
+    machine_applied: Index,
+) -> Config {
     let raft = raft::Config {
         election_timeout_min_us: plan.election_us.0,
         election_timeout_max_us: plan.election_us.1,
@@ -176,6 +186,7 @@ pub(super) fn replica_config(plan: &Plan, id: NodeId, disk_id: DiskId) -> Config
         unapplied_bytes_max: plan.backlog_bytes,
         cache_bytes_max: plan.cache_bytes,
         apply_bytes_max: plan.apply_bytes,
+        machine_applied: plan.machine_persists.then_some(machine_applied),
         ..raft::Config::new(id, disk_id)
     };
     Config { raft, held_bytes_max: plan.held_bytes }

@@ -383,6 +383,23 @@ impl Oracle {
         }
     }
 
+    /// A node's machine has kept everything up to here in its own storage; the log must reach so far.
+    pub(super) fn on_kept(
+        &mut self,
+        id: NodeId,
+        applied: Index,
+        recovered: &Recovered,
+        was_damaged: bool,
+    ) {
+        self.shadow(id).applied = applied;
+        let last = recovered.last.index;
+        if applied > last && !was_damaged {
+            let sentence =
+                format!("node {id}'s machine has applied {applied}, and its log ends at {last}");
+            self.object("the log reaches its machine", sentence);
+        }
+    }
+
     // ---- words ----
 
     /// A node speaks: nothing is promised that its disk does not hold.

@@ -251,6 +251,8 @@ pub struct Plan {
     pub apply_us: u64,
     /// Mean time until a stopped node is started again.
     pub downtime_us: u64,
+    /// Whether machines persist themselves: they keep what they have applied when their node dies.
+    pub machine_persists: bool,
 }
 
 /// Virtual time that a run's faults go on by default.
@@ -315,6 +317,7 @@ impl Plan {
             disk_us: c.pick(&[100, 1_000, 5_000]),
             apply_us: c.pick(&[10, 1_000]),
             downtime_us: c.pick(&[50_000, 500_000, 2_000_000]),
+            machine_persists: c.percent(25),
         }
     }
 

@@ -269,6 +269,7 @@ impl World {
         self.nodes[at].disk.set_faults(DiskFaults::default());
         self.bootstrap(at);
         self.nodes[at].is_replaced = true;
+        self.nodes[at].kept = None;
     }
 
     /// The whole run: the storm, the healing, and what must hold in the end.

@@ -118,6 +118,13 @@ impl Applier {
         }
     }
 
+    /// The same machine over a log that was opened again.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reopened(mut self, reader: Arc<dyn LogReader>) -> Self {
+        self.reader = reader;
+        self
+    }
+
     /// What the machine would put into a snapshot, if it can make one.
     #[cfg(feature = "sim")]
     pub(crate) fn freeze(&mut self) -> Option<Vec<u8>> {
