@@ -80,8 +80,11 @@ fn home() -> &'static Path {
             let told = std::env::var(variable);
             told.unwrap_or_else(|_| format!("{}/{folder}", std::env::var("HOME").unwrap()))
         };
+        // The compiler beside this cargo, too: one found by the path may be a switch between several, and
+        // in an empty environment it may think that one has to be fetched.
+        let tools = Path::new(env!("CARGO")).parent().unwrap().display();
         let cargo = format!(
-            "#!/bin/sh\nexport CARGO_HOME='{}' RUSTUP_HOME='{}'\nexec '{}' \"$@\"\n",
+            "#!/bin/sh\nexport CARGO_HOME='{}' RUSTUP_HOME='{}' PATH=\"{tools}:$PATH\"\nexec '{}' \"$@\"\n",
             own("CARGO_HOME", ".cargo"),
             own("RUSTUP_HOME", ".rustup"),
             env!("CARGO")
