@@ -443,7 +443,12 @@ impl World {
             left = left.saturating_sub(*share);
             here
         });
-        let prefix = prefix.map_or("wal-", |(prefix, _)| prefix);
+        let mut prefix = prefix.map_or("wal-", |(prefix, _)| prefix);
+        // The log and the vote file each hold a mark that covers the other's loss. Where both are struck, nobody
+        // could tell any more what had been durable.
+        if prefix != "superblock" {
+            prefix = *self.nodes[at].struck.get_or_insert(prefix);
+        }
         let Some(what) = self.nodes[at].disk.rot(rot, prefix) else { return false };
         self.tell(|| format!("{}: {what}", at + 1));
         self.nodes[at].is_damaged = true;

@@ -103,6 +103,8 @@ pub(super) struct SimNode {
     pub(super) chooser: Chooser,
     /// Faults of its disk have damaged what was durable.
     pub(super) is_damaged: bool,
+    /// Which of the two places that hold marks, the log or the vote file, has been damaged.
+    pub(super) struck: Option<&'static str>,
     /// How many operations its disk had failed at its last good start.
     pub(super) errors_seen: u64,
     /// It can never be started again.
@@ -134,6 +136,7 @@ impl SimNode {
             life: None,
             chooser: choices.stream(Stream::Process(id.get())),
             is_damaged: false,
+            struck: None,
             errors_seen: 0,
             is_gone: false,
             is_replaced: false,

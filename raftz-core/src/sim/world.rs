@@ -270,6 +270,7 @@ impl World {
         self.bootstrap(at);
         self.nodes[at].is_replaced = true;
         self.nodes[at].kept = None;
+        self.nodes[at].struck = None;
     }
 
     /// The whole run: the storm, the healing, and what must hold in the end.
