@@ -64,6 +64,7 @@ examples-c: rust ## the five examples in C, one after the other; each checks wha
 
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
+	$(CARGO) bench --locked -p raftz-ffi --bench overhead
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run
