@@ -8,10 +8,17 @@ use raftz_core::sim::choice::Choices;
 use raftz_core::sim::{Plan, Simulation};
 
 /// Seeds that once failed, each with the sentence why.
-const REGRESSIONS: [(u64, &str); 1] = [(
-    240_089_866_314_558,
-    "followers with hundreds of slow syncs before them were given ten timeouts",
-)];
+const REGRESSIONS: [(u64, &str); 3] = [
+    (
+        240_089_866_314_558,
+        "followers with hundreds of slow syncs before them were given ten timeouts",
+    ),
+    (209_025_934_107_936, "rot took the seal in the log and the one vote slot that stated it"),
+    (
+        107_704_302_064_697,
+        "of a log damaged twice the oracle remembered the longer, not the later one",
+    ),
+];
 /// Seeds that always run: small ones, with the faults and settings that they happen to draw.
 const FIXED: std::ops::Range<u64> = 1..11;
 /// How long faults go on in a fixed run: as long as an unoptimized build can afford.

@@ -443,13 +443,15 @@ impl World {
             left = left.saturating_sub(*share);
             here
         });
-        let mut prefix = prefix.map_or("wal-", |(prefix, _)| prefix);
-        // The log and the vote file each hold a mark that covers the other's loss. Where both are struck, nobody
-        // could tell any more what had been durable.
-        if prefix != "superblock" {
-            prefix = *self.nodes[at].struck.get_or_insert(prefix);
+        let prefix = prefix.map_or("wal-", |(prefix, _)| prefix);
+        let mut struck = self.nodes[at].struck;
+        struck.log |= prefix == "wal-";
+        struck.vote_slots += u64::from(prefix == "vote");
+        if struck.log && struck.vote_slots > 1 {
+            return false;
         }
         let Some(what) = self.nodes[at].disk.rot(rot, prefix) else { return false };
+        self.nodes[at].struck = struck;
         self.tell(|| format!("{}: {what}", at + 1));
         self.nodes[at].is_damaged = true;
         self.oracle.on_damaged(id);

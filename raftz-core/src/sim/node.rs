@@ -94,6 +94,14 @@ impl Life {
     }
 }
 
+/// Where a disk has been damaged, of the places that hold a mark of what was durable: the log and the two
+/// slots of the vote file. One must be left, or nobody could tell any more.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Struck {
+    pub(super) log: bool,
+    pub(super) vote_slots: u64,
+}
+
 /// One machine of the cluster, running or not.
 pub(super) struct SimNode {
     pub(super) id: NodeId,
@@ -103,8 +111,7 @@ pub(super) struct SimNode {
     pub(super) chooser: Chooser,
     /// Faults of its disk have damaged what was durable.
     pub(super) is_damaged: bool,
-    /// Which of the two places that hold marks, the log or the vote file, has been damaged.
-    pub(super) struck: Option<&'static str>,
+    pub(super) struck: Struck,
     /// How many operations its disk had failed at its last good start.
     pub(super) errors_seen: u64,
     /// It can never be started again.
@@ -136,7 +143,7 @@ impl SimNode {
             life: None,
             chooser: choices.stream(Stream::Process(id.get())),
             is_damaged: false,
-            struck: None,
+            struck: Struck::default(),
             errors_seen: 0,
             is_gone: false,
             is_replaced: false,

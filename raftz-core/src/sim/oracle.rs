@@ -64,8 +64,8 @@ struct Shadow {
     durable: Vec<Slot>,
     hard_state: HardState,
     issued: VecDeque<Issued>,
-    /// What was durable when its disk was damaged: it still answers for that.
-    had: Vec<Slot>,
+    /// What was durable each time its disk was damaged: it still answers for that.
+    had: Vec<Vec<Slot>>,
     /// Whether it has found the damage and is not whole again.
     is_hurt: bool,
     /// Whether its disk is another than it had: it answers for nothing that it said before.
@@ -83,15 +83,27 @@ impl Shadow {
         id_of(&self.log, self.log.len())
     }
 
+    /// The end of the best log that damage has taken from it.
+    fn had_last(&self) -> LogId {
+        self.had.iter().map(|log| id_of(log, log.len())).max().unwrap_or_default()
+    }
+
     /// The end of the best log that it answers for.
     fn answers_for(&self) -> LogId {
-        let had = if self.is_new { LogId::ZERO } else { id_of(&self.had, self.had.len()) };
+        let had = if self.is_new { LogId::ZERO } else { self.had_last() };
         self.last().max(had)
     }
 
     fn holds(&self, index: Index, slot: Slot) -> bool {
         let at = position(index);
-        [&self.durable, &self.had].iter().any(|log| log.get(at) == Some(&slot))
+        self.had.iter().chain([&self.durable]).any(|log| log.get(at) == Some(&slot))
+    }
+
+    /// What is durable now is to be damaged, or was.
+    fn remember(&mut self) {
+        if !self.had.iter().any(|had| had.starts_with(&self.durable)) {
+            self.had.push(self.durable.clone());
+        }
     }
 }
 
@@ -300,10 +312,7 @@ impl Oracle {
 
     /// Stored content was damaged by a fault: the node answers for what it had until it is whole again.
     pub(super) fn on_damaged(&mut self, id: NodeId) {
-        let shadow = self.shadow(id);
-        if shadow.had.len() < shadow.durable.len() {
-            shadow.had = shadow.durable.clone();
-        }
+        self.shadow(id).remember();
     }
 
     /// A node's disk was replaced by a new one: what the old one held is lost, and answered for no more.
@@ -347,8 +356,8 @@ impl Oracle {
         shadow.is_hurt = recovered.damage.is_some();
         if !shadow.is_hurt && !shadow.is_new {
             shadow.had.clear();
-        } else if shadow.had.len() < durable {
-            shadow.had = std::mem::take(&mut shadow.durable);
+        } else {
+            shadow.remember();
         }
         shadow.log.clone_from(&log);
         shadow.durable = log;
@@ -464,11 +473,9 @@ impl Oracle {
             shadow.leads = Some(term);
         }
         let (written, durable) = (shadow.last(), shadow.durable.len());
-        if shadow.is_hurt
-            && raft.damage().is_none()
-            && !shadow.had.is_empty()
-            && written.index.0 >= shadow.had.len() as u64
-        {
+        let is_whole =
+            raft.damage().is_none() && id_of(&shadow.durable, durable) >= shadow.had_last();
+        if shadow.is_hurt && is_whole {
             shadow.had.clear();
             shadow.is_hurt = false;
         }

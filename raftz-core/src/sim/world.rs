@@ -270,7 +270,7 @@ impl World {
         self.bootstrap(at);
         self.nodes[at].is_replaced = true;
         self.nodes[at].kept = None;
-        self.nodes[at].struck = None;
+        self.nodes[at].struck = node::Struck::default();
     }
 
     /// The whole run: the storm, the healing, and what must hold in the end.

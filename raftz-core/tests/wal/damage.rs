@@ -379,6 +379,13 @@ fn the_last_batch_and_the_seal_behind_it_are_missed_when_both_are_damaged() {
         spoil(&mut log[end - 4096..end]);
         let (_, recovered) = open(&Platter::holding(&image)).unwrap();
         assert!(recovered.damage.is_some(), "zeros: {zeros}: {recovered:?}");
+        // And either slot of the vote file.
+        for slot in 0..2 {
+            let mut image = image.clone();
+            spoil(&mut bytes_of(&mut image, &dir().join("vote"))[slot * 4096..][..4096]);
+            let (_, recovered) = open(&Platter::holding(&image)).unwrap();
+            assert!(recovered.damage.is_some(), "zeros: {zeros}, slot {slot}: {recovered:?}");
+        }
     }
 }
 

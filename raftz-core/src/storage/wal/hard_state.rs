@@ -1,10 +1,10 @@
-//! The second place of {term, vote}: two slots of one block, written in turn.
+//! The second place of {term, vote}: two slots of one block, always written both.
 //!
 //! A hard state is promised only when the log and both slots hold it: the log is written first, one
 //! slot next, the other one last, each synced before the next. So a slot never knows more than an
 //! intact log, each single slot knows all that was promised, and no crash tears both. Whatever else
 //! a slot states (the highest durable batch, the newest segment) is a watermark outside the log: it
-//! exposes a log whose end was lost as a whole.
+//! exposes a log whose end was lost as a whole, and damage to one slot leaves it in the other.
 //!
 //! ```text
 //!  0  magic "rzvote01"        16  slot sequence (8)      40  number of groups (4)
@@ -124,19 +124,13 @@ impl VoteFound {
         self.older.is_none()
     }
 
-    /// How many slots must be written until both state `states`, and whatever was found up to
-    /// `watermark` is covered.
-    pub(super) fn missing(&self, states: &HardStates, watermark: u64, segment: u64) -> usize {
-        let states_all = |slot: &Option<Slot>| slot.as_ref().is_some_and(|s| s.states == *states);
-        let covers = |slot: &Slot| slot.watermark >= watermark && slot.segment == segment;
-        if !states_all(&self.newest) || !self.newest.as_ref().is_some_and(covers) {
-            2
-        } else if !states_all(&self.older) {
-            // It is the older slot that is written over.
-            1
-        } else {
-            0
-        }
+    /// Whether both slots state `states` and cover whatever was found up to `watermark`.
+    pub(super) fn covers(&self, states: &HardStates, watermark: u64, segment: u64) -> bool {
+        [&self.newest, &self.older].into_iter().all(|slot| {
+            slot.as_ref().is_some_and(|slot| {
+                slot.states == *states && slot.watermark >= watermark && slot.segment == segment
+            })
+        })
     }
 }
 
@@ -166,18 +160,7 @@ impl VoteFile {
         self.seq
     }
 
-    /// Writes over both slots, one after the other, durably.
-    pub(super) fn write_both(
-        &mut self,
-        states: &HardStates,
-        watermark: u64,
-        segment: u64,
-    ) -> Result<(), StorageError> {
-        self.write(states, watermark, segment)?;
-        self.write(states, watermark, segment)
-    }
-
-    /// Writes over the older slot, durably.
+    /// Writes over both slots, the older one first, each durably before the next.
     pub(super) fn write(
         &mut self,
         states: &HardStates,
@@ -188,14 +171,16 @@ impl VoteFile {
             let detail = format!("{} groups; at most {GROUPS_MAX} fit", states.len());
             return Err(corrupt(&self.file.path, 0, detail));
         }
-        let seq = self.seq + 1;
-        if seq > SANE_MAX {
-            let detail = "its numbers are used up, which no use can bring about: it was forged";
-            return Err(corrupt(&self.file.path, 0, detail));
+        for _ in 0..2 {
+            let seq = self.seq + 1;
+            if seq > SANE_MAX {
+                let detail = "its numbers are used up, which no use can bring about: it was forged";
+                return Err(corrupt(&self.file.path, 0, detail));
+            }
+            let slot = Slot { seq, watermark, segment, states: states.clone() };
+            self.file.write(seq, &encode(&slot, self.disk))?;
+            self.seq = seq;
         }
-        let slot = Slot { seq, watermark, segment, states: states.clone() };
-        self.file.write(seq, &encode(&slot, self.disk))?;
-        self.seq = seq;
         Ok(())
     }
 }

@@ -185,10 +185,10 @@ impl Writer {
     /// answers for it, so it must never pass for torn, and a vote must be in both slots.
     pub(super) fn take_over(&mut self, found: &VoteFound) -> Result<(), StorageError> {
         let states = self.index.read().hard_states();
-        for _ in 0..found.missing(&states, self.watermark, self.tail.segment) {
-            self.state_in_vote()?;
+        if found.covers(&states, self.watermark, self.tail.segment) {
+            return Ok(());
         }
-        Ok(())
+        self.state_in_vote()
     }
 
     fn state_in_vote(&mut self) -> Result<(), StorageError> {
@@ -328,7 +328,7 @@ impl Writer {
         let number = self.tail.batch_next;
         if self.batch.hard_state_seq.is_some() {
             let states = self.hard_states_after();
-            self.vote.write_both(&states, number, self.tail.segment)?;
+            self.vote.write(&states, number, self.tail.segment)?;
         }
         let place = Place { segment: self.tail.segment, batch_at: at, batch_bytes, record_at: 0 };
         self.learn(place);
