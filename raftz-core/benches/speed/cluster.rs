@@ -69,7 +69,6 @@ impl Member {
         std::fs::read_to_string(format!("/proc/{}/{name}", self.process.id())).unwrap_or_default()
     }
 
-    /// A size that the system keeps of the process, in MiB.
     /// What `read` finds in such a file of each of its threads.
     pub(crate) fn of_threads<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Vec<T> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id()));
@@ -79,6 +78,7 @@ impl Member {
         files.filter_map(|text| read(&text)).collect()
     }
 
+    /// A size that the system keeps of the process, in MiB.
     pub(crate) fn mib(&self, key: &str) -> f64 {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix(key));

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         is_valid = durable(dir.path(), &mut figures);
     }
     if wants("idle") {
+        settle();
         idle::bench(dir.path(), &mut figures);
     }
     if wants("failover") {
@@ -84,12 +85,18 @@ fn main() -> ExitCode {
     if is_valid { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Lets the disk finish what others, such as the build of this program, left it to write.
+fn settle() {
+    let _ = std::process::Command::new("sync").status();
+}
+
 /// Whether a list in the environment names it, or there is no such list.
 fn is_chosen(list: &str, name: &str) -> bool {
     std::env::var(list).map_or(true, |list| list.split(',').any(|it| it == name))
 }
 
 fn durable(dir: &Path, figures: &mut Figures) -> bool {
+    settle();
     let syncs = floor::fdatasync_per_s(dir);
     println!("\nraw fdatasync: {syncs:.0}/s (4 KiB into a zeroed file)");
     figures.set("fdatasync_per_s", Some(syncs));
