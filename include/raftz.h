@@ -428,7 +428,9 @@ typedef struct raftz_slice {
 } raftz_slice;
 
 /**
- * \brief Frees memory that was handed over with raftz_bytes_wrap(). Called exactly once, on any thread.
+ * \brief Frees memory that was handed over with raftz_bytes_wrap(). Called exactly once.
+ *
+ * Threads: any, a node's own included. Blocking calls of raftz are refused in it.
  */
 typedef void (*raftz_free_fn)(void *context);
 
@@ -535,7 +537,8 @@ typedef struct raftz_event_info {
 /**
  * \brief Takes an event of a node.
  *
- * Threads: the node's callback thread, one event at a time. Blocking calls of raftz are refused in it.
+ * Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
+ * once. Blocking calls of raftz are refused in it.
  *
  * \param user_data What raftz_config_set_event_callback() was given.
  * \param event The event; it lives until the function returns.
@@ -543,7 +546,10 @@ typedef struct raftz_event_info {
 typedef void (*raftz_event_fn)(void *user_data, const struct raftz_event_info *event);
 
 /**
- * \brief Called once when a callback's user data is not needed any more, on any thread.
+ * \brief Called once when a callback's user data is not needed any more.
+ *
+ * Threads: any, the node's own included. Blocking calls of raftz are refused in it. A configuration or node
+ * that is being freed must not be used in it.
  */
 typedef void (*raftz_destroy_fn)(void *user_data);
 
@@ -701,7 +707,7 @@ typedef struct raftz_start_opts {
     uint32_t builtin;
     /**
      * \brief A listening TCP socket that the program has bound already; taken over, whether the start
-     * succeeds or fails. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
+     * succeeds or fails, unless this struct's `size` is wrong or too new. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
      * `listen_address` of the configuration.
      */
     int32_t listen_fd;
@@ -739,7 +745,7 @@ typedef struct raftz_propose_opts {
  * \brief Is told how a command ended. Called exactly once for every command that was accepted.
  *
  * Threads: the node's callback thread, one call at a time. Blocking calls of raftz are refused in it;
- * proposing more is welcome.
+ * proposing more is welcome, as long as the node is not being freed.
  *
  * \param user_data What the call was given.
  * \param outcome How it ended; it lives until the function returns.
@@ -750,7 +756,7 @@ typedef void (*raftz_done_fn)(void *user_data, const struct raftz_outcome *outco
  * \brief Is told how the commands of a batch ended. Called exactly once for every batch that was accepted.
  *
  * Threads: the node's callback thread, one call at a time. Blocking calls of raftz are refused in it;
- * proposing more is welcome.
+ * proposing more is welcome, as long as the node is not being freed.
  *
  * \param user_data What the call was given.
  * \param outcomes How they ended, in their order; they live until the function returns.
@@ -1638,10 +1644,27 @@ raftz_status raftz_queue_next(struct raftz_queue *queue,
 uint64_t raftz_queue_dropped(const struct raftz_queue *queue);
 
 /**
- * \brief Frees a queue and what is in it. Calls under way go on; how they end is not told any more. A
- * thread that waits in raftz_queue_next() returns with RAFTZ_CLOSED.
+ * \brief Closes a queue: its consumers come to an end.
  *
- * Threads: any, once. Inside callbacks: yes. Blocks: no.
+ * New calls for it are refused with RAFTZ_CLOSED, and events of nodes are not put into it any more. Calls
+ * under way go on, and what they end with can be taken as before. Once all of that is taken,
+ * raftz_queue_next() returns RAFTZ_CLOSED instead of waiting, in every thread, and raftz_queue_fd() stays
+ * readable. Closing a closed queue is nothing.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param queue The queue.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_queue_close(struct raftz_queue *queue,
+                               struct raftz_error **error);
+
+/**
+ * \brief Frees a queue and what is in it. Calls under way go on; how they end is not told any more.
+ *
+ * Threads: any, once, with no other call on the queue under way or to come: raftz_queue_close() ends those
+ * who take from it. Inside callbacks: yes. Blocks: no.
  *
  * \param queue The queue, or NULL, which is nothing.
  */
@@ -1742,7 +1765,7 @@ raftz_status raftz_sink_fail(struct raftz_sink *sink, struct raftz_slice reason)
  * Threads: the one that called `restore`. Inside callbacks: only there. Blocks: for the disk.
  *
  * \param source What `restore` was given.
- * \param buffer Where they go.
+ * \param buffer Where they go; what lies behind them in it is overwritten as well.
  * \param capacity How many fit; at least 1.
  * \param read [out] How many came; 0 at the end of the snapshot.
  * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_STORAGE.
@@ -1814,7 +1837,8 @@ raftz_status raftz_node_bootstrap(const struct raftz_config *config,
  * \param node [out] The node, to be freed with raftz_node_free().
  * \param error [out] Why not; nothing runs then. May be NULL.
  * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED,
- *         RAFTZ_CONFIG, RAFTZ_STORAGE, RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
+ *         RAFTZ_FORKED (the queue for its events is of the parent process), RAFTZ_CONFIG, RAFTZ_STORAGE,
+ *         RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
  */
 raftz_status raftz_node_start(const struct raftz_config *config,
                               const struct raftz_machine *machine,
@@ -2005,7 +2029,8 @@ raftz_status raftz_propose_batch(struct raftz_node *node,
  * \param queue The queue.
  * \param user_data Given back with the event.
  * \param error [out] Why none of the commands was accepted. May be NULL.
- * \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound.
+ * \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound, RAFTZ_INVALID_ARG when so
+ *         many never fit it, RAFTZ_CLOSED when it is closed.
  */
 raftz_status raftz_propose_queued(struct raftz_node *node,
                                   const struct raftz_slice *commands,
@@ -2018,7 +2043,7 @@ raftz_status raftz_propose_queued(struct raftz_node *node,
 /**
  * \brief Proposes a command and waits until it is committed and applied.
  *
- * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+ * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout and a quarter of a second.
  *
  * \param node The node; a follower hands the command to the leader.
  * \param command The command; copied.
@@ -2070,7 +2095,7 @@ raftz_status raftz_read(const struct raftz_node *node,
  * \param queue The queue.
  * \param user_data Given back with the event.
  * \param error [out] Why not; may be NULL.
- * \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound.
+ * \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound, RAFTZ_CLOSED when it is closed.
  */
 raftz_status raftz_read_queued(const struct raftz_node *node,
                                struct raftz_slice request,

@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use raftz_core::node::{NodeError, ProposeOptions};
 use raftz_core::types::{Index, Outcome, Refusal};
-use support::{Cluster, LONG, until};
+use support::{Cluster, LONG, TestMachine, until};
 
 #[test]
 fn calls_after_shutdown_are_refused_and_a_second_shutdown_is_harmless() {
@@ -46,6 +46,34 @@ fn a_stuck_completion_makes_shutdown_name_the_thread_instead_of_hanging() {
     assert!(error.to_string().contains("raftz-1-call"), "{error}");
     gate.open();
     node.shutdown(LONG).unwrap();
+}
+
+#[test]
+fn a_query_that_the_machine_is_at_is_answered_once_on_the_callback_thread() {
+    for shut_down in [true, false] {
+        let machine = |_| TestMachine { inline: false, ..TestMachine::default() };
+        let cluster = Cluster::start_with(1, |_| {}, machine);
+        let (node, gate) = (cluster.node(1), &cluster.machine(1).query_gate);
+        let (tell, told) = mpsc::channel();
+        let timeout = if shut_down { LONG } else { Duration::from_millis(50) };
+        node.query_with("wait", timeout, move |answer| {
+            let name = std::thread::current().name().map(str::to_owned);
+            tell.send((name, answer.unwrap_err().code())).unwrap();
+        })
+        .unwrap();
+        until("the machine to be asked", || gate.is_reached());
+        let code = if shut_down {
+            let error = node.shutdown(Duration::from_millis(50)).unwrap_err();
+            assert!(error.to_string().contains("raftz-1-apply"), "{error}");
+            NodeError::ShutDown.code()
+        } else {
+            -71
+        };
+        assert_eq!(told.recv_timeout(LONG).unwrap(), (Some("raftz-1-call".into()), code));
+        gate.open();
+        node.shutdown(LONG).unwrap();
+        assert!(told.try_recv().is_err(), "told twice");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use bytes::Bytes;
+use raftz_core::node;
 
 use crate::error::raftz_error;
 use crate::guard::{self, Call, Out, borrow, call, free, value};
@@ -30,7 +31,9 @@ impl raftz_slice {
 /// \brief Bytes of one's own: what the library gives, or what a program hands over without a copy.
 pub struct raftz_bytes(pub(crate) Bytes);
 
-/// \brief Frees memory that was handed over with raftz_bytes_wrap(). Called exactly once, on any thread.
+/// \brief Frees memory that was handed over with raftz_bytes_wrap(). Called exactly once.
+///
+/// Threads: any, a node's own included. Blocking calls of raftz are refused in it.
 pub type raftz_free_fn = Option<unsafe extern "C" fn(context: *mut c_void)>;
 
 struct Foreign {
@@ -54,7 +57,7 @@ impl Drop for Foreign {
     fn drop(&mut self) {
         if let Some(free) = self.free {
             // SAFETY: the user's function, called once with the user's context.
-            unsafe { free(self.context) }
+            node::run_callback("a free function", || unsafe { free(self.context) });
         }
     }
 }

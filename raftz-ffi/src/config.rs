@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_void};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use raftz_core::node::{Config, Founder, StorageKind};
+use raftz_core::node::{self, Config, Founder, StorageKind};
 use raftz_core::types::{ClusterId, NodeId};
 
 use crate::bytes::raftz_bytes;
@@ -52,7 +52,10 @@ pub struct raftz_config {
     keys: Vec<CString>,
 }
 
-/// \brief Called once when a callback's user data is not needed any more, on any thread.
+/// \brief Called once when a callback's user data is not needed any more.
+///
+/// Threads: any, the node's own included. Blocking calls of raftz are refused in it. A configuration or node
+/// that is being freed must not be used in it.
 pub type raftz_destroy_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// \brief Makes a configuration with all defaults: memory storage, no founding members, a port of the
@@ -363,7 +366,9 @@ pub unsafe extern "C" fn raftz_config_set_event_callback(
     call(error, || {
         // SAFETY: the caller's contract.
         let config = unsafe { borrow_mut(config, "config") }?;
-        config.events = Some(Events::to_callback(kinds, event_fn, user_data, destroy_fn)?);
+        let events = Events::to_callback(kinds, event_fn, user_data, destroy_fn)?;
+        // What was there may call back when it is dropped: not before the configuration is let go.
+        drop(config.events.replace(events));
         Ok(())
     })
 }
@@ -390,7 +395,7 @@ pub unsafe extern "C" fn raftz_config_set_event_queue(
         // SAFETY: the caller's contract.
         let (config, queue) =
             unsafe { (borrow_mut(config, "config")?, borrow(queue.cast_const(), "queue")?) };
-        config.events = Some(Events::to_queue(kinds, queue.shared()?)?);
+        drop(config.events.replace(Events::to_queue(kinds, queue.shared()?)?));
         Ok(())
     })
 }
@@ -441,7 +446,7 @@ pub unsafe extern "C" fn raftz_config_set_log(
     call(error, || {
         // SAFETY: the caller's contract.
         let config = unsafe { borrow_mut(config, "config") }?;
-        config.logger = Some(Logger::new(level, log_fn, user_data, destroy_fn)?);
+        drop(config.logger.replace(Logger::new(level, log_fn, user_data, destroy_fn)?));
         Ok(())
     })
 }
@@ -472,7 +477,7 @@ impl Drop for UserData {
     fn drop(&mut self) {
         if let Some(destroy) = self.destroy {
             // SAFETY: the user's function, called once with the user's data.
-            unsafe { destroy(self.data) }
+            node::run_callback("a destroy function", || unsafe { destroy(self.data) });
         }
     }
 }

@@ -136,7 +136,8 @@ impl raftz_event_info {
 
 /// \brief Takes an event of a node.
 ///
-/// Threads: the node's callback thread, one event at a time. Blocking calls of raftz are refused in it.
+/// Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
+/// once. Blocking calls of raftz are refused in it.
 ///
 /// \param user_data What raftz_config_set_event_callback() was given.
 /// \param event The event; it lives until the function returns.
@@ -243,6 +244,14 @@ impl Events {
 
     pub(crate) fn to_queue(kinds: u64, queue: Arc<Queue>) -> Call<Arc<Self>> {
         Ok(Arc::new(Self { kinds: known(kinds)?, to: To::Queue(queue) }))
+    }
+
+    /// Refuses a queue of the parent process.
+    pub(crate) fn check(&self) -> Call {
+        match &self.to {
+            To::Callback(..) => Ok(()),
+            To::Queue(queue) => queue.check(),
+        }
     }
 
     /// What a node's configuration wants.

@@ -19,6 +19,14 @@ unsafe fn own(slice: raftz_slice, name: &str) -> Call<Bytes> {
 }
 
 /// # Safety
+/// As [`guard::bytes`].
+unsafe fn own_key(slice: raftz_slice) -> Call<Bytes> {
+    // SAFETY: the caller's contract.
+    let key = unsafe { own(slice, "key") }?;
+    if key.is_empty() { Err(invalid("key is empty; a key has at least one byte")) } else { Ok(key) }
+}
+
+/// # Safety
 /// NULL, or a slice.
 unsafe fn own_optional(slice: *const raftz_slice, name: &str) -> Call<Option<Bytes>> {
     // SAFETY: the caller's contract.
@@ -59,7 +67,7 @@ pub unsafe extern "C" fn raftz_kv_set(
     // SAFETY: the caller's contract.
     call(error, || unsafe {
         make(command, "command", || {
-            Ok(KvCommand::Set { key: own(key, "key")?, value: own(value, "value")? }.encode())
+            Ok(KvCommand::Set { key: own_key(key)?, value: own(value, "value")? }.encode())
         })
     })
 }
@@ -80,7 +88,7 @@ pub unsafe extern "C" fn raftz_kv_delete(
 ) -> raftz_status {
     // SAFETY: the caller's contract.
     call(error, || unsafe {
-        make(command, "command", || Ok(KvCommand::Delete { key: own(key, "key")? }.encode()))
+        make(command, "command", || Ok(KvCommand::Delete { key: own_key(key)? }.encode()))
     })
 }
 
@@ -108,7 +116,7 @@ pub unsafe extern "C" fn raftz_kv_compare_and_set(
         make(command, "command", || {
             let (expected, value) =
                 (own_optional(expected, "expected")?, own_optional(value, "value")?);
-            Ok(KvCommand::CompareAndSet { key: own(key, "key")?, expected, value }.encode())
+            Ok(KvCommand::CompareAndSet { key: own_key(key)?, expected, value }.encode())
         })
     })
 }
@@ -132,7 +140,7 @@ pub unsafe extern "C" fn raftz_kv_increment(
 ) -> raftz_status {
     // SAFETY: the caller's contract.
     call(error, || unsafe {
-        make(command, "command", || Ok(KvCommand::Increment { key: own(key, "key")?, by }.encode()))
+        make(command, "command", || Ok(KvCommand::Increment { key: own_key(key)?, by }.encode()))
     })
 }
 

@@ -7,6 +7,7 @@ use bytes::{BufMut, BytesMut};
 use raftz_core::machine::{
     Command, CountingMachine, KvStore, MachineError, SnapshotView, StateMachine,
 };
+use raftz_core::node;
 use raftz_core::types::{Index, Reply};
 
 use crate::bytes::raftz_slice;
@@ -262,7 +263,7 @@ pub unsafe extern "C" fn raftz_sink_fail(
 /// Threads: the one that called `restore`. Inside callbacks: only there. Blocks: for the disk.
 ///
 /// \param source What `restore` was given.
-/// \param buffer Where they go.
+/// \param buffer Where they go; what lies behind them in it is overwritten as well.
 /// \param capacity How many fit; at least 1.
 /// \param read [out] How many came; 0 at the end of the snapshot.
 /// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_STORAGE.
@@ -482,7 +483,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if let Some(destroy) = self.table.destroy {
             // SAFETY: the user's function, called once, and nothing after it.
-            unsafe { destroy(self.machine) }
+            node::run_callback("the state machine's destroy", || unsafe { destroy(self.machine) });
         }
     }
 }
@@ -518,7 +519,9 @@ impl Drop for View {
     fn drop(&mut self) {
         if let Some(end) = self.table.snapshot_end {
             // SAFETY: the user's function, called once, and nothing after it.
-            unsafe { end(self.snapshot) }
+            node::run_callback("the state machine's snapshot_end", || unsafe {
+                end(self.snapshot)
+            });
         }
     }
 }

@@ -141,7 +141,7 @@ pub struct raftz_start_opts {
     /// \brief Which machine it keeps, if it is none of the program's own: RAFTZ_BUILTIN_…
     pub builtin: u32,
     /// \brief A listening TCP socket that the program has bound already; taken over, whether the start
-    /// succeeds or fails. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
+    /// succeeds or fails, unless this struct's `size` is wrong or too new. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
     /// `listen_address` of the configuration.
     pub listen_fd: i32,
     /// \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
@@ -217,7 +217,8 @@ unsafe fn listener(fd: i32) -> Call<TcpListener> {
 /// \param node [out] The node, to be freed with raftz_node_free().
 /// \param error [out] Why not; nothing runs then. May be NULL.
 /// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED,
-///         RAFTZ_CONFIG, RAFTZ_STORAGE, RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
+///         RAFTZ_FORKED (the queue for its events is of the parent process), RAFTZ_CONFIG, RAFTZ_STORAGE,
+///         RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_node_start(
     config: *const raftz_config,
@@ -235,6 +236,7 @@ pub unsafe extern "C" fn raftz_node_start(
         let out = Out::new(node, "node")?;
         // SAFETY: the caller's contract.
         let config = unsafe { borrow(config, "config") }?;
+        config.events.as_ref().map_or(Ok(()), |events| events.check())?;
         // SAFETY: the caller's contract: NULL or a network.
         let network = opts.and_then(|opts| unsafe { opts.network.as_ref() });
         let reach = match (listener, network) {

@@ -149,7 +149,7 @@ unsafe fn options(opts: *const raftz_propose_opts) -> Call<ProposeOptions> {
 /// \brief Is told how a command ended. Called exactly once for every command that was accepted.
 ///
 /// Threads: the node's callback thread, one call at a time. Blocking calls of raftz are refused in it;
-/// proposing more is welcome.
+/// proposing more is welcome, as long as the node is not being freed.
 ///
 /// \param user_data What the call was given.
 /// \param outcome How it ended; it lives until the function returns.
@@ -159,7 +159,7 @@ pub type raftz_done_fn =
 /// \brief Is told how the commands of a batch ended. Called exactly once for every batch that was accepted.
 ///
 /// Threads: the node's callback thread, one call at a time. Blocking calls of raftz are refused in it;
-/// proposing more is welcome.
+/// proposing more is welcome, as long as the node is not being freed.
 ///
 /// \param user_data What the call was given.
 /// \param outcomes How they ended, in their order; they live until the function returns.
@@ -337,7 +337,8 @@ pub unsafe extern "C" fn raftz_propose_batch(
 /// \param queue The queue.
 /// \param user_data Given back with the event.
 /// \param error [out] Why none of the commands was accepted. May be NULL.
-/// \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound.
+/// \return As raftz_propose(); RAFTZ_BUSY also when the queue is at its bound, RAFTZ_INVALID_ARG when so
+///         many never fit it, RAFTZ_CLOSED when it is closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_propose_queued(
     node: *mut raftz_node,
@@ -358,7 +359,7 @@ pub unsafe extern "C" fn raftz_propose_queued(
                 borrow(queue.cast_const(), "queue")?.shared()?,
             )
         };
-        let (reserved, id) = (queue.reserve(commands.len() as u64)?, node.id());
+        let (reserved, id) = (queue.reserve(commands.len())?, node.id());
         let tag = Tag(user_data);
         if commands.len() == 1 {
             let command = commands.into_iter().next().unwrap_or_default();
@@ -430,7 +431,7 @@ impl ReplyOut {
 
 /// \brief Proposes a command and waits until it is committed and applied.
 ///
-/// Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+/// Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout and a quarter of a second.
 ///
 /// \param node The node; a follower hands the command to the leader.
 /// \param command The command; copied.

@@ -14,7 +14,7 @@ use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
 use crate::events::{RAFTZ_EVENT_COMPLETION, Told, raftz_event_info};
 use crate::fork::ForkMark;
-use crate::guard::{Call, Out, borrow, call, free, value};
+use crate::guard::{Call, Out, borrow, call, free, invalid, value};
 use crate::propose::{Ended, raftz_outcome};
 use crate::sized::{self, Place, Sized};
 use crate::status::{
@@ -75,15 +75,33 @@ struct State {
     calls: u64,
     events: u64,
     dropped: u64,
+    /// Nothing new may come: neither calls nor events.
     closed: bool,
+    /// Nobody can take anything any more.
+    freed: bool,
+}
+
+impl State {
+    /// Whether nothing is here and nothing will come.
+    fn is_finished(&self) -> bool {
+        self.closed && self.waiting.is_empty() && (self.calls == 0 || self.freed)
+    }
 }
 
 impl Queue {
-    /// Room for so many calls.
-    pub(crate) fn reserve(self: &Arc<Self>, calls: u64) -> Call<Reserved> {
+    /// Room for so many calls, and for one event even if they are none.
+    pub(crate) fn reserve(self: &Arc<Self>, calls: usize) -> Call<Reserved> {
+        let calls = weight(calls);
+        if calls > self.calls_max {
+            let message = format!(
+                "{calls} calls at once never fit the queue (calls_max = {}); use smaller batches",
+                self.calls_max
+            );
+            return Err(invalid(message));
+        }
         let mut state = self.state.lock();
         if state.closed {
-            return Err(Failure::new(RAFTZ_CLOSED, "the queue is freed"));
+            return Err(Failure::new(RAFTZ_CLOSED, "the queue is closed"));
         }
         if state.calls.saturating_add(calls) > self.calls_max {
             let message = format!(
@@ -94,6 +112,11 @@ impl Queue {
         }
         state.calls += calls;
         Ok(Reserved { queue: Arc::clone(self), calls })
+    }
+
+    /// Refuses a queue of the parent process.
+    pub(crate) fn check(&self) -> Call {
+        self.mark.check()
     }
 
     fn push(&self, mut state: parking_lot::MutexGuard<'_, State>, event: Box<raftz_event>) {
@@ -140,15 +163,29 @@ impl Queue {
     fn take(&self, state: &mut State) -> Option<Box<raftz_event>> {
         let event = state.waiting.pop_front()?;
         if event.info.kind == RAFTZ_EVENT_COMPLETION {
-            state.calls -= event.outcomes.len() as u64;
+            state.calls -= weight(event.outcomes.len());
         } else {
             state.events -= 1;
         }
         if state.waiting.is_empty() {
             self.clear();
         }
+        self.tell_end(state);
         Some(event)
     }
+
+    /// Wakes everybody who waits for what will not come.
+    fn tell_end(&self, state: &State) {
+        if state.is_finished() {
+            self.signal();
+            self.filled.notify_all();
+        }
+    }
+}
+
+/// What a completion of so many calls counts for.
+fn weight(calls: usize) -> u64 {
+    calls.max(1) as u64
 }
 
 /// Room in a queue for calls under way; given back if they never came to be.
@@ -167,7 +204,7 @@ impl Reserved {
             Box::new(raftz_event { info, _ended: ended, outcomes, text: String::new() });
         event.settle();
         let state = self.queue.state.lock();
-        if !state.closed {
+        if !state.freed {
             // From here on the event counts for them.
             self.calls = 0;
             self.queue.push(state, event);
@@ -178,7 +215,9 @@ impl Reserved {
 impl Drop for Reserved {
     fn drop(&mut self) {
         if self.calls > 0 {
-            self.queue.state.lock().calls -= self.calls;
+            let mut state = self.queue.state.lock();
+            state.calls -= self.calls;
+            self.queue.tell_end(&state);
         }
     }
 }
@@ -289,8 +328,8 @@ pub unsafe extern "C" fn raftz_queue_next(
                 unsafe { out.put(Box::into_raw(event)) };
                 return Ok(());
             }
-            if state.closed {
-                return Err(Failure::new(RAFTZ_CLOSED, "the queue is freed"));
+            if state.is_finished() {
+                return Err(Failure::new(RAFTZ_CLOSED, "the queue is closed and empty"));
             }
             let is_over = timeout_ms == 0 || queue.filled.wait_until(&mut state, end).timed_out();
             if is_over && state.waiting.is_empty() {
@@ -316,10 +355,38 @@ pub unsafe extern "C" fn raftz_queue_dropped(queue: *const raftz_queue) -> u64 {
     })
 }
 
-/// \brief Frees a queue and what is in it. Calls under way go on; how they end is not told any more. A
-/// thread that waits in raftz_queue_next() returns with RAFTZ_CLOSED.
+/// \brief Closes a queue: its consumers come to an end.
 ///
-/// Threads: any, once. Inside callbacks: yes. Blocks: no.
+/// New calls for it are refused with RAFTZ_CLOSED, and events of nodes are not put into it any more. Calls
+/// under way go on, and what they end with can be taken as before. Once all of that is taken,
+/// raftz_queue_next() returns RAFTZ_CLOSED instead of waiting, in every thread, and raftz_queue_fd() stays
+/// readable. Closing a closed queue is nothing.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param queue The queue.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_queue_close(
+    queue: *mut raftz_queue,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let queue = unsafe { borrow(queue.cast_const(), "queue") }?.shared()?;
+        let mut state = queue.state.lock();
+        if !std::mem::replace(&mut state.closed, true) {
+            queue.tell_end(&state);
+        }
+        Ok(())
+    })
+}
+
+/// \brief Frees a queue and what is in it. Calls under way go on; how they end is not told any more.
+///
+/// Threads: any, once, with no other call on the queue under way or to come: raftz_queue_close() ends those
+/// who take from it. Inside callbacks: yes. Blocks: no.
 ///
 /// \param queue The queue, or NULL, which is nothing.
 #[unsafe(no_mangle)]
@@ -334,10 +401,11 @@ pub unsafe extern "C" fn raftz_queue_free(queue: *mut raftz_queue) {
         }
         let waiting = {
             let mut state = queue.shared.state.lock();
-            state.closed = true;
-            std::mem::take(&mut state.waiting)
+            (state.closed, state.freed) = (true, true);
+            let waiting = std::mem::take(&mut state.waiting);
+            queue.shared.tell_end(&state);
+            waiting
         };
-        queue.shared.filled.notify_all();
         drop(waiting);
         Ok(())
     });

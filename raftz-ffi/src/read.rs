@@ -124,7 +124,7 @@ pub unsafe extern "C" fn raftz_read(
 /// \param queue The queue.
 /// \param user_data Given back with the event.
 /// \param error [out] Why not; may be NULL.
-/// \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound.
+/// \return As raftz_read(); RAFTZ_BUSY also when the queue is at its bound, RAFTZ_CLOSED when it is closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_read_queued(
     node: *const raftz_node,

@@ -174,6 +174,11 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             expression: name.to_owned(),
             after: format!("raftz_node_free({name});"),
         },
+        ("raftz_queue", 1) if function.name == "raftz_queue_close" => Argument {
+            setup: format!("raftz_queue *{name} = fresh_raftz_queue();"),
+            expression: name.to_owned(),
+            after: format!("raftz_queue_free({name});"),
+        },
         ("raftz_bytes", 1) if !it.is_const => of("fresh_raftz_bytes()"),
         (_, 1) if is_free => of(&format!("fresh_{base}()")),
         ("raftz_slice", 1) => of(if name == "commands" { "good.commands" } else { "&good.slice" }),

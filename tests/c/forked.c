@@ -51,6 +51,9 @@ static void in_child(raftz_node *node, raftz_queue *queue, raftz_config *config,
     REFUSED(raftz_queue_next(queue, 0, &event, &failure));
     REFUSED(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
     REFUSED(raftz_config_set_event_queue(config, RAFTZ_EVENTS_ALL, queue, &failure));
+    raftz_node *mine = NULL;
+    REFUSED(raftz_node_start(config, NULL, NULL, &mine, &failure));
+    CHECK(mine == NULL);
     CHECK(raftz_node_id(node) == 0 && raftz_queue_fd(queue) == -1 && raftz_queue_dropped(queue) == 0);
     CHECK(leader_id == 77 && event == NULL && state == NULL && reply.bytes == NULL);
     CHECK(tally_now(&told) == 0);

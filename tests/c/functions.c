@@ -404,7 +404,7 @@ static void queues(raftz_node *node) {
     raftz_queue *queue = NULL;
     raftz_event *event = NULL;
     raftz_bytes *command = set_command("q", "1");
-    raftz_slice slice = raftz_bytes_slice(command), commands[4] = {slice, slice, slice, slice};
+    raftz_slice slice = raftz_bytes_slice(command), commands[5] = {slice, slice, slice, slice, slice};
     int tag = 0;
     opts.calls_max = 4;
     OK(raftz_queue_new(&opts, &queue, &failure));
@@ -413,6 +413,7 @@ static void queues(raftz_node *node) {
     WANT(RAFTZ_EMPTY, raftz_queue_next(queue, 0, &event, &failure));
     WANT(RAFTZ_EMPTY, raftz_queue_next(queue, 5, &event, &failure));
     CHECK(event == NULL);
+    WANT(RAFTZ_INVALID_ARG, raftz_propose_queued(node, commands, 5, NULL, queue, &tag, &failure));
     OK(raftz_propose_queued(node, commands, 1, NULL, queue, &tag, &failure));
     CHECK(poll(&ready, 1, -1) == 1);
     take_completions(queue, 1, &tag);
@@ -426,6 +427,165 @@ static void queues(raftz_node *node) {
     /* Freed with a call under way. */
     raftz_queue_free(queue);
     raftz_bytes_free(command);
+}
+
+static void *take_until_closed(void *queue) {
+    raftz_event *event = NULL;
+    raftz_status status;
+    size_t taken = 0;
+    while ((status = raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure)) == RAFTZ_OK) {
+        raftz_event_free(event);
+        taken++;
+    }
+    WANT(RAFTZ_CLOSED, status);
+    return (void *)taken;
+}
+
+struct freed_bytes {
+    raftz_queue *queue;
+    raftz_status waited;
+};
+
+static void wait_in_free(void *context) {
+    struct freed_bytes *bytes = context;
+    raftz_event *event = NULL;
+    bytes->waited = raftz_queue_next(bytes->queue, RAFTZ_WAIT_FOREVER, &event, NULL);
+}
+
+/* A free function runs wherever the bytes are let go of last: nothing waits in it. */
+static void wait_within_free(void) {
+    struct freed_bytes context = {NULL, RAFTZ_OK};
+    raftz_bytes *bytes = NULL;
+    OK(raftz_queue_new(NULL, &context.queue, &failure));
+    OK(raftz_bytes_wrap(raftz_text("x"), wait_in_free, &context, &bytes, &failure));
+    raftz_bytes_free(bytes);
+    CHECK(context.waited == RAFTZ_IN_CALLBACK);
+    raftz_queue_free(context.queue);
+}
+
+/* Consumers that wait end when the queue is closed, and take all that was under way before. */
+static void closed_queue(raftz_node *node) {
+    enum { CONSUMERS = 3, CALLS = 500 };
+    raftz_queue *queue = NULL;
+    raftz_event *event = NULL;
+    raftz_bytes *command = set_command("c", "1");
+    raftz_slice slice = raftz_bytes_slice(command);
+    pthread_t consumers[CONSUMERS];
+    size_t taken = 0;
+    OK(raftz_queue_new(NULL, &queue, &failure));
+    for (size_t at = 0; at < CONSUMERS; at++) {
+        CHECK(pthread_create(&consumers[at], NULL, take_until_closed, queue) == 0);
+    }
+    for (size_t call = 0; call < CALLS; call++) {
+        OK(raftz_propose_queued(node, &slice, call % 2, NULL, queue, &event, &failure));
+    }
+    OK(raftz_queue_close(queue, &failure));
+    OK(raftz_queue_close(queue, &failure));
+    WANT(RAFTZ_CLOSED, raftz_propose_queued(node, &slice, 1, NULL, queue, NULL, &failure));
+    for (size_t at = 0; at < CONSUMERS; at++) {
+        void *count = NULL;
+        CHECK(pthread_join(consumers[at], &count) == 0);
+        taken += (size_t)count;
+    }
+    CHECK(taken == CALLS);
+    struct pollfd ready = {raftz_queue_fd(queue), POLLIN, 0};
+    CHECK(poll(&ready, 1, 0) == 1);
+    WANT(RAFTZ_CLOSED, raftz_queue_next(queue, 0, &event, &failure));
+    raftz_queue_free(queue);
+
+    /* A batch of nothing takes a place as well, until it is taken. */
+    raftz_queue_opts small = RAFTZ_QUEUE_OPTS_INIT;
+    small.calls_max = 1;
+    OK(raftz_queue_new(&small, &queue, &failure));
+    OK(raftz_propose_queued(node, NULL, 0, NULL, queue, NULL, &failure));
+    WANT(RAFTZ_BUSY, raftz_propose_queued(node, NULL, 0, NULL, queue, NULL, &failure));
+    OK(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
+    raftz_event_free(event);
+    OK(raftz_propose_queued(node, NULL, 0, NULL, queue, NULL, &failure));
+    raftz_queue_free(queue);
+    raftz_bytes_free(command);
+}
+
+/* Data whose destroy function uses what it may: the configuration that is let go of it. */
+struct setter {
+    raftz_config *config;
+    struct setter *next;
+    struct tally destroyed;
+};
+
+static void no_event(void *user_data, const raftz_event_info *event) {
+    (void)user_data;
+    (void)event;
+}
+
+static void no_line(void *user_data, uint32_t level, raftz_slice line) {
+    (void)user_data;
+    (void)level;
+    (void)line;
+}
+
+static void set_next(void *user_data) {
+    struct setter *setter = user_data;
+    tally_add(&setter->destroyed, 1);
+    if (setter->next != NULL) {
+        OK(raftz_config_set_event_callback(setter->config, RAFTZ_EVENTS_ALL, no_event, setter->next,
+                                           set_next, &failure));
+    }
+}
+
+static void set_next_log(void *user_data) {
+    struct setter *setter = user_data;
+    tally_add(&setter->destroyed, 1);
+    if (setter->next != NULL) {
+        OK(raftz_config_set_log(setter->config, RAFTZ_LOG_INFO, no_line, setter->next, set_next_log,
+                                &failure));
+    }
+}
+
+static void set_within_destroy(void) {
+    for (int log = 0; log < 2; log++) {
+        raftz_config *config = new_config(1, 1);
+        struct setter third = {config, NULL, TALLY_INIT};
+        struct setter first = {config, &third, TALLY_INIT}, second = {config, NULL, TALLY_INIT};
+        for (int at = 0; at < 2; at++) {
+            struct setter *setter = at == 0 ? &first : &second;
+            if (log) {
+                OK(raftz_config_set_log(config, RAFTZ_LOG_INFO, no_line, setter, set_next_log, &failure));
+            } else {
+                OK(raftz_config_set_event_callback(config, RAFTZ_EVENTS_ALL, no_event, setter, set_next,
+                                                   &failure));
+            }
+        }
+        CHECK(tally_now(&first.destroyed) == 1);
+        raftz_config_free(config);
+        CHECK(tally_now(&first.destroyed) == 1 && tally_now(&second.destroyed) == 1);
+        CHECK(tally_now(&third.destroyed) == 1);
+    }
+}
+
+/* A node whose event callback's data is destroyed on its own callback thread. */
+struct waiter {
+    raftz_node *node;
+    raftz_status stopped;
+    struct tally destroyed;
+};
+
+static void stop_within(void *user_data) {
+    struct waiter *waiter = user_data;
+    waiter->stopped = raftz_node_stop(waiter->node, RAFTZ_WAIT_FOREVER, NULL);
+    tally_add(&waiter->destroyed, 1);
+}
+
+static void wait_within_destroy(void) {
+    struct waiter waiter = {NULL, RAFTZ_OK, TALLY_INIT};
+    raftz_config *config = new_config(1, 1);
+    OK(raftz_config_set_event_callback(config, RAFTZ_EVENTS_ALL, no_event, &waiter, stop_within, &failure));
+    OK(raftz_node_start(config, NULL, NULL, &waiter.node, &failure));
+    raftz_config_free(config);
+    OK(raftz_node_stop(waiter.node, 30000 * slowness(), &failure));
+    tally_wait(&waiter.destroyed, 1);
+    CHECK(waiter.stopped == RAFTZ_IN_CALLBACK);
+    raftz_node_free(waiter.node);
 }
 
 struct seen {
@@ -479,6 +639,9 @@ static void in_one_process(void) {
     versions_and_names();
     bytes_and_errors();
     configuration();
+    set_within_destroy();
+    wait_within_destroy();
+    wait_within_free();
 
     cluster_configure(&cluster);
     uint64_t kinds = RAFTZ_EVENTS_ALL;
@@ -501,6 +664,7 @@ static void in_one_process(void) {
     state_and_peers(&cluster, leader);
     reads(cluster.nodes[leader]);
     queues(cluster.nodes[leader]);
+    closed_queue(cluster.nodes[leader]);
     key_value_store(cluster.nodes[leader], cluster.nodes[(leader + 1) % NODES]);
 
     tally_wait(&seen.leaders, 1);

@@ -14,6 +14,7 @@ use crate::types::{Event, FaultReason, GroupId, Now, Outcome, Refusal, Unknown};
 
 use super::callbacks::Item;
 use super::clock;
+use super::error::NodeError;
 use super::host::{ApplyBudget, Host, Shared};
 use super::intake::Batch;
 use super::threads::{self, Waiting};
@@ -207,11 +208,15 @@ fn deliver(host: &mut Host) {
 
 /// The end: everybody is answered, the lanes are told, the callback thread may finish.
 fn end(host: &mut Host, fault: Option<FaultReason>) {
-    let (refusal, unknown) = match fault {
-        None => (Refusal::ShuttingDown, Unknown::ShuttingDown),
+    let (refusal, unknown, error) = match fault {
+        None => (Refusal::ShuttingDown, Unknown::ShuttingDown, NodeError::ShutDown),
         Some(reason) => {
             let reason = reason.to_string();
-            (Refusal::Faulted { reason: reason.clone() }, Unknown::Faulted { reason })
+            (
+                Refusal::Faulted { reason: reason.clone() },
+                Unknown::Faulted { reason: reason.clone() },
+                NodeError::Faulted { reason },
+            )
         }
     };
     // First: whoever is answered in the following may look there for the reason.
@@ -221,6 +226,8 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
     }
     drop(left.notes);
+    // Also what the machine is working at: when it is through, nobody hears of it any more.
+    host.query_deadlines.end(&error);
     host.answers.extend(host.callers.drain().map(|c| (c, Outcome::Unknown(unknown.clone()))));
     deliver(host);
     let _ = threads::guarded(|| {

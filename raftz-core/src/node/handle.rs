@@ -157,7 +157,14 @@ impl Node {
     ) -> Result<(), Refusal> {
         let deadline_us = self.deadline_us(options);
         if commands.is_empty() {
-            return self.offer(Item::Answer(Box::new(|| done(Vec::new()))));
+            if let Some(refusal) = self.shared.intake.closed() {
+                return Err(refusal);
+            }
+            let permit = self.admit(1, 0)?;
+            return self.offer(Item::Answer(Box::new(move || {
+                let _permit = permit;
+                done(Vec::new());
+            })));
         }
         let nothing = self.shared.gauge.nothing();
         let end = |permit| (BatchEnd::Callback(Box::new(done), permit), nothing);

@@ -40,3 +40,8 @@ pub use status::{PeerStatus, Status};
 pub fn inside_callback() -> Option<&'static str> {
     threads::inside()
 }
+
+/// Runs a user's code as a callback of a node called `what`: blocking calls are refused in it.
+pub fn run_callback<T>(what: &'static str, f: impl FnOnce() -> T) -> T {
+    threads::run_inside(what, f)
+}

@@ -113,7 +113,9 @@ impl Asked {
     }
 
     fn answer(&self, result: QueryResult) {
-        let Some(done) = self.done.lock().take() else { return };
+        // Locked until it is handed over: who finds it answered may then close the callbacks.
+        let mut open = self.done.lock();
+        let Some(done) = open.take() else { return };
         let permit = self.permit.lock().take();
         self.callbacks.push(Item::Answer(Box::new(move || {
             let _permit = permit;
@@ -156,6 +158,15 @@ impl QueryDeadlines {
     /// When the next one must be looked at.
     pub(super) fn next_us(&self) -> Option<u64> {
         self.waiting.first_key_value().map(|(deadline_us, _)| *deadline_us)
+    }
+
+    /// Answers everybody: nobody looks after their deadlines any more.
+    pub(super) fn end(&mut self, why: &NodeError) {
+        for asked in std::mem::take(&mut self.waiting).values().flatten().filter_map(Weak::upgrade)
+        {
+            asked.answer(Err(why.clone()));
+        }
+        self.count = 0;
     }
 
     /// Answers whoever has waited long enough.

@@ -26,7 +26,7 @@ use super::intake::Intake;
 use super::lanes::{Applier, ApplyLane, LogLane, ReadLane};
 use super::query::QueryDeadlines;
 use super::status::{Board, Status};
-use super::threads::{Threads, guarded};
+use super::threads::{Threads, guarded, run_inside};
 use super::told::Told;
 use super::{clock, stores};
 
@@ -136,9 +136,10 @@ fn start(
     let transport = guarded(|| connect(&config, hello, &membership))
         .unwrap_or_else(|panic| Err(NodeError::network(format!("it panicked: {panic}"))))?;
     let listen_address = transport.local_address();
-    let mut machine = guarded(machine)
+    let mut machine = guarded(|| run_inside("the state machine's factory", machine))
         .unwrap_or_else(|panic| Err(MachineError(format!("its factory panicked: {panic}"))))?;
-    let applied = guarded(|| machine.applied_index()).unwrap_or_else(|panic| {
+    let applied = || run_inside("the state machine's applied_index", || machine.applied_index());
+    let applied = guarded(applied).unwrap_or_else(|panic| {
         Err(MachineError(format!("its applied_index panicked: {panic}")))
     })?;
     fits(applied, &recovered)?;

@@ -76,11 +76,14 @@ pub struct TestMachine {
     pub mood: Mood,
     pub inline: bool,
     pub gate: Option<Gate>,
+    /// Where the query `wait` waits.
+    pub query_gate: Gate,
 }
 
 impl Default for TestMachine {
     fn default() -> Self {
-        Self { seen: Arc::default(), mood: Mood::Fine, inline: true, gate: None }
+        let (seen, query_gate) = (Arc::default(), Gate::default());
+        Self { seen, mood: Mood::Fine, inline: true, gate: None, query_gate }
     }
 }
 
@@ -123,6 +126,9 @@ impl StateMachine for TestMachine {
         Ok(())
     }
     fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
+        if request == b"wait" {
+            self.query_gate.pass();
+        }
         match request {
             b"fail" => Err(MachineError("told to fail".into())),
             b"panic" => panic!("told to panic"),

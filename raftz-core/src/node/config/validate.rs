@@ -222,7 +222,8 @@ fn address(key: &str, value: &str, may_be_any_port: bool, insecure: bool) -> Che
         None if host.contains(':') => return bad(key, value, form),
         None => host,
     };
-    if host.is_empty() {
+    // Lists of founders are written with the latter two.
+    if host.is_empty() || host.contains([' ', ',', '=']) {
         return bad(key, value, form);
     }
     match port.parse::<u16>() {
@@ -361,6 +362,8 @@ mod tests {
             (&[("founders", "1=127.0.0.1:1,2=127.0.0.1:1")], &["127.0.0.1:1", "node 1", "node 2"]),
             (&[("founders", "1=127.0.0.1:0")], &["node 1", "port 0"]),
             (&[("founders", "1=nowhere")], &["node 1", "host:port"]),
+            (&[("founders", "1=a=b:7001")], &["node 1", "host:port"]),
+            (&[("listen_address", "a,2=b:7001")], &["listen_address", "host:port"]),
             (
                 &[("listen_address", "10.0.0.1:7001")],
                 &["listen_address", "insecure_plaintext = true"],
