@@ -61,8 +61,9 @@ pub(crate) fn run_inside<T>(what: &'static str, f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// How long a thread looks for what it waits for before it sleeps, and what it takes for a short wait.
-const AWAKE_US: u64 = 250;
+/// How long a thread looks for what it waits for before it sleeps, and what it takes for a short wait: about two
+/// syncs of a common disk, so that the members of a busy group stay awake while it writes.
+const AWAKE_US: u64 = 600;
 /// After so many short waits in a row the next one is expected to be short.
 const BRISK_WAITS: u32 = 4;
 /// Who works longer than this between two waits loses little by sleeping, and others need the processor.
