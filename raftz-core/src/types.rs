@@ -9,6 +9,7 @@ mod membership;
 mod message;
 mod outcome;
 mod records;
+mod snapshot;
 mod time;
 mod write;
 
@@ -24,8 +25,10 @@ pub use membership::{
 };
 pub use message::{
     Append, AppendOutcome, AppendReply, Forward, ForwardReply, ForwardedProposal, Heartbeat,
-    HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, Vote, VoteReply,
+    HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, SnapshotMessage, SnapshotOffer, Vote,
+    VoteReply,
 };
 pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
+pub use snapshot::{Snapshot, SnapshotId};
 pub use time::Now;
 pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

@@ -17,8 +17,8 @@ use raftz_core::transport::{Class, InFrame, OutFrame};
 use raftz_core::types::{
     Append, AppendOutcome, AppendReply, Boot, ClusterId, DiskId, Done, Entry, EntryKind, Forward,
     ForwardReply, ForwardedProposal, GroupId, Heartbeat, HeartbeatReply, Index, LogId, Message,
-    NodeId, Outcome, Payload, PreVote, RaftBody, RaftMessage, Refusal, Reply, SessionTag, Term,
-    Unknown, Vote, VoteReply,
+    NodeId, Outcome, Payload, PreVote, RaftBody, RaftMessage, Refusal, Reply, SessionTag,
+    SnapshotId, SnapshotMessage, SnapshotOffer, Term, Unknown, Vote, VoteReply,
 };
 
 const GROUP: GroupId = GroupId(3);
@@ -94,6 +94,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ForwardedProposal { payload: Payload::new(&b""[..]), session: Some(tag()) },
     ];
     let outcomes = (0..).zip(every_outcome()).collect();
+    let hash = std::array::from_fn(|at| at as u8);
+    let id = SnapshotId { last: log_id(4, 40), bytes: 1 << 34, hash };
+    let offer = SnapshotOffer { session: 8, id, commit: Index(43) };
     vec![
         ("pre-vote", raft(RaftBody::PreVote(PreVote { round: 6, last: log_id(4, 40) }))),
         ("pre-vote-reply", raft(RaftBody::PreVoteReply(reply))),
@@ -132,6 +135,20 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("forward", Message::Forward(Forward { id: 21, patience_us: 5_000_000, proposals })),
         ("forward-reply", Message::ForwardReply(ForwardReply { id: 21, outcomes })),
         ("forward-reply-term", Message::ForwardReply(ForwardReply { id: 22, outcomes: of_a_term })),
+        ("snapshot-offer", raft(RaftBody::SnapshotOffer(offer))),
+        (
+            "snapshot-fetch",
+            Message::Snapshot(SnapshotMessage::Fetch { id, offset: 1 << 33, bytes_max: 1 << 20 }),
+        ),
+        (
+            "snapshot-piece",
+            Message::Snapshot(SnapshotMessage::Piece {
+                id,
+                offset: 1 << 33,
+                bytes: Bytes::from_static(b"state of the machine"),
+            }),
+        ),
+        ("snapshot-gone", Message::Snapshot(SnapshotMessage::Gone { id })),
     ]
 }
 
@@ -457,11 +474,46 @@ fn large_payloads_are_neither_copied_out_nor_in() {
 }
 
 #[test]
+fn a_piece_of_a_snapshot_is_neither_copied_out_nor_in() {
+    let piece = Bytes::from(vec![3; 1 << 20]);
+    let id = SnapshotId { last: log_id(1, 2), bytes: 1 << 30, hash: [1; 32] };
+    let message =
+        Message::Snapshot(SnapshotMessage::Piece { id, offset: 1 << 20, bytes: piece.clone() });
+    let out = encode(GROUP, &message);
+    assert_eq!(out.payloads.len(), 1);
+    assert_eq!(out.payloads[0].as_ptr(), piece.as_ptr());
+
+    let frame = InFrame { bytes: flat(&out).into() };
+    let (_, Decoded::Message(Message::Snapshot(SnapshotMessage::Piece { bytes, .. }))) =
+        decode(&frame).unwrap()
+    else {
+        panic!("not a piece")
+    };
+    assert_eq!(bytes, piece);
+    assert!(frame.bytes.as_ptr_range().contains(&bytes.as_ptr()), "sliced, not copied");
+}
+
+#[test]
+fn a_damaged_piece_of_a_snapshot_is_refused() {
+    let id = SnapshotId { last: log_id(1, 2), bytes: 100, hash: [1; 32] };
+    let bytes = Bytes::from_static(b"one hundred bytes");
+    let message = Message::Snapshot(SnapshotMessage::Piece { id, offset: 0, bytes });
+    let mut bytes = flat(&encode(GROUP, &message));
+    *bytes.last_mut().unwrap() ^= 1;
+    let refused = CodecError::BadPayload { kind: 19, position: 0 };
+    assert_eq!(receive(&bytes), Err(refused));
+}
+
+#[test]
 fn classes_follow_what_a_frame_carries() {
     for (name, message) in messages() {
         let class = encode(GROUP, &message).class;
-        let data = ["append", "forward", "forward-reply", "forward-reply-term"].contains(&name);
-        assert_eq!(class, if data { Class::Data } else { Class::Control }, "{name}");
+        let expected = match name {
+            "append" | "forward" | "forward-reply" | "forward-reply-term" => Class::Data,
+            "snapshot-piece" => Class::Bulk,
+            _ => Class::Control,
+        };
+        assert_eq!(class, expected, "{name}");
     }
 }
 
@@ -503,6 +555,24 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![replied, other]
 }
 
+prop_compose! {
+    fn any_snapshot_id()(last in any_log_id(), bytes: u64, hash: [u8; 32]) -> SnapshotId {
+        SnapshotId { last, bytes, hash }
+    }
+}
+
+fn any_snapshot_message() -> impl Strategy<Value = SnapshotMessage> {
+    let bytes = proptest::collection::vec(any::<u8>(), 0..6000).prop_map(Bytes::from);
+    prop_oneof![
+        (any_snapshot_id(), any::<u64>(), any::<u32>()).prop_map(|(id, offset, bytes_max)| {
+            SnapshotMessage::Fetch { id, offset, bytes_max }
+        }),
+        (any_snapshot_id(), any::<u64>(), bytes)
+            .prop_map(|(id, offset, bytes)| SnapshotMessage::Piece { id, offset, bytes }),
+        any_snapshot_id().prop_map(|id| SnapshotMessage::Gone { id }),
+    ]
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let vote_reply =
         || {
@@ -542,6 +612,9 @@ fn any_message() -> impl Strategy<Value = Message> {
             RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us, clock_us })
         }),
         Just(RaftBody::TimeoutNow),
+        (any::<u64>(), any_snapshot_id(), any::<u64>()).prop_map(|(session, id, commit)| {
+            RaftBody::SnapshotOffer(SnapshotOffer { session, id, commit: Index(commit) })
+        }),
     ];
     let proposal =
         (proptest::collection::vec(any::<u8>(), 0..6000), proptest::option::of(any_tag()))
@@ -557,6 +630,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         ),
         1 => (any::<u64>(), proptest::collection::vec((any::<u32>(), any_outcome()), 0..5))
             .prop_map(|(id, outcomes)| Message::ForwardReply(ForwardReply { id, outcomes })),
+        1 => any_snapshot_message().prop_map(Message::Snapshot),
     ]
 }
 
@@ -572,7 +646,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_metadata_never_panics(kind in 0u16..20, metadata: Vec<u8>, payload: Vec<u8>) {
+    fn arbitrary_metadata_never_panics(kind in 0u16..24, metadata: Vec<u8>, payload: Vec<u8>) {
         let mut bytes = vec![0; 32];
         bytes[0..4].copy_from_slice(b"RFTZ");
         bytes[4] = 1;

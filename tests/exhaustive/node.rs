@@ -260,7 +260,9 @@ impl Node {
                 }
                 AppendOutcome::Rejected { .. } => true,
             },
-            RaftBody::Append(_) | RaftBody::Heartbeat(_) => disk.hard_state.term >= message.term,
+            RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::SnapshotOffer(_) => {
+                disk.hard_state.term >= message.term
+            }
             RaftBody::PreVote(_)
             | RaftBody::PreVoteReply(_)
             | RaftBody::HeartbeatReply(_)
@@ -284,7 +286,8 @@ pub(crate) fn told_vote(from: NodeId, to: NodeId, message: &RaftMessage) -> Opti
         | RaftBody::AppendReply(_)
         | RaftBody::Heartbeat(_)
         | RaftBody::HeartbeatReply(_)
-        | RaftBody::TimeoutNow => None,
+        | RaftBody::TimeoutNow
+        | RaftBody::SnapshotOffer(_) => None,
     }
 }
 

@@ -406,7 +406,8 @@ impl Search {
             | RaftBody::Vote(_)
             | RaftBody::Append(_)
             | RaftBody::Heartbeat(_)
-            | RaftBody::TimeoutNow => false,
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => false,
         })
     }
 

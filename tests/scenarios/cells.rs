@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use raftz_core::raft::Input;
 use raftz_core::types::{
     Append, AppendOutcome, AppendReply, Event, Heartbeat, HeartbeatReply, Index, LogId, PreVote,
-    RaftBody, RaftMessage, Role, SANE_MAX, Term, Vote, VoteReply,
+    RaftBody, RaftMessage, Role, SANE_MAX, SnapshotId, SnapshotOffer, Term, Vote, VoteReply,
 };
 
 use super::by_hand::{FIRST_LIFE, command};
@@ -128,7 +128,16 @@ fn kinds() -> Vec<RaftBody> {
         heartbeat(),
         RaftBody::HeartbeatReply(HeartbeatReply { session: 99, round: 1, sent_us: 0, clock_us: 0 }),
         RaftBody::TimeoutNow,
+        offer(snapshot(last())),
     ]
+}
+
+const fn snapshot(last: LogId) -> SnapshotId {
+    SnapshotId { last, bytes: 1000, hash: [7; 32] }
+}
+
+const fn offer(id: SnapshotId) -> RaftBody {
+    RaftBody::SnapshotOffer(SnapshotOffer { session: 1, id, commit: Index(0) })
 }
 
 /// What is promised: answer (with what it grants), role and term afterwards.
@@ -198,6 +207,8 @@ fn promise(stand: Stand, than: Than, body: &RaftBody, now: Role) -> Promise {
             Promise { answer: None, role: Role::Candidate, term: above }
         }
         (RaftBody::TimeoutNow, Than::Below | Than::Equal | Than::Above) => stays(None),
+        // Nobody takes an offer yet.
+        (RaftBody::SnapshotOffer(_), Than::Below | Than::Equal | Than::Above) => stays(None),
     }
 }
 
@@ -220,7 +231,8 @@ fn answer(said: &Said) -> Option<(&'static str, Option<bool>)> {
         | RaftBody::AppendReply(_)
         | RaftBody::Heartbeat(_)
         | RaftBody::HeartbeatReply(_)
-        | RaftBody::TimeoutNow => None,
+        | RaftBody::TimeoutNow
+        | RaftBody::SnapshotOffer(_) => None,
     };
     Some((message.name(), granted))
 }
@@ -246,7 +258,7 @@ fn every_role_answers_every_message_of_every_term_as_documented() {
             }
         }
     }
-    assert_eq!(cells, 6 * 12 * 3);
+    assert_eq!(cells, 6 * 13 * 3);
 }
 
 #[test]
@@ -282,6 +294,7 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
         all.push((TERM, append(last(), index, vec![])));
         all.push((TERM, append(last(), Index(0), vec![command(id)])));
         all.push((TERM, append(id, index, vec![command(id), command(id)])));
+        all.push((TERM, offer(SnapshotId { bytes: absurd, ..snapshot(id) })));
         let mut stamped = command(LogId::new(Term(TERM), Index(3)));
         stamped.log_time_us = absurd;
         all.push((TERM, append(last(), Index(0), vec![stamped])));
@@ -421,6 +434,10 @@ fn body() -> impl Strategy<Value = RaftBody> {
             })
         }),
         Just(RaftBody::TimeoutNow),
+        (number(), log_id(), number()).prop_map(|(session, last, commit)| {
+            let (id, commit) = (snapshot(last), Index(commit));
+            RaftBody::SnapshotOffer(SnapshotOffer { session, id, commit })
+        }),
     ]
 }
 

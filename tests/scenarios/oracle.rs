@@ -83,7 +83,10 @@ impl Oracle {
                 }
                 None
             }
-            RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::TimeoutNow => {
+            RaftBody::Append(_)
+            | RaftBody::Heartbeat(_)
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {
                 assert!(disk.hard_state.term >= term, "{id} leads in a term that is not durable");
                 None
             }

@@ -3,7 +3,7 @@
 use raftz_core::raft::Status;
 use raftz_core::types::{
     AppendOutcome, Damage, Entry, EntryKind, Event, LogId, Message, NodeId, Outcome, RaftBody,
-    RaftMessage, WriteOp,
+    RaftMessage, SnapshotMessage, WriteOp,
 };
 
 /// One entry: `3@t2 "x"`.
@@ -76,6 +76,13 @@ pub(crate) fn message(message: &Message) -> String {
                 reply.outcomes.iter().map(|(at, o)| format!("{at}: {}", outcome(o))).collect();
             format!("ForwardReply [{}]", outcomes.join(", "))
         }
+        Message::Snapshot(SnapshotMessage::Fetch { id, offset, bytes_max }) => {
+            format!("SnapshotFetch {} from={offset} bytes_max={bytes_max}", id.last)
+        }
+        Message::Snapshot(SnapshotMessage::Piece { id, offset, bytes }) => {
+            format!("SnapshotPiece {} from={offset} bytes={}", id.last, bytes.len())
+        }
+        Message::Snapshot(SnapshotMessage::Gone { id }) => format!("SnapshotGone {}", id.last),
     }
 }
 
@@ -103,6 +110,9 @@ fn raft_message(message: &RaftMessage) -> String {
             AppendOutcome::Rejected { prev, hint } => format!("rejected prev={prev} hint={hint}"),
         },
         RaftBody::Heartbeat(heartbeat) => format!("commit={}", heartbeat.commit),
+        RaftBody::SnapshotOffer(offer) => {
+            format!("snapshot={} commit={}", offer.id.last, offer.commit)
+        }
         RaftBody::HeartbeatReply(_) | RaftBody::TimeoutNow => String::new(),
     };
     format!("t{term} {name} {rest}").trim_end().to_owned()

@@ -103,7 +103,8 @@ impl Solo {
             | RaftBody::Append(_)
             | RaftBody::Heartbeat(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow => {}
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {}
         }
     }
 

@@ -380,7 +380,8 @@ impl Host {
                     self.later.push(Item::Warn(format!("node {to} is cut off: {why}")));
                 }
             }
-            Message::ForwardReply(_) | Message::Raft(_) => {}
+            // Whoever fetches a snapshot asks again, too.
+            Message::ForwardReply(_) | Message::Raft(_) | Message::Snapshot(_) => {}
         }
     }
 

@@ -88,6 +88,8 @@ impl Raft {
             }
             // Only the leader of the present term hands over.
             RaftBody::TimeoutNow => false,
+            // No leader offers a snapshot yet.
+            RaftBody::SnapshotOffer(_) => false,
         }
     }
 
@@ -119,7 +121,8 @@ impl Raft {
             | RaftBody::VoteReply(_)
             | RaftBody::AppendReply(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow => {}
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {}
         }
     }
 
@@ -217,6 +220,15 @@ impl Raft {
                 RoleState::PreCandidate(_) | RoleState::Candidate(_) | RoleState::Leader(_),
                 RaftBody::TimeoutNow,
             ) => {}
+
+            // No leader offers a snapshot yet.
+            (
+                RoleState::Follower { .. }
+                | RoleState::PreCandidate(_)
+                | RoleState::Candidate(_)
+                | RoleState::Leader(_),
+                RaftBody::SnapshotOffer(_),
+            ) => {}
         }
     }
 
@@ -259,7 +271,8 @@ const fn is_request(body: &RaftBody) -> bool {
         | RaftBody::Vote(_)
         | RaftBody::Append(_)
         | RaftBody::Heartbeat(_)
-        | RaftBody::TimeoutNow => true,
+        | RaftBody::TimeoutNow
+        | RaftBody::SnapshotOffer(_) => true,
         RaftBody::PreVoteReply(_)
         | RaftBody::VoteReply(_)
         | RaftBody::AppendReply(_)

@@ -344,6 +344,8 @@ impl Replica {
             Message::Raft(message) => self.drive(raft::Input::Receive { from, message }, out),
             Message::Forward(forward) => self.take_forward(from, forward, out),
             Message::ForwardReply(reply) => self.take_forward_reply(from, reply, out),
+            // Nothing is fetched yet.
+            Message::Snapshot(_) => {}
         }
     }
 

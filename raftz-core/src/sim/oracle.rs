@@ -428,7 +428,10 @@ impl Oracle {
                     early = Some(format!("acknowledges entry {matched}"));
                 }
             }
-            RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::TimeoutNow => {
+            RaftBody::Append(_)
+            | RaftBody::Heartbeat(_)
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {
                 early = (durable.term < term).then(|| "leads".to_owned());
             }
             RaftBody::VoteReply(_)

@@ -643,7 +643,8 @@ impl World {
             | RaftBody::AppendReply(_)
             | RaftBody::Heartbeat(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow => {}
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {}
         }
     }
 

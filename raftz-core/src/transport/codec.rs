@@ -5,7 +5,7 @@
 //! ever appended to: a reader takes the fields that it knows and skips the rest. Lists follow it,
 //! their count standing in the struct and every element saying its own length: entry headers
 //! (`types::EntryHeader`) for appends and forwards, outcome records for replies. Payloads come
-//! last, raw, in the order of the list.
+//! last, raw, in the order of the list; a piece of a snapshot has one and no list.
 //!
 //! ```text
 //! +-----------------+--------+-------------------------+-----------------------+
@@ -30,11 +30,12 @@ use crate::types::{
     Append, AppendOutcome, AppendReply, ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry,
     EntryHeader, EntryHeaderError, EntryKind, Forward, ForwardReply, ForwardedProposal, GroupId,
     Heartbeat, HeartbeatReply, Index, LogId, Message, Outcome, Payload, PreVote, RaftBody,
-    RaftMessage, Term, Vote, VoteReply,
+    RaftMessage, SnapshotMessage, SnapshotOffer, Term, Vote, VoteReply,
 };
 use wire::{
     AppendMeta, AppendReplyMeta, ForwardMeta, ForwardReplyMeta, HeartbeatMeta, HeartbeatReplyMeta,
-    OutcomeRecord, PreVoteMeta, TimeoutNowMeta, VoteMeta, VoteReplyMeta, outcome_of, record_of,
+    OutcomeRecord, PreVoteMeta, SnapshotFetchMeta, SnapshotGoneMeta, SnapshotOfferMeta,
+    SnapshotPieceMeta, TimeoutNowMeta, VoteMeta, VoteReplyMeta, outcome_of, record_of,
 };
 
 /// Payloads below this size are copied beside the metadata, so that many small ones cost one
@@ -61,10 +62,18 @@ pub mod kind {
     pub const HEARTBEAT_REPLY: u16 = 8;
     /// [`RaftBody::TimeoutNow`](crate::types::RaftBody::TimeoutNow).
     pub const TIMEOUT_NOW: u16 = 9;
+    /// [`RaftBody::SnapshotOffer`](crate::types::RaftBody::SnapshotOffer).
+    pub const SNAPSHOT_OFFER: u16 = 10;
     /// [`Message::Forward`](crate::types::Message::Forward).
     pub const FORWARD: u16 = 16;
     /// [`Message::ForwardReply`](crate::types::Message::ForwardReply).
     pub const FORWARD_REPLY: u16 = 17;
+    /// [`SnapshotMessage::Fetch`](crate::types::SnapshotMessage::Fetch).
+    pub const SNAPSHOT_FETCH: u16 = 18;
+    /// [`SnapshotMessage::Piece`](crate::types::SnapshotMessage::Piece).
+    pub const SNAPSHOT_PIECE: u16 = 19;
+    /// [`SnapshotMessage::Gone`](crate::types::SnapshotMessage::Gone).
+    pub const SNAPSHOT_GONE: u16 = 20;
     /// A link's question whether the other end is alive; the transport's own, never handed up.
     pub const PING: u16 = 240;
     /// The answer to [`PING`].
@@ -199,6 +208,31 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
             }
             out.finish(kind::FORWARD_REPLY, Class::Data, group)
         }
+        Message::Snapshot(snapshot) => encode_snapshot(group, snapshot),
+    }
+}
+
+fn encode_snapshot(group: GroupId, message: &SnapshotMessage) -> OutFrame {
+    match message {
+        SnapshotMessage::Fetch { id, offset, bytes_max } => {
+            let (offset, bytes_max) = (*offset, *bytes_max);
+            let meta = SnapshotFetchMeta { id: (*id).into(), offset, bytes_max };
+            control(kind::SNAPSHOT_FETCH, group, &meta)
+        }
+        SnapshotMessage::Piece { id, offset, bytes } => {
+            let payload = Payload::new(bytes.clone());
+            let meta = SnapshotPieceMeta {
+                id: (*id).into(),
+                offset: *offset,
+                payload_bytes: count(payload.len()),
+                payload_crc: payload.crc(),
+            };
+            let out = Writer::new(&meta, std::iter::once(&payload));
+            out.finish(kind::SNAPSHOT_PIECE, Class::Bulk, group)
+        }
+        SnapshotMessage::Gone { id } => {
+            control(kind::SNAPSHOT_GONE, group, &SnapshotGoneMeta { id: (*id).into() })
+        }
     }
 }
 
@@ -289,6 +323,11 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
             control(kind::HEARTBEAT_REPLY, group, &meta)
         }
         RaftBody::TimeoutNow => control(kind::TIMEOUT_NOW, group, &TimeoutNowMeta { term }),
+        RaftBody::SnapshotOffer(offer) => {
+            let (id, commit) = (offer.id.into(), offer.commit.0);
+            let meta = SnapshotOfferMeta { term, session: offer.session, id, commit };
+            control(kind::SNAPSHOT_OFFER, group, &meta)
+        }
     }
 }
 
@@ -447,6 +486,11 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
             let meta: TimeoutNowMeta = reader.meta()?;
             raft(meta.term, RaftBody::TimeoutNow)
         }
+        kind::SNAPSHOT_OFFER => {
+            let SnapshotOfferMeta { term, session, id, commit } = reader.meta()?;
+            let offer = SnapshotOffer { session, id: id.into(), commit: Index(commit) };
+            raft(term, RaftBody::SnapshotOffer(offer))
+        }
         kind::FORWARD => {
             let meta: ForwardMeta = reader.meta()?;
             let proposals = reader
@@ -460,6 +504,20 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
             let meta: ForwardReplyMeta = reader.meta()?;
             let outcomes = reader.outcomes(meta.outcomes)?;
             Message::ForwardReply(ForwardReply { id: meta.id, outcomes })
+        }
+        kind::SNAPSHOT_FETCH => {
+            let SnapshotFetchMeta { id, offset, bytes_max } = reader.meta()?;
+            Message::Snapshot(SnapshotMessage::Fetch { id: id.into(), offset, bytes_max })
+        }
+        kind::SNAPSHOT_PIECE => {
+            let meta: SnapshotPieceMeta = reader.meta()?;
+            let bytes = reader.verified_payload(meta.payload_bytes, meta.payload_crc, 0)?;
+            let (id, offset) = (meta.id.into(), meta.offset);
+            Message::Snapshot(SnapshotMessage::Piece { id, offset, bytes })
+        }
+        kind::SNAPSHOT_GONE => {
+            let SnapshotGoneMeta { id } = reader.meta()?;
+            Message::Snapshot(SnapshotMessage::Gone { id: id.into() })
         }
         unknown => return Ok((header.group, Decoded::Unknown(unknown))),
     };
@@ -554,6 +612,18 @@ impl Reader {
         Ok(self.payloads.split_to(length))
     }
 
+    /// The next payload, which must match its checksum.
+    fn verified_payload(
+        &mut self,
+        length: u32,
+        crc: u32,
+        position: u32,
+    ) -> Result<Bytes, CodecError> {
+        let payload = Payload::verified(self.payload(length)?, crc)
+            .ok_or(CodecError::BadPayload { kind: self.header.kind, position })?;
+        Ok(payload.bytes().clone())
+    }
+
     fn entries(&mut self, count: u32) -> Result<Vec<Entry>, CodecError> {
         if count as usize > self.metadata.len() / ENTRY_HEADER_BYTES {
             return Err(self.short("the list of entries"));
@@ -587,11 +657,8 @@ impl Reader {
         let mut outcomes = Vec::with_capacity(count as usize);
         for position in 0..count {
             let record: OutcomeRecord = self.meta()?;
-            let payload = self.payload(record.payload_bytes)?;
-            let bytes = Payload::verified(payload, record.payload_crc)
-                .ok_or(CodecError::BadPayload { kind: self.header.kind, position })?
-                .bytes()
-                .clone();
+            let bytes =
+                self.verified_payload(record.payload_bytes, record.payload_crc, position)?;
             outcomes.push((record.position, outcome_of(record, bytes)));
         }
         Ok(outcomes)

@@ -1,7 +1,9 @@
 //! What nodes say to each other. The sender, the receiver and the group stand in the frame around
 //! a message, never in it.
 
-use super::{Entries, Index, LogId, Outcome, Payload, SessionTag, Term};
+use bytes::Bytes;
+
+use super::{Entries, Index, LogId, Outcome, Payload, SessionTag, SnapshotId, Term};
 
 /// Everything that travels between two members of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub enum Message {
     Forward(Forward),
     /// The leader's answer to a [`Message::Forward`].
     ForwardReply(ForwardReply),
+    /// A snapshot is fetched, piece by piece.
+    Snapshot(SnapshotMessage),
 }
 
 /// A consensus message: the sender's term and what it says.
@@ -44,6 +48,9 @@ pub enum RaftBody {
     HeartbeatReply(HeartbeatReply),
     /// "Campaign now, without pre-vote": leadership is handed over.
     TimeoutNow,
+    /// "The entries that you need are gone; fetch this snapshot, then answer as to an append that
+    /// ended at its `id.last`."
+    SnapshotOffer(SnapshotOffer),
 }
 
 /// A pre-vote request.
@@ -147,6 +154,17 @@ pub struct HeartbeatReply {
     pub clock_us: u64,
 }
 
+/// A snapshot in place of entries that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotOffer {
+    /// The leader's replication session with this peer; the reply repeats it.
+    pub session: u64,
+    /// The snapshot to fetch.
+    pub id: SnapshotId,
+    /// The leader's commit index.
+    pub commit: Index,
+}
+
 /// Proposals handed to the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
@@ -176,6 +194,34 @@ pub struct ForwardReply {
     pub outcomes: Vec<(u32, Outcome)>,
 }
 
+/// What two nodes say while one fetches a snapshot from the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotMessage {
+    /// Asks for bytes of a snapshot from `offset` on.
+    Fetch {
+        /// Which snapshot.
+        id: SnapshotId,
+        /// Where the wanted bytes begin.
+        offset: u64,
+        /// How many bytes are wanted at most.
+        bytes_max: u32,
+    },
+    /// Bytes of it.
+    Piece {
+        /// Which snapshot.
+        id: SnapshotId,
+        /// Where they begin.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// It is not here (any more).
+    Gone {
+        /// Which snapshot.
+        id: SnapshotId,
+    },
+}
+
 impl RaftMessage {
     /// The message kind's name in transcripts and logs.
     pub const fn name(&self) -> &'static str {
@@ -189,6 +235,7 @@ impl RaftMessage {
             RaftBody::Heartbeat(_) => "Heartbeat",
             RaftBody::HeartbeatReply(_) => "HeartbeatReply",
             RaftBody::TimeoutNow => "TimeoutNow",
+            RaftBody::SnapshotOffer(_) => "SnapshotOffer",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Lies about who leads, and about what is committed.
 
 use raftz_core::types::{
-    AppendOutcome, AppendReply, HeartbeatReply, Index, LogId, PreVote, RaftBody, SANE_MAX, Term,
-    Vote, VoteReply,
+    AppendOutcome, AppendReply, HeartbeatReply, Index, LogId, PreVote, RaftBody, SANE_MAX,
+    SnapshotId, SnapshotOffer, Term, Vote, VoteReply,
 };
 
 use super::honest::Honest;
@@ -77,6 +77,7 @@ fn absurd_terms_are_told_and_believed_by_nobody() {
     let status = honest.node(leader).status();
     let reply = VoteReply { round: 1, granted: false, last: LogId::ZERO };
     let outcome = AppendOutcome::Matched { matched: Index(1) };
+    let snapshot = SnapshotId { last: LogId::new(Term(9), Index(9)), bytes: 9, hash: [9; 32] };
     let bodies = [
         RaftBody::PreVote(PreVote { round: 1, last: LogId::ZERO }),
         RaftBody::PreVoteReply(reply),
@@ -87,6 +88,7 @@ fn absurd_terms_are_told_and_believed_by_nobody() {
         heartbeat(LogId::ZERO),
         RaftBody::HeartbeatReply(HeartbeatReply { session: 1, round: 1, sent_us: 0, clock_us: 0 }),
         RaftBody::TimeoutNow,
+        RaftBody::SnapshotOffer(SnapshotOffer { session: 1, id: snapshot, commit: Index(1) }),
     ];
     let absurd = [u64::MAX, u64::MAX - 1, SANE_MAX + 1, SANE_MAX, status.term.0 + (1 << 40) + 1];
     for to in [leader, follower] {

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::count;
-use crate::types::{Done, Index, NodeId, Outcome, Payload, Refusal, Reply, Term, Unknown};
+use crate::types::{
+    Done, Index, LogId, NodeId, Outcome, Payload, Refusal, Reply, SnapshotId, Term, Unknown,
+};
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct PreVoteMeta {
@@ -77,6 +79,58 @@ pub(super) struct HeartbeatReplyMeta {
 #[derive(Serialize, Deserialize)]
 pub(super) struct TimeoutNowMeta {
     pub(super) term: u64,
+}
+
+/// Names a snapshot. Stands inside other structs, so no field can ever be appended to it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotIdMeta {
+    last_term: u64,
+    last_index: u64,
+    bytes: u64,
+    hash: [u8; 32],
+}
+
+impl From<SnapshotId> for SnapshotIdMeta {
+    fn from(id: SnapshotId) -> Self {
+        let (last_term, last_index) = (id.last.term.0, id.last.index.0);
+        Self { last_term, last_index, bytes: id.bytes, hash: id.hash }
+    }
+}
+
+impl From<SnapshotIdMeta> for SnapshotId {
+    fn from(meta: SnapshotIdMeta) -> Self {
+        let last = LogId::new(Term(meta.last_term), Index(meta.last_index));
+        Self { last, bytes: meta.bytes, hash: meta.hash }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotOfferMeta {
+    pub(super) term: u64,
+    pub(super) session: u64,
+    pub(super) id: SnapshotIdMeta,
+    pub(super) commit: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotFetchMeta {
+    pub(super) id: SnapshotIdMeta,
+    pub(super) offset: u64,
+    pub(super) bytes_max: u32,
+}
+
+/// The bytes are the one payload.
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotPieceMeta {
+    pub(super) id: SnapshotIdMeta,
+    pub(super) offset: u64,
+    pub(super) payload_bytes: u32,
+    pub(super) payload_crc: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotGoneMeta {
+    pub(super) id: SnapshotIdMeta,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use raftz_core::types::{
     Append, AppendOutcome, AppendReply, Done, Entry, EntryKind, Forward, ForwardReply,
     ForwardedProposal, Heartbeat, HeartbeatReply, Index, LogId, Member, Membership, Message,
     NodeId, Outcome, Payload, PreVote, RaftBody, RaftMessage, Refusal, Reply, SessionTag, Settings,
-    Term, Unknown, Vote, VoteReply,
+    SnapshotId, SnapshotMessage, SnapshotOffer, Term, Unknown, Vote, VoteReply,
 };
 
 use super::node;
@@ -40,10 +40,11 @@ impl Heard {
                 | RaftBody::VoteReply(_)
                 | RaftBody::AppendReply(_)
                 | RaftBody::HeartbeatReply(_)
-                | RaftBody::TimeoutNow => {}
+                | RaftBody::TimeoutNow
+                | RaftBody::SnapshotOffer(_) => {}
             },
             Message::Forward(forward) => self.forwarded = forward.id,
-            Message::ForwardReply(_) => {}
+            Message::ForwardReply(_) | Message::Snapshot(_) => {}
         }
     }
 }
@@ -78,7 +79,13 @@ pub(super) fn message(
 
 impl Speaker<'_, '_> {
     fn body(&mut self, term: Term) -> Result<RaftBody, Message> {
-        Ok(match self.tape.below(12) {
+        // The highest bytes stand for the kinds of snapshots, so that older inputs keep their meaning.
+        let kind = match self.tape.byte() {
+            240..=247 => 12,
+            248.. => 13,
+            byte => byte % 12,
+        };
+        Ok(match kind {
             0 => RaftBody::PreVote(PreVote { round: self.tape.number(), last: self.log_id() }),
             1 => RaftBody::PreVoteReply(self.vote_reply()),
             2 => {
@@ -118,8 +125,27 @@ impl Speaker<'_, '_> {
                 RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us, clock_us })
             }
             8 => RaftBody::TimeoutNow,
+            12 => {
+                let (session, id) = (self.tape.number(), self.snapshot_id());
+                RaftBody::SnapshotOffer(SnapshotOffer { session, id, commit: self.index() })
+            }
+            13 => return Err(Message::Snapshot(self.snapshot())),
             _ => return Err(self.forward()),
         })
+    }
+
+    fn snapshot(&mut self) -> SnapshotMessage {
+        let (id, offset) = (self.snapshot_id(), self.tape.number());
+        match self.tape.below(4) {
+            0 => SnapshotMessage::Gone { id },
+            1 => SnapshotMessage::Fetch { id, offset, bytes_max: self.tape.number() as u32 },
+            _ => SnapshotMessage::Piece { id, offset, bytes: self.payload().bytes().clone() },
+        }
+    }
+
+    fn snapshot_id(&mut self) -> SnapshotId {
+        let (last, bytes) = (self.log_id(), self.tape.number());
+        SnapshotId { last, bytes, hash: [self.tape.byte(); 32] }
     }
 
     fn forward(&mut self) -> Message {

@@ -70,7 +70,8 @@ impl Watch {
             | RaftBody::PreVoteReply(_)
             | RaftBody::Vote(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow => {}
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {}
         }
     }
 
@@ -100,7 +101,10 @@ impl Watch {
                 }
                 None
             }
-            RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::TimeoutNow => {
+            RaftBody::Append(_)
+            | RaftBody::Heartbeat(_)
+            | RaftBody::TimeoutNow
+            | RaftBody::SnapshotOffer(_) => {
                 assert!(hard.term >= *term, "an office in a term that is not durable");
                 None
             }
