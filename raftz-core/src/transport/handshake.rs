@@ -52,6 +52,9 @@ pub enum Role {
     Client,
     /// Administration from outside.
     Admin,
+    /// A member's or newcomer's bulk frames, beside a link of the same life. Only said to nodes with
+    /// [`Identity::BULK_CONNECTIONS`]: older ones do not know the role.
+    Bulk,
 }
 
 impl Role {
@@ -60,6 +63,7 @@ impl Role {
             Self::Peer => 0,
             Self::Client => 1,
             Self::Admin => 2,
+            Self::Bulk => 3,
         }
     }
 
@@ -68,6 +72,7 @@ impl Role {
             0 => Some(Self::Peer),
             1 => Some(Self::Client),
             2 => Some(Self::Admin),
+            3 => Some(Self::Bulk),
             _ => None,
         }
     }
@@ -80,7 +85,7 @@ pub struct Identity {
     pub version_min: u16,
     /// Highest frame version that it speaks.
     pub version_max: u16,
-    /// Optional abilities, one bit each; none is defined yet.
+    /// Optional abilities, one bit each; see [`Identity::BULK_CONNECTIONS`].
     pub features: u64,
     /// Lowest feature level of a log that it can follow.
     pub level_min: u32,
@@ -112,6 +117,9 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// The feature of taking bulk frames on connections of their own.
+    pub const BULK_CONNECTIONS: u64 = 1;
+
     /// A peer of this version, not yet talking to anybody in particular.
     pub const fn peer(
         cluster: ClusterId,
@@ -204,6 +212,9 @@ impl Reject {
     pub const MALFORMED: u16 = 11;
     /// No place is left for another node outside the membership; it may try again later.
     pub const NO_PLACE: u16 = 12;
+    /// A bulk connection comes from a node that has no link here in the same life; it may try again
+    /// later.
+    pub const NO_LINK: u16 = 13;
 }
 
 /// Why bytes are not a handshake message.

@@ -19,6 +19,8 @@ pub struct Accepted {
     pub instance: u64,
     /// The frame version to speak.
     pub version: u16,
+    /// Its optional abilities.
+    pub features: u64,
     /// Largest frame that it accepts.
     pub frame_bytes_max: usize,
     /// Where it says that it listens.
@@ -95,7 +97,7 @@ pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accep
             ),
         ));
     }
-    if remote.role != Role::Peer {
+    if !matches!(remote.role, Role::Peer | Role::Bulk) {
         let words = format!("this node serves no {:?} connections", remote.role);
         return Err(Refused::alike(Reject::ROLE_NOT_SERVED, words));
     }
@@ -133,10 +135,17 @@ pub fn judge(local: &Identity, remote: &Identity, known: &Known) -> Result<Accep
         ));
     }
     judge_lives(node, remote, known)?;
+    if remote.role == Role::Bulk
+        && known.connected != Some((remote.disk, remote.boot, remote.instance))
+    {
+        let words = format!("node {node} has no link here beside which it could send in bulk");
+        return Err(Refused::alike(Reject::NO_LINK, words));
+    }
     Ok(Accepted {
         peer: PeerIdentity { node, disk: remote.disk, boot: remote.boot },
         instance: remote.instance,
         version,
+        features: remote.features,
         frame_bytes_max: remote.frame_bytes_max as usize,
         address: remote.address.clone(),
     })
@@ -299,6 +308,24 @@ mod tests {
         assert_eq!(code(&there(), &connected(102, 5, 8)), Some(Reject::ID_IN_USE), "a copy");
         assert_eq!(code(&there(), &connected(103, 5, 8)), Some(Reject::ID_IN_USE), "another disk");
         assert_eq!(code(&there(), &connected(102, 6, 8)), Some(Reject::STALE_BOOT));
+    }
+
+    #[test]
+    fn a_bulk_connection_needs_a_link_of_the_same_life_and_every_other_condition() {
+        let bulk = || Identity { role: Role::Bulk, ..there() };
+        let linked = |boot: u64, instance: u64| Known {
+            connected: Some((DiskId(102), Boot(boot), instance)),
+            ..Known::default()
+        };
+        assert_eq!(code(&bulk(), &linked(5, 2)), None);
+        assert_eq!(code(&bulk(), &Known::default()), Some(Reject::NO_LINK));
+        assert_eq!(code(&bulk(), &linked(4, 2)), Some(Reject::NO_LINK), "of an earlier life");
+        assert_eq!(code(&bulk(), &linked(6, 2)), Some(Reject::STALE_BOOT));
+        assert_eq!(code(&bulk(), &linked(5, 8)), Some(Reject::ID_IN_USE));
+        let other_disk = Known { disk: Some(DiskId(9)), ..linked(5, 2) };
+        assert_eq!(code(&bulk(), &other_disk), Some(Reject::WRONG_DISK));
+        let stranger = Identity { cluster: ClusterId(2), ..bulk() };
+        assert_eq!(code(&stranger, &linked(5, 2)), Some(Reject::WRONG_CLUSTER));
     }
 
     #[test]

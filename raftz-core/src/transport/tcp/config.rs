@@ -44,7 +44,14 @@ pub struct TcpLimits {
     pub ping_after_ms: u64,
     /// Silence, or time without a byte taken, after which a link is dead.
     pub dead_after_ms: u64,
-    /// Bytes read from all members in one turn. A quarter of it is added for everybody else.
+    /// Bytes of bulk frames that may wait for one peer's bulk connection.
+    pub bulk_queue_bytes_max: usize,
+    /// Bytes that the system may hold of what is sent on a bulk connection, where it can be asked to.
+    pub bulk_send_buffer_bytes: usize,
+    /// Time without a byte after which a bulk connection is closed, by the side that dialled it.
+    pub bulk_idle_ms: u64,
+    /// Bytes read from all members in one turn. A quarter of it is added for their bulk connections,
+    /// another one for everybody else.
     pub turn_bytes: usize,
 }
 
@@ -60,6 +67,9 @@ impl Default for TcpLimits {
             handshake_ms: 3000,
             ping_after_ms: 2000,
             dead_after_ms: 6000,
+            bulk_queue_bytes_max: 1 << 20,
+            bulk_send_buffer_bytes: 256 << 10,
+            bulk_idle_ms: 10_000,
             turn_bytes: 1 << 20,
         }
     }
@@ -73,6 +83,7 @@ impl TcpLimits {
             handshake_us: self.handshake_ms.saturating_mul(1000),
             ping_after_us: self.ping_after_ms.saturating_mul(1000),
             dead_after_us: self.dead_after_ms.saturating_mul(1000),
+            bulk_idle_us: self.bulk_idle_ms.saturating_mul(1000),
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use mio::net::TcpStream;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 
 use super::TcpTransport;
 use super::config::check_plaintext;
 use super::link::{Link, Phase};
-use super::peer::{Dial, Peer};
+use super::peer::Peer;
+use super::route::Dial;
 use crate::transport::handshake::HandshakeMessage;
 use crate::transport::{PeerSpec, TransportEvent};
 use crate::types::NodeId;
@@ -38,7 +40,11 @@ impl TcpTransport {
             }
         }
         self.peers.retain(|_, peer| {
-            let dialling = matches!(peer.dial, Dial::Dialling { .. });
+            if peer.spec.is_none() {
+                // Nobody will be dialled for it any more.
+                peer.bulk.take_waiting();
+            }
+            let dialling = matches!(peer.route.dial, Dial::Dialling { .. });
             peer.spec.is_some() || peer.up.is_some() || dialling
         });
         self.bound_queues();
@@ -46,95 +52,119 @@ impl TcpTransport {
 
     /// Dials every peer whose time has come.
     pub(super) fn dial_due(&mut self, now_us: u64) {
-        let due: Vec<NodeId> = self
-            .peers
-            .iter_mut()
-            .filter_map(|(node, peer)| {
-                (peer.is_due(now_us) || peer.is_lookup_slow(now_us)).then_some(*node)
-            })
-            .collect();
-        for node in due {
-            self.dial(node, now_us);
+        let mut due: Vec<(NodeId, bool)> = Vec::new();
+        for (node, peer) in &mut self.peers {
+            for is_bulk in [false, true] {
+                if peer.is_due(is_bulk, now_us) {
+                    due.push((*node, is_bulk));
+                }
+            }
+        }
+        for (node, is_bulk) in due {
+            self.dial(node, is_bulk, now_us);
         }
     }
 
-    fn dial(&mut self, node: NodeId, now_us: u64) {
+    fn dial(&mut self, node: NodeId, is_bulk: bool, now_us: u64) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(spec) = &peer.spec else { return };
         let name = spec.address.clone();
-        if matches!(peer.dial, Dial::Resolving { .. }) {
+        let route = peer.route_mut(is_bulk);
+        if matches!(route.dial, Dial::Resolving { .. }) {
             let reason = format!("the name in {name:?} is still being looked up");
-            self.ready.push(TransportEvent::Unreachable { peer: node, reason });
+            self.report_attempt(node, is_bulk, reason);
             return;
         }
         let address = match name.parse::<SocketAddr>() {
             Ok(address) => address,
-            Err(_) => match peer.next_address() {
+            Err(_) => match route.next_address() {
                 Some(address) => address,
                 None => {
                     match self.resolver.start(&name) {
-                        Ok(()) => peer.resolving(now_us),
-                        Err(reason) => self.unreachable(node, now_us, reason),
+                        Ok(()) => route.resolving(now_us),
+                        Err(reason) => self.attempt_failed(node, is_bulk, now_us, reason),
                     }
                     return;
                 }
             },
         };
         if let Err(error) = check_plaintext(&address, self.insecure_plaintext) {
-            if let Some(peer) = self.peers.get_mut(&node) {
-                peer.refused(now_us, &mut self.rng);
-            }
-            let reason = error.to_string();
-            self.ready.push(TransportEvent::Unreachable { peer: node, reason });
+            route.refused(now_us, &mut self.rng);
+            self.report_attempt(node, is_bulk, error.to_string());
             return;
         }
-        let link = Link::new(Some(node), self.limits.of_link(), now_us);
+        let mut link = Link::new(Some(node), self.limits.of_link(), now_us);
+        link.is_bulk = is_bulk;
         let added = TcpStream::connect(address)
             .and_then(|stream| {
                 stream.set_nodelay(true)?;
+                if is_bulk {
+                    // What the system holds cannot be ordered or taken back, so it is given little
+                    // room. If it refuses, that costs no more than some delay.
+                    let _ =
+                        set_socket_send_buffer_size(&stream, self.limits.bulk_send_buffer_bytes);
+                }
                 self.add_conn(stream, link, address)
             })
             .map_err(|error| format!("cannot connect to {address}: {error}"));
         match added {
             Ok(token) => {
                 if let Some(peer) = self.peers.get_mut(&node) {
-                    peer.dial = Dial::Dialling { token };
+                    peer.route_mut(is_bulk).dial = Dial::Dialling { token };
                 }
             }
-            Err(reason) => self.unreachable(node, now_us, reason),
+            Err(reason) => self.attempt_failed(node, is_bulk, now_us, reason),
         }
     }
 
     /// Plans the next attempt after one that failed, and reports it: unless the peer has come by
     /// itself meanwhile, for then it is not out of reach.
-    pub(super) fn unreachable(&mut self, node: NodeId, now_us: u64, reason: String) {
+    pub(super) fn attempt_failed(
+        &mut self,
+        node: NodeId,
+        is_bulk: bool,
+        now_us: u64,
+        reason: String,
+    ) {
         if let Some(peer) = self.peers.get_mut(&node) {
-            peer.failed(now_us, &mut self.rng);
-            if peer.active.is_some() {
+            peer.route_mut(is_bulk).failed(now_us, &mut self.rng);
+            if peer.active.is_some() && !is_bulk {
                 return;
             }
         }
-        self.ready.push(TransportEvent::Unreachable { peer: node, reason });
+        self.report_attempt(node, is_bulk, reason);
+    }
+
+    /// A peer without a bulk connection is linked, so it is not told to be out of reach.
+    fn report_attempt(&mut self, node: NodeId, is_bulk: bool, reason: String) {
+        self.ready.push(if is_bulk {
+            let detail = format!("no bulk connection to node {node} yet: {reason}");
+            TransportEvent::Trouble { detail }
+        } else {
+            TransportEvent::Unreachable { peer: node, reason }
+        });
     }
 
     /// Hands finished lookups to the peers that wait for them.
     pub(super) fn take_resolved(&mut self, now_us: u64) {
         while let Some(resolved) = self.resolver.next() {
-            let waiting: Vec<NodeId> = self
-                .peers
-                .iter()
-                .filter(|(_, peer)| {
-                    let address = peer.spec.as_ref().map(|spec| spec.address.as_str());
-                    address == Some(resolved.name.as_str())
-                        && matches!(peer.dial, Dial::Resolving { .. })
-                })
-                .map(|(node, _)| *node)
-                .collect();
-            for node in waiting {
+            let mut waiting: Vec<(NodeId, bool)> = Vec::new();
+            for (node, peer) in &mut self.peers {
+                let address = peer.spec.as_ref().map(|spec| spec.address.as_str());
+                if address != Some(resolved.name.as_str()) {
+                    continue;
+                }
+                for is_bulk in [false, true] {
+                    if matches!(peer.route_mut(is_bulk).dial, Dial::Resolving { .. }) {
+                        waiting.push((*node, is_bulk));
+                    }
+                }
+            }
+            for (node, is_bulk) in waiting {
                 let reason = match &resolved.result {
                     Ok(addresses) if !addresses.is_empty() => {
                         if let Some(peer) = self.peers.get_mut(&node) {
-                            peer.resolved(addresses.clone());
+                            peer.route_mut(is_bulk).resolved(addresses.clone());
                         }
                         continue;
                     }
@@ -142,7 +172,7 @@ impl TcpTransport {
                     Err(error) => error.clone(),
                 };
                 let reason = format!("cannot look up {:?}: {reason}", resolved.name);
-                self.unreachable(node, now_us, reason);
+                self.attempt_failed(node, is_bulk, now_us, reason);
             }
         }
     }
@@ -168,7 +198,10 @@ impl TcpTransport {
             return;
         }
         conn.link.phase = Phase::AwaitWelcome;
-        let hello = HandshakeMessage::Hello(self.identity.addressed_to(conn.link.dialled));
-        conn.link.say(&hello, now_us);
+        let (is_bulk, dialled) = (conn.link.is_bulk, conn.link.dialled);
+        let hello = HandshakeMessage::Hello(self.said_on(is_bulk, dialled));
+        if let Some(conn) = self.conns.get_mut(&token) {
+            conn.link.say(&hello, now_us);
+        }
     }
 }

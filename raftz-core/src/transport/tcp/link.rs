@@ -5,6 +5,10 @@
 //! messages it hands up to be judged, and then carries frames. Any byte is a sign of life; after
 //! some silence the link asks with a ping, and after more it is dead. A peer that takes no bytes
 //! off the wire while some wait is dead by the same measure, whatever it sends.
+//!
+//! A bulk link says no pings: on a slow wire the answer would come too late, behind all that the
+//! system has buffered. It ends when nothing has moved for a while, for whatever reason; whether the
+//! peer lives is seen on the link beside it.
 
 use std::io::{self, IoSlice};
 
@@ -25,6 +29,7 @@ pub(super) struct LinkLimits {
     pub handshake_us: u64,
     pub ping_after_us: u64,
     pub dead_after_us: u64,
+    pub bulk_idle_us: u64,
 }
 
 /// How far a link has come.
@@ -68,6 +73,8 @@ pub(super) enum LinkError {
     Silent(u64),
     #[error("the peer took no bytes off the wire for {0} ms")]
     Stalled(u64),
+    #[error("nothing moved on the bulk connection for {0} ms")]
+    Idle(u64),
 }
 
 /// One connection without its socket.
@@ -75,6 +82,8 @@ pub(super) enum LinkError {
 pub(super) struct Link {
     /// The peer that was dialled; `None` for an accepted connection.
     pub dialled: Option<NodeId>,
+    /// Whether it carries bulk frames beside another link.
+    pub is_bulk: bool,
     pub phase: Phase,
     reader: FrameReader,
     handshake: Vec<u8>,
@@ -94,6 +103,7 @@ impl Link {
     pub(super) fn new(dialled: Option<NodeId>, limits: LinkLimits, now_us: u64) -> Self {
         Self {
             dialled,
+            is_bulk: false,
             phase: if dialled.is_some() { Phase::Connecting } else { Phase::AwaitHello },
             reader: FrameReader::new(limits.frames),
             handshake: Vec::new(),
@@ -150,6 +160,15 @@ impl Link {
         }
         self.begin_wait(now_us);
         self.queue.push(frame, self.limits.queue_bytes_max)
+    }
+
+    /// Queues frames that waited for this link, whatever the bound.
+    pub(super) fn send_waiting(&mut self, frames: impl Iterator<Item = OutFrame>, now_us: u64) {
+        self.begin_wait(now_us);
+        for frame in frames {
+            // Refused by its bound alone, and there is none.
+            let _ = self.queue.push(frame, usize::MAX);
+        }
     }
 
     /// Changes how many bytes may wait; what waits already stays.
@@ -298,6 +317,12 @@ impl Link {
     /// Does what is due: a ping, or the end.
     pub(super) fn tick(&mut self, now_us: u64) -> Result<(), LinkError> {
         match &self.phase {
+            Phase::Ready(_) if self.is_bulk => {
+                if now_us >= self.bulk_idle_at_us() {
+                    return Err(LinkError::Idle(self.limits.bulk_idle_us / 1000));
+                }
+                Ok(())
+            }
             Phase::Ready(_) => {
                 let dead = self.limits.dead_after_us;
                 if now_us >= self.heard_us.saturating_add(dead) {
@@ -327,9 +352,18 @@ impl Link {
         }
     }
 
+    /// When a bulk link ends unless something moves. The accepting side waits twice as long, so that
+    /// no frame is sent while its reader goes away.
+    fn bulk_idle_at_us(&self) -> u64 {
+        let patience = if self.dialled.is_some() { 1 } else { 2 };
+        let moved_us = self.heard_us.max(self.moved_us);
+        moved_us.saturating_add(self.limits.bulk_idle_us.saturating_mul(patience))
+    }
+
     /// When [`Link::tick`] has something to do.
     pub(super) fn next_deadline_us(&self) -> u64 {
         match &self.phase {
+            Phase::Ready(_) if self.is_bulk => self.bulk_idle_at_us(),
             Phase::Ready(_) => {
                 let wait =
                     if self.pinged { self.limits.dead_after_us } else { self.limits.ping_after_us };
@@ -367,6 +401,7 @@ mod tests {
         handshake_us: 3_000_000,
         ping_after_us: 2_000_000,
         dead_after_us: 6_000_000,
+        bulk_idle_us: 10_000_000,
     };
 
     fn ready(now_us: u64) -> Link {
@@ -376,6 +411,7 @@ mod tests {
             peer,
             instance: 1,
             version: 1,
+            features: 0,
             frame_bytes_max: 1 << 20,
             address: String::new(),
         };
@@ -435,6 +471,21 @@ mod tests {
             link.tick(now_us).unwrap();
         }
         assert!(matches!(link.tick(7_000_000), Err(LinkError::Stalled(6000))));
+    }
+
+    #[test]
+    fn a_bulk_link_says_no_pings_and_ends_when_nothing_has_moved() {
+        let mut link = ready(0);
+        link.is_bulk = true;
+        assert_eq!(link.next_deadline_us(), 20_000_000, "who accepted waits twice as long");
+        link.dialled = NodeId::new(2);
+        assert_eq!(link.next_deadline_us(), 10_000_000);
+        link.send(message(), 4_000_000).unwrap();
+        link.tick(13_999_999).unwrap();
+        assert_eq!(written(&mut link, 13_999_999), message().head, "and nothing else");
+        assert!(matches!(link.tick(23_999_999), Err(LinkError::Idle(10_000))));
+        link.send(message(), 14_000_000).unwrap();
+        assert!(link.tick(23_999_999).is_ok(), "the wait counts from the first waiting byte");
     }
 
     #[test]

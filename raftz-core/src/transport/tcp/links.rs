@@ -2,16 +2,18 @@
 //!
 //! Invariant: between a `LinkUp` and the next one of the same peer there is exactly one `LinkDown`,
 //! and `Peer::up` is set exactly between the two. A peer is up while at least one link to its life
-//! carries frames and is not retiring; `Peer::active` is that link.
+//! carries frames and is not retiring; `Peer::active` is that link. Bulk connections, which are links of
+//! another kind, count for nothing here and end with the last link (see `bulk`).
 
 use std::net::Shutdown;
 
 use super::link::{Phase, Ready};
-use super::peer::{Dial, Peer, Up, keeps_new};
+use super::peer::{Peer, Up, keeps_new};
+use super::route::Dial;
 use super::{TcpLimits, TcpTransport};
 use crate::transport::TransportEvent;
 use crate::transport::handshake::{
-    Accepted, HandshakeMessage, Identity, Known, Refused, Reject, judge,
+    Accepted, HandshakeMessage, Identity, Known, Refused, Reject, Role, judge,
 };
 use crate::types::NodeId;
 
@@ -44,6 +46,12 @@ impl TcpTransport {
                     }
                     Err(refused) => Err(refused.words),
                 }
+            }
+            // The peer wants its link, or it would be gone; only its bulk connection is missing.
+            (Phase::AwaitWelcome | Phase::AwaitConfirm(_), HandshakeMessage::Reject(reject))
+                if conn.link.is_bulk =>
+            {
+                Err(format!("refused by the peer: {reject}"))
             }
             (Phase::AwaitWelcome, HandshakeMessage::Reject(reject)) => {
                 let dialled = self.conns.get(&token).and_then(|conn| conn.link.dialled);
@@ -81,7 +89,10 @@ impl TcpTransport {
         let Some(conn) = self.conns.get_mut(&token) else { return };
         match verdict {
             Ok(accepted) => {
-                let identity = self.identity.addressed_to(remote.from);
+                conn.link.is_bulk = remote.role == Role::Bulk;
+                let is_bulk = conn.link.is_bulk;
+                let identity = self.said_on(is_bulk, remote.from);
+                let Some(conn) = self.conns.get_mut(&token) else { return };
                 let welcome = HandshakeMessage::Welcome { version: accepted.version, identity };
                 conn.link.say(&welcome, now_us);
                 conn.link.phase = Phase::AwaitConfirm(Box::new(remote));
@@ -91,17 +102,21 @@ impl TcpTransport {
     }
 
     fn on_welcome(&mut self, token: usize, version: u16, remote: Identity, now_us: u64) {
-        let dialled = self.conns.get(&token).and_then(|conn| conn.link.dialled);
+        let Some(conn) = self.conns.get(&token) else { return };
+        let (dialled, is_bulk) = (conn.link.dialled, conn.link.is_bulk);
         let verdict = self.verdict(&remote, dialled).and_then(|accepted| {
-            if accepted.version == version {
-                Ok(accepted)
-            } else {
+            if accepted.version != version {
                 let words = format!(
                     "version {version} was chosen where {} is the highest in common",
                     accepted.version
                 );
-                Err(Refused::alike(Reject::MALFORMED, words))
+                return Err(Refused::alike(Reject::MALFORMED, words));
             }
+            if (remote.role == Role::Bulk) != is_bulk {
+                let words = "the welcome is for a connection of another role";
+                return Err(Refused::alike(Reject::MALFORMED, words));
+            }
+            Ok(accepted)
         });
         match verdict {
             Ok(accepted) => {
@@ -150,7 +165,7 @@ impl TcpTransport {
     /// Bounds what may wait for each linked node by what it is now.
     pub(super) fn bound_queues(&mut self) {
         let TcpLimits { queue_bytes_max, non_member_queue_bytes_max, .. } = self.limits;
-        for conn in self.conns.values_mut() {
+        for conn in self.conns.values_mut().filter(|conn| !conn.link.is_bulk) {
             let Some(node) = conn.link.ready().map(|ready| ready.peer.peer.node) else { continue };
             let is_member = self.peers.get(&node).is_some_and(|peer| peer.spec.is_some());
             conn.link.bound_queue(if is_member {
@@ -163,13 +178,18 @@ impl TcpTransport {
 
     /// Tells the other side why it is refused; the link ends when that is written.
     fn refuse(&mut self, token: usize, remote: &Identity, refused: Refused, now_us: u64) {
-        let dialled = self.conns.get(&token).and_then(|conn| conn.link.dialled);
-        if let Some(peer) = dialled
+        let link = self.conns.get(&token).map(|conn| &conn.link);
+        let dialled = link.and_then(|link| link.dialled);
+        // A bulk connection that is refused counts as failed when it is closed.
+        if let Some(peer) = dialled.filter(|_| link.is_some_and(|link| !link.is_bulk))
             && let Some(peer) = self.peers.get_mut(&peer)
         {
-            peer.refused(now_us, &mut self.rng);
+            peer.route.refused(now_us, &mut self.rng);
         }
-        if let Some(peer) = remote.from.or(dialled) {
+        // A bulk connection that is there before the link has been read concerns nobody.
+        if let Some(peer) = remote.from.or(dialled)
+            && refused.told.code != Reject::NO_LINK
+        {
             let (disk, code, reason) = (remote.disk, refused.told.code, refused.to_string());
             self.ready.push(TransportEvent::Refused { peer, disk, code, reason });
         }
@@ -184,7 +204,7 @@ impl TcpTransport {
         if let Some(peer) = self.peers.get_mut(&node)
             && peer.active.is_none()
         {
-            peer.refused(now_us, &mut self.rng);
+            peer.route.refused(now_us, &mut self.rng);
         }
         let Reject { code, words: reason, known_disk } = reject;
         let known_disk = known_disk.filter(|_| dialled_here);
@@ -197,13 +217,16 @@ impl TcpTransport {
         let up = Up { identity, instance: accepted.instance };
         let node = identity.node;
         let Some(conn) = self.conns.get_mut(&token) else { return };
+        if conn.link.is_bulk {
+            return self.establish_bulk(token, accepted, now_us);
+        }
         let dialled_here = conn.link.dialled.is_some();
         conn.link.phase =
             Phase::Ready(Box::new(Ready { peer: accepted, since_us: now_us, retiring: false }));
         self.bound_queues();
         let peer = self.peers.entry(node).or_insert_with(|| Peer::new(None));
-        if peer.dial == (Dial::Dialling { token }) {
-            peer.dial = Dial::Waiting { until_us: now_us };
+        if peer.route.dial == (Dial::Dialling { token }) {
+            peer.route.dial = Dial::Waiting { until_us: now_us };
         }
         if let Some(old) = peer.up
             && old.identity.boot < identity.boot
@@ -246,7 +269,7 @@ impl TcpTransport {
     fn drop_attempt(&mut self, node: NodeId, dialled_here: bool, now_us: u64) {
         let here = self.identity.from.unwrap_or(node);
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        if let Dial::Dialling { token } = peer.dial
+        if let Dial::Dialling { token } = peer.route.dial
             && !dialled_here
             && !keeps_new(here, node, true, false, false)
             && self
@@ -254,7 +277,7 @@ impl TcpTransport {
                 .get(&token)
                 .is_some_and(|conn| matches!(conn.link.phase, Phase::Connecting))
         {
-            peer.dial = Dial::Waiting { until_us: now_us };
+            peer.route.dial = Dial::Waiting { until_us: now_us };
             self.remove(token);
         }
     }
@@ -287,6 +310,9 @@ impl TcpTransport {
     /// Ends a link and tells what follows from that.
     pub(super) fn close(&mut self, token: usize, now_us: u64, reason: &str) {
         let Some(conn) = self.remove(token) else { return };
+        if conn.link.is_bulk {
+            return self.bulk_closed(token, &conn, now_us, reason);
+        }
         if let Some(ready) = conn.link.ready() {
             let node = ready.peer.peer.node;
             let Some(peer) = self.peers.get_mut(&node) else { return };
@@ -295,6 +321,7 @@ impl TcpTransport {
             }
             // A link that was good deserves a quick second try; one that keeps breaking does not.
             peer.lost(now_us, ready.since_us, &mut self.rng);
+            self.end_bulk(node);
             let reason = reason.to_owned();
             self.ready.push(TransportEvent::LinkDown { peer: node, reason });
             self.forget_if_unknown(node);
@@ -302,10 +329,10 @@ impl TcpTransport {
         }
         if let Some(node) = conn.link.dialled
             && let Some(peer) = self.peers.get_mut(&node)
-            && peer.dial == (Dial::Dialling { token })
+            && peer.route.dial == (Dial::Dialling { token })
         {
             let reason = format!("{}: {reason}", conn.remote);
-            self.unreachable(node, now_us, reason);
+            self.attempt_failed(node, false, now_us, reason);
             self.forget_if_unknown(node);
         }
     }

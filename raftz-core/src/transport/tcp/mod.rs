@@ -2,15 +2,17 @@
 //! ones that look names up.
 //!
 //! This file performs what the state machines decide: `link` carries one connection, `peer`
-//! says when to dial and which of two links to keep, `queue` orders what is written. `links`
+//! and `route` say when to dial and which of two links to keep, `queue` orders what is written. `links`
 //! judges handshakes and keeps the one account of who is reachable, from which `LinkUp` and
 //! `LinkDown` are told in pairs. `accept` takes connections in and `read` their bytes, both within
-//! bounds that hold whoever connects and whatever it sends.
+//! bounds that hold whoever connects and whatever it sends. `bulk` gives bulk frames connections of
+//! their own beside the links.
 //!
 //! Sockets are written only by `sendmsg` with MSG_NOSIGNAL, because a host written in C may not
 //! ignore SIGPIPE.
 
 mod accept;
+mod bulk;
 mod config;
 mod dial;
 mod link;
@@ -19,6 +21,7 @@ mod peer;
 mod queue;
 mod read;
 mod resolve;
+mod route;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,9 +40,9 @@ pub use config::{Listen, TcpConfig, TcpError, TcpLimits};
 pub use resolve::ResolveFn;
 
 use super::handshake::Identity;
-use super::{InFrame, OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
+use super::{Class, InFrame, OutFrame, PeerSpec, SendError, Transport, TransportEvent, Wake};
 use crate::types::NodeId;
-use link::Link;
+use link::{Link, LinkError};
 use peer::Peer;
 use read::Unread;
 use resolve::Resolver;
@@ -143,6 +146,7 @@ impl TcpTransport {
             // Not from the seed: two processes with one configuration must differ here.
             identity.instance = rand::random_range(1..=u64::MAX);
         }
+        identity.features |= Identity::BULK_CONNECTIONS;
         let mut limits = config.limits;
         let largest = limits.frames.largest();
         // One frame of any size must always find room.
@@ -272,7 +276,12 @@ impl TcpTransport {
             }
             match conn.link.tick(now_us) {
                 Ok(()) => self.mark_dirty(token),
-                Err(error) => self.close(token, now_us, &error.to_string()),
+                Err(error) => {
+                    // The end of an idle bulk connection is as good as if the peer had closed it.
+                    conn.is_ended |=
+                        matches!(error, LinkError::Idle(_)) && !conn.link.wants_write();
+                    self.close(token, now_us, &error.to_string());
+                }
             }
         }
         self.take_resolved(now_us);
@@ -305,6 +314,15 @@ impl Transport for TcpTransport {
     fn send(&mut self, to: NodeId, frame: OutFrame) -> Result<(), SendError> {
         let token = self.peers.get(&to).and_then(|peer| peer.active).ok_or(SendError::NoLink)?;
         let now_us = self.now_us();
+        if frame.class == Class::Bulk
+            && let Some(ready) = self.conns.get(&token).and_then(|conn| conn.link.ready())
+            && self.has_bulk(&ready.peer)
+        {
+            if frame.len() > ready.peer.frame_bytes_max {
+                return Err(SendError::TooLarge);
+            }
+            return self.send_bulk(to, frame, now_us);
+        }
         let conn = self.conns.get_mut(&token).ok_or(SendError::NoLink)?;
         conn.link.send(frame, now_us)?;
         self.mark_dirty(token);

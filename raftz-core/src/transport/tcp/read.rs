@@ -3,8 +3,9 @@
 //! Readiness is edge-triggered: what a socket holds must be remembered until it is read. Links with
 //! something to read stand in a ring and take turns, a share each, until the turn's budget is
 //! used up; the next turn goes on where this one ended, without waiting. Members have a ring and a
-//! budget of their own ([`TcpLimits::turn_bytes`](super::TcpLimits)), everybody else shares a small
-//! one: however many strangers send, they delay a member by no more than that in a turn.
+//! budget of their own ([`TcpLimits::turn_bytes`](super::TcpLimits)), their bulk connections and
+//! everybody else share a small one each: however much of a snapshot arrives and however many
+//! strangers send, they delay a member's other frames by no more than that in a turn.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,19 +20,21 @@ use crate::transport::{InFrame, TransportEvent};
 
 /// Bytes read from one link before the next in its ring has its share.
 const SHARE_BYTES: usize = 64 << 10;
-/// What everybody outside the membership may be read in a turn: a part of the members' budget.
-const OTHERS_PART: usize = 4;
+/// What is read of members' bulk connections in a turn, and again of everybody outside the membership:
+/// a part of the members' budget.
+const SMALL_PART: usize = 4;
 
 /// Links with something left to read, in the order of their turns.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     members: VecDeque<usize>,
+    bulk: VecDeque<usize>,
     others: VecDeque<usize>,
 }
 
 impl Unread {
     pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.others.is_empty()
+        self.members.is_empty() && self.bulk.is_empty() && self.others.is_empty()
     }
 }
 
@@ -43,7 +46,11 @@ impl TcpTransport {
             return;
         }
         let is_members = self.is_members_link(&conn.link);
-        let ring = if is_members { &mut self.unread.members } else { &mut self.unread.others };
+        let ring = match (is_members, conn.link.is_bulk) {
+            (true, false) => &mut self.unread.members,
+            (true, true) => &mut self.unread.bulk,
+            (false, _) => &mut self.unread.others,
+        };
         ring.push_back(token);
         if let Some(conn) = self.conns.get_mut(&token) {
             conn.is_unread = true;
@@ -64,7 +71,14 @@ impl TcpTransport {
         {
             left = left.saturating_sub(self.take_share(token, now_us));
         }
-        let mut left = self.limits.turn_bytes.div_ceil(OTHERS_PART);
+        let small = self.limits.turn_bytes.div_ceil(SMALL_PART);
+        let mut left = small;
+        while left > 0
+            && let Some(token) = self.unread.bulk.pop_front()
+        {
+            left = left.saturating_sub(self.take_share(token, now_us));
+        }
+        let mut left = small;
         while left > 0
             && let Some(token) = self.unread.others.pop_front()
         {
@@ -135,7 +149,10 @@ impl TcpTransport {
                     conn.is_ended = true;
                     conn.readable = false;
                 }
-                Ok(0) => end = Some("the peer closed the connection".into()),
+                Ok(0) => {
+                    conn.is_ended = true;
+                    end = Some("the peer closed the connection".into());
+                }
                 Ok(count) => {
                     taken += count;
                     // Less than there was room for: the socket is empty, and will tell of more. Its end has
