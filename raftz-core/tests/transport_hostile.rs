@@ -5,7 +5,7 @@
 
 mod transport_rig;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -14,30 +14,14 @@ use raftz_core::transport::handshake::{
     Accepted, HandshakeMessage, Identity, Known, Reject, judge,
 };
 use raftz_core::transport::tcp::TcpLimits;
-use raftz_core::transport::{OutFrame, Transport, TransportEvent};
+use raftz_core::transport::{Transport, TransportEvent};
 use raftz_core::types::{Boot, ClusterId, DiskId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use transport_rig::by_hand::{
+    admitted, bytes_of, connect, greet, hello_of, is_closed, write_slowly,
+};
 use transport_rig::{Rig, config, frame, id, identity, pair, pair_of, until};
-
-fn connect(address: &str) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_nonblocking(true).unwrap();
-    stream
-}
-
-/// Whether the other side has closed the connection.
-fn is_closed(mut stream: &TcpStream) -> bool {
-    let mut buffer = [0; 4096];
-    loop {
-        match stream.read(&mut buffer) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => return true,
-        }
-    }
-}
 
 /// The link between the two still carries frames both ways.
 fn assert_alive(one: &mut Rig, two: &mut Rig) {
@@ -125,61 +109,6 @@ fn two_hundred_idle_connections_keep_nobody_out() {
     let mut three = Rig::new(identity(3));
     three.knows(&[(1, &address)]);
     until(&mut [&mut one, &mut two, &mut three], "newcomer", |rigs| rigs[2].is_up(1));
-}
-
-/// Says `hello` on a connection of its own; gives it and what the rig answers.
-fn greet(rig: &mut Rig, hello: Identity) -> (TcpStream, HandshakeMessage) {
-    let mut stream = connect(&rig.address());
-    stream.write_all(&HandshakeMessage::Hello(hello).encode()).unwrap();
-    let mut answer = Vec::new();
-    let deadline = Instant::now() + transport_rig::PATIENCE;
-    loop {
-        assert!(Instant::now() < deadline);
-        rig.poll();
-        let mut buffer = [0; 2048];
-        if let Ok(count) = stream.read(&mut buffer) {
-            answer.extend_from_slice(&buffer[..count]);
-        }
-        if let Some((message, _)) = HandshakeMessage::decode(&answer).unwrap() {
-            return (stream, message);
-        }
-    }
-}
-
-/// What a hand-made node says to node 1.
-fn hello_of(node: u64) -> Identity {
-    let mut me = identity(node);
-    me.instance = node;
-    me.frame_bytes_max = 1 << 20;
-    me.addressed_to(Some(id(1)))
-}
-
-/// A hand-made node that has passed the handshake with `rig`, which is node 1.
-fn admitted(rig: &mut Rig, node: u64) -> TcpStream {
-    let (mut stream, welcome) = greet(rig, hello_of(node));
-    assert!(matches!(welcome, HandshakeMessage::Welcome { version: 1, .. }), "{welcome:?}");
-    stream.write_all(&HandshakeMessage::Confirm.encode()).unwrap();
-    until(&mut [rig], "admission", |rigs| rigs[0].is_up(node));
-    stream
-}
-
-/// Writes all of `bytes` while the rig is polled.
-fn write_slowly(rig: &mut Rig, stream: &mut TcpStream, mut bytes: &[u8]) {
-    let deadline = Instant::now() + transport_rig::PATIENCE;
-    while !bytes.is_empty() {
-        assert!(Instant::now() < deadline);
-        match stream.write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-        }
-        rig.poll();
-    }
-}
-
-fn bytes_of(frame: &OutFrame) -> Vec<u8> {
-    let mut bytes = frame.head.to_vec();
-    frame.payloads.iter().for_each(|payload| bytes.extend_from_slice(payload));
-    bytes
 }
 
 #[test]

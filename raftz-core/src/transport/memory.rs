@@ -470,6 +470,7 @@ mod tests {
         clippy::wildcard_enum_match_arm
     )]
     use super::*;
+    use crate::transport::Class;
     use crate::transport::codec::{Decoded, decode, encode};
     use crate::transport::handshake::Reject;
     use crate::types::{Boot, ClusterId, Forward, ForwardedProposal, GroupId, Message, Payload};
@@ -530,6 +531,16 @@ mod tests {
             let expected = Decoded::Message(message(size));
             assert_eq!(decode(frame).unwrap(), (GroupId::FIRST, expected));
         }
+    }
+
+    #[test]
+    fn bulk_frames_pass_like_all_others() {
+        let (mut one, mut two) = pair(&MemoryNetwork::new());
+        let frame = encode(GroupId::FIRST, &message(5000));
+        one.send(id(2), OutFrame { class: Class::Bulk, ..frame.clone() }).unwrap();
+        one.send(id(2), frame).unwrap();
+        one.flush();
+        assert_eq!(events(&mut two).len(), 2);
     }
 
     #[test]

@@ -8,6 +8,9 @@
     clippy::wildcard_enum_match_arm
 )]
 
+pub mod by_hand;
+pub mod wire;
+
 use std::time::{Duration, Instant};
 
 use raftz_core::transport::codec::{Decoded, decode, encode};
@@ -17,7 +20,8 @@ use raftz_core::transport::{
     OutFrame, PeerIdentity, PeerSpec, SendError, Transport, TransportEvent,
 };
 use raftz_core::types::{
-    Boot, ClusterId, DiskId, Forward, ForwardedProposal, GroupId, Message, NodeId, Payload,
+    Boot, ClusterId, DiskId, Forward, ForwardedProposal, GroupId, LogId, Message, NodeId, Payload,
+    SnapshotId, SnapshotMessage,
 };
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -103,12 +107,46 @@ impl Rig {
                         (GroupId::FIRST, Decoded::Message(Message::Forward(forward))) => {
                             Some(forward.id)
                         }
+                        (_, Decoded::Message(Message::Snapshot(_))) => None,
                         other => panic!("{other:?}"),
                     }
                 }
                 _ => None,
             })
             .collect()
+    }
+
+    /// Numbers of the bulk frames received from a node, in the order of arrival.
+    pub fn pieces(&self, node: u64) -> Vec<u64> {
+        self.seen
+            .iter()
+            .filter_map(|event| match event {
+                TransportEvent::Frame { from, frame } if *from == id(node) => {
+                    match decode(frame).unwrap().1 {
+                        Decoded::Message(Message::Snapshot(SnapshotMessage::Piece {
+                            offset,
+                            ..
+                        })) => Some(offset),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn troubles(&self) -> Vec<&str> {
+        self.seen
+            .iter()
+            .filter_map(|event| match event {
+                TransportEvent::Trouble { detail } => Some(detail.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn send_piece(&mut self, to: u64, number: u64, bytes: usize) -> Result<(), SendError> {
+        self.transport.send(id(to), piece(number, bytes))
     }
 
     pub fn refusals_by(&self, node: u64) -> Vec<(u16, &str)> {
@@ -194,6 +232,14 @@ pub fn frame(number: u64, bytes: usize) -> OutFrame {
     let proposals = vec![ForwardedProposal { payload, session: None }];
     let forward = Forward { id: number, patience_us: bytes as u64, proposals };
     encode(GroupId::FIRST, &Message::Forward(forward))
+}
+
+/// A bulk frame.
+pub fn piece(number: u64, bytes: usize) -> OutFrame {
+    let id = SnapshotId { last: LogId::ZERO, bytes: 1 << 40, hash: [0; 32] };
+    let bytes = vec![number as u8; bytes].into();
+    let piece = SnapshotMessage::Piece { id, offset: number, bytes };
+    encode(GroupId::FIRST, &Message::Snapshot(piece))
 }
 
 /// Drives all rigs in turn until `done`, or fails naming `what`.
