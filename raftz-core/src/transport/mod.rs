@@ -107,7 +107,7 @@ pub enum TransportEvent {
         /// The whole reason, in words; the refused node is told less.
         reason: String,
     },
-    /// Something went wrong that concerns no peer in particular.
+    /// Something went wrong that changes nothing about who is linked.
     Trouble {
         /// What, in words.
         detail: String,
@@ -161,6 +161,9 @@ pub trait Transport: Send {
 
     /// Queues a frame on a usable link to `to`, inbound or outbound. Nothing is promised: the link
     /// may break before it arrives. Written out at the latest in the next [`Transport::poll`].
+    ///
+    /// Bulk frames may travel beside the link: those of one link keep their order among themselves
+    /// and none with others, and may be lost while the link stands.
     fn send(&mut self, to: NodeId, frame: OutFrame) -> Result<(), SendError>;
 
     /// Writes what is queued, then waits at most `timeout` (for ever if `None`) until something
