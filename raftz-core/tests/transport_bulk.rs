@@ -17,6 +17,8 @@ use transport_rig::by_hand::{admitted_as, bytes_of, connect, greet, hello_of, is
 use transport_rig::wire::Wire;
 use transport_rig::{Rig, config, frame, id, identity, piece, until};
 
+/// Longer than any test has patience.
+const LONG_MS: u64 = 600_000;
 /// Nobody listens there.
 const NOWHERE: &str = "127.0.0.1:1";
 
@@ -24,6 +26,7 @@ const NOWHERE: &str = "127.0.0.1:1";
 fn wired(change: impl Fn(&mut TcpLimits)) -> (Rig, Rig, Wire) {
     let with = |node| {
         let mut config = config(identity(node));
+        config.limits.bulk_idle_ms = LONG_MS;
         change(&mut config.limits);
         Rig::with(config)
     };
@@ -41,7 +44,10 @@ fn fill(one: &mut Rig, two: &mut Rig, bytes: usize) -> u64 {
     // The connection is set up, and the system's buffers take their part, in some turns.
     while refusals < 100 {
         match one.send_piece(2, next, bytes) {
-            Ok(()) => (next, refusals) = (next + 1, 0),
+            Ok(()) => {
+                (next, refusals) = (next + 1, 0);
+                assert!(next < 1000, "nothing bounds what is taken");
+            }
             Err(error) => {
                 assert_eq!(error, SendError::Full);
                 refusals += 1;
@@ -206,7 +212,8 @@ fn link_hello_of(node: u64) -> Identity {
 fn with_member() -> (Rig, TcpStream) {
     let mut config = config(identity(1));
     // What is made by hand answers no pings.
-    config.limits.dead_after_ms = 600_000;
+    config.limits.dead_after_ms = LONG_MS;
+    config.limits.bulk_idle_ms = LONG_MS;
     let mut one = Rig::with(config);
     one.transport.set_peers(&[PeerSpec {
         node: id(2),
