@@ -16,8 +16,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::{Completion, Storage, StorageError};
 use crate::types::{
-    Entries, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership, NodeId, OpId,
-    Payload, Recovered, SessionTag, Term, TermRun, WriteOp,
+    Base, Entries, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership, NodeId,
+    OpId, Payload, Recovered, SessionTag, Term, TermRun, WriteOp,
 };
 
 /// A store under test: how to open it.
@@ -64,6 +64,8 @@ mod rule {
     pub(super) const TRUNCATE: &str = "a truncated entry is gone and can be replaced";
     pub(super) const IDLE: &str = "a healthy store has nothing to complain of when it is idle";
     pub(super) const GAP: &str = "a write that leaves a gap is an error and leaves nothing behind";
+    pub(super) const BASE: &str = "a log begins behind its base, and keeps what follows it";
+    pub(super) const BACK: &str = "a base that moves back is an error and changes nothing";
     pub(super) const REOPEN: &str = "everything durable is there after a close and an open";
     pub(super) const BOOT: &str = "each open is a new boot of the same directory";
 }
@@ -80,6 +82,7 @@ pub fn run(subject: &mut dyn Subject) -> Vec<Finding> {
         };
         if let Some(store) = suite.random(subject, store) {
             suite.gap(subject, store);
+            suite.base_back(subject);
         }
     }
     suite.findings
@@ -91,12 +94,21 @@ struct Model {
     hard_state: HardState,
     entries: Vec<Entry>,
     commit: Index,
-    base: LogId,
+    base: Base,
 }
 
 impl Model {
     fn last(&self) -> LogId {
-        self.entries.last().map_or(self.base, Entry::id)
+        self.entries.last().map_or(self.base.id, Entry::id)
+    }
+
+    fn rebase(&mut self, base: &Base) {
+        if self.entries.iter().any(|entry| entry.id() == base.id) {
+            self.entries.retain(|entry| entry.index > base.id.index);
+        } else if base.id != self.base.id {
+            self.entries.clear();
+        }
+        self.base = base.clone();
     }
 
     fn write(&mut self, op: &WriteOp) {
@@ -106,14 +118,17 @@ impl Model {
         if let Some(from) = op.truncate_from {
             self.entries.retain(|entry| entry.index < from);
         }
+        if let Some(base) = &op.base {
+            self.rebase(base);
+        }
         self.entries.extend(op.entries.iter().cloned());
-        self.commit = self.commit.max(op.commit);
+        self.commit = self.commit.max(op.commit).max(self.base.id.index);
     }
 
     fn runs(&self) -> Vec<TermRun> {
         let mut runs: Vec<TermRun> = Vec::new();
         for entry in &self.entries {
-            if runs.last().map_or(self.base.term, |run| run.term) != entry.term {
+            if runs.last().is_none_or(|run| run.term != entry.term) {
                 runs.push(TermRun { first: entry.index, term: entry.term });
             }
         }
@@ -153,7 +168,7 @@ impl Suite {
                 self.found(rule::BOOT, "the identity changed between two opens");
             }
         } else {
-            self.model.base = recovered.base.id;
+            self.model.base = recovered.base.clone();
         }
         self.compare(rule, &recovered);
         self.boot = Some(recovered);
@@ -165,6 +180,10 @@ impl Suite {
         if recovered.hard_state != model.hard_state {
             let (got, want) = (recovered.hard_state, model.hard_state);
             self.found(rule, format!("term and vote are {got:?}, not {want:?}"));
+        }
+        if recovered.base != model.base {
+            let (got, want) = (recovered.base.id, model.base.id);
+            self.found(rule, format!("the log begins at {got} with another base than {want}"));
         }
         if recovered.last != model.last() {
             let (got, want) = (recovered.last, model.last());
@@ -186,6 +205,10 @@ impl Suite {
         if recovered.commit > model.commit.min(model.last().index) {
             let (got, want) = (recovered.commit, model.commit);
             self.found(rule, format!("commit hint {got} is above every one written ({want})"));
+        }
+        if recovered.commit < model.base.id.index {
+            let (got, base) = (recovered.commit, model.base.id);
+            self.found(rule, format!("commit hint {got} is below the base {base}"));
         }
         if let Some(damage) = recovered.damage {
             self.found(
@@ -294,7 +317,7 @@ impl Suite {
 
     fn read_everything(&mut self, store: &dyn Storage) {
         let last = self.model.last().index;
-        let mut next = self.model.base.index.next();
+        let mut next = self.model.base.id.index.next();
         let mut at = 0;
         while next <= last && self.findings.is_empty() {
             let got = self.read(store, rule::READ, next, last, 4096);
@@ -318,7 +341,7 @@ impl Suite {
     }
 
     fn scripted(&mut self, store: &mut dyn Storage) {
-        let first = self.model.base.index.next();
+        let first = self.model.base.id.index.next();
         let every_byte: Vec<u8> = (0..=255).collect();
         let payloads =
             [vec![], b"a".to_vec(), every_byte, vec![0; 5000], vec![9; 1 << 20], b"end".to_vec()];
@@ -382,6 +405,108 @@ impl Suite {
         }
         self.read_everything(store);
         self.read_beside_writes(store);
+        self.bases(store);
+    }
+
+    fn base(&self, term: u64, index: Index) -> Option<Box<Base>> {
+        let id = LogId::new(Term(term), index);
+        Some(Box::new(Base { id, log_time_us: index.0, ..self.model.base.clone() }))
+    }
+
+    /// A write whose base is the entry at `index`, and has it said what is left.
+    fn moves(&mut self, store: &mut dyn Storage, change: impl FnOnce(&Self, &mut WriteOp)) {
+        let mut op = self.op();
+        change(self, &mut op);
+        self.submit(store, vec![op]);
+        self.reads_behind_the_base(store);
+    }
+
+    /// Everything above the base is there; nothing at or below it is, and nothing beyond the end.
+    fn reads_behind_the_base(&mut self, store: &dyn Storage) {
+        if !self.findings.is_empty() {
+            return;
+        }
+        let (base, last) = (self.model.base.id.index, self.model.last().index);
+        for gone in [base.prev(), base, last.next()] {
+            if store.reader().read(GROUP, gone, last.next(), 1000).is_ok() {
+                self.found(rule::BASE, format!("entry {gone} is read, beside base {base}"));
+            }
+        }
+        self.read_everything(store);
+    }
+
+    /// The base moves in every way in which it can.
+    fn bases(&mut self, store: &mut dyn Storage) {
+        let begin = self.model.base.id.index;
+        let term_at = |suite: &Self, index: Index| {
+            let found = suite.model.entries.iter().find(|entry| entry.index == index);
+            found.map_or(0, |entry| entry.term.0)
+        };
+        // Forward, within a write and between two; then the same again, which changes nothing.
+        for to in [begin.plus(3), begin.plus(11), begin.plus(11), begin.plus(20)] {
+            self.moves(store, |suite, op| {
+                let same = suite.model.base.id.index == to;
+                let term = if same { suite.model.base.id.term.0 } else { term_at(suite, to) };
+                op.base = suite.base(term, to);
+            });
+        }
+        // Onto the last entry, then entries behind an empty log.
+        self.moves(store, |suite, op| {
+            let last = suite.model.last();
+            op.base = suite.base(last.term.0, last.index);
+        });
+        self.moves(store, |suite, op| {
+            op.entries = suite.entries(suite.model.last().index.next(), 4, &vec![vec![8; 90]; 9]);
+        });
+        // With entries behind it in the same write.
+        self.moves(store, |suite, op| {
+            let last = suite.model.last().index;
+            op.base = suite.base(4, last.prev());
+            op.entries = suite.entries(last.next(), 4, &vec![vec![2; 10]; 4]);
+        });
+        // Beyond the log, alone and with entries; with a term that the log has not: in place of it.
+        self.moves(store, |suite, op| {
+            op.base = suite.base(5, suite.model.last().index.plus(50));
+        });
+        self.moves(store, |suite, op| {
+            let to = suite.model.last().index.plus(7);
+            op.base = suite.base(5, to);
+            op.entries = suite.entries(to.next(), 6, &vec![vec![4; 2000]; 8]);
+        });
+        self.moves(store, |suite, op| {
+            op.base = suite.base(7, suite.model.last().index.prev());
+            op.hard_state = Some(HardState { term: Term(7), vote: None });
+        });
+        self.moves(store, |suite, op| {
+            op.entries = suite.entries(suite.model.last().index.next(), 7, &vec![vec![6; 30]; 9]);
+        });
+        // Everything at once: a shorter end, a base in what is left of it, and another end.
+        self.moves(store, |suite, op| {
+            let from = suite.model.last().index.prev();
+            op.truncate_from = Some(from);
+            op.base = suite.base(7, from.prev().prev());
+            op.entries = suite.entries(from, 8, &vec![vec![5; 40]; 5]);
+        });
+        // The shorter end does not hold the base any more.
+        self.moves(store, |suite, op| {
+            let last = suite.model.last().index;
+            op.truncate_from = Some(last.prev());
+            op.base = suite.base(8, last);
+            op.entries = suite.entries(last.next(), 8, &vec![vec![1; 40]; 5]);
+        });
+        // Writes and moves that follow each other without waiting.
+        let mut ops = Vec::new();
+        for step in 0..6 {
+            let mut op = self.op();
+            let last = self.model.last().index.plus(2 * step);
+            op.entries = self.entries(last.next(), 8, &vec![vec![3; 20]; 2]);
+            ops.push(op);
+            let mut op = self.op();
+            op.base = self.base(8, last.plus(1));
+            ops.push(op);
+        }
+        self.submit(store, ops);
+        self.reads_behind_the_base(store);
     }
 
     /// Reads from another thread while the lane writes on: never a wrong entry.
@@ -436,7 +561,7 @@ impl Suite {
                     let vote = NodeId::new(u64::from(rng.next_u32() % 4));
                     op.hard_state = Some(HardState { term: Term(term), vote });
                 }
-                let (base, last) = (self.model.base.index, shadow.last().index);
+                let (base, last) = (shadow.base.id.index, shadow.last().index);
                 let mut from = last.next();
                 if rng.next_u32().is_multiple_of(3) && last > shadow.commit.max(base) {
                     let room = shadow.commit.max(base).distance_to(last);
@@ -446,7 +571,21 @@ impl Suite {
                 let count = rng.next_u32() % 5;
                 let payloads: Vec<Vec<u8>> =
                     (0..count).map(|_| vec![1; (rng.next_u32() % 3000) as usize]).collect();
-                op.entries = self.entries(from, term.max(shadow.last().term.0), &payloads);
+                let newest = term.max(shadow.last().term.0);
+                // What is dropped here is never below the base; so the log still holds what is kept.
+                let kept = from.prev();
+                if rng.next_u32().is_multiple_of(8) {
+                    let room = base.distance_to(kept);
+                    let ahead = rng.next_u64() % (room + 1);
+                    let found = shadow.entries.iter().find(|e| e.index == base.plus(ahead));
+                    op.base = found
+                        .map(|entry| (entry.term.0, entry.index))
+                        .and_then(|(t, i)| self.base(t, i));
+                } else if rng.next_u32().is_multiple_of(24) {
+                    from = kept.plus(2 + rng.next_u64() % 9);
+                    op.base = self.base(newest, from.prev());
+                }
+                op.entries = self.entries(from, newest, &payloads);
                 shadow.write(&op);
                 ops.push(op);
             }
@@ -486,6 +625,31 @@ impl Suite {
             && let Some(store) = self.open(subject, rule::REOPEN)
         {
             self.read_everything(&*store);
+        }
+    }
+}
+
+impl Suite {
+    /// After a write that it may refuse everything after, the store is opened once more.
+    fn base_back(&mut self, subject: &mut dyn Subject) {
+        if !subject.survives_close() || !self.findings.is_empty() {
+            return;
+        }
+        let Some(mut store) = self.open(subject, rule::REOPEN) else { return };
+        let present = self.model.base.id;
+        let mut op = self.op();
+        op.base = self.base(present.term.0, present.index.prev());
+        let (sender, fates) = crossbeam_channel::bounded(1);
+        store.submit(vec![(GROUP, op)], Completion::new(move |fate| drop(sender.send(fate))));
+        match fates.recv_timeout(PATIENCE) {
+            Ok(Err(_)) => {}
+            Ok(Ok(())) => self.found(rule::BACK, format!("it moved to before {present}")),
+            Err(_) => self.found(rule::ONCE, "a base that moves back did not complete"),
+        }
+        let _ = store.close();
+        drop(store);
+        if let Some(store) = self.open(subject, rule::REOPEN) {
+            self.reads_behind_the_base(&*store);
         }
     }
 }

@@ -9,7 +9,8 @@ use parking_lot::RwLock;
 
 use super::{Completion, LogReader, Storage, StorageError, WriteBatch};
 use crate::types::{
-    Base, Boot, Entries, Entry, GroupId, HardState, Identity, Index, Recovered, TermRun, WriteOp,
+    Base, Boot, Entries, Entry, GroupId, HardState, Identity, Index, LogId, Recovered, TermRun,
+    WriteOp,
 };
 
 /// One group's log.
@@ -44,6 +45,29 @@ impl GroupLog {
         }
     }
 
+    /// Whether an entry above the base is in the log.
+    fn holds(&self, id: LogId) -> bool {
+        let at = self.chunks.partition_point(|c| c.last().is_some_and(|e| e.index < id.index));
+        let entry =
+            self.chunks.get(at).and_then(|chunk| chunk.iter().find(|e| e.index == id.index));
+        entry.is_some_and(|entry| entry.term == id.term)
+    }
+
+    fn rebase(&mut self, base: Base) {
+        let is_covered = |entry: &Entry| entry.index <= base.id.index;
+        if self.holds(base.id) {
+            let whole = self.chunks.partition_point(|chunk| chunk.last().is_some_and(is_covered));
+            self.chunks.drain(..whole);
+            if let Some(chunk) = self.chunks.first_mut() {
+                chunk.skip(chunk.partition_point(is_covered));
+            }
+        } else {
+            self.chunks.clear();
+        }
+        self.commit = self.commit.max(base.id.index);
+        self.base = base;
+    }
+
     /// Why `op` contradicts the log, if it does.
     fn contradiction(&self, op: &WriteOp) -> Option<String> {
         let mut next = self.last().next();
@@ -52,6 +76,14 @@ impl GroupLog {
                 return Some(format!("entry {from} is part of the log's base"));
             }
             next = next.min(from);
+        }
+        if let Some(base) = op.base.as_deref().filter(|base| base.id != self.base.id) {
+            if base.id.index <= self.base.id.index {
+                return Some(format!("the base {} cannot move to {}", self.base.id, base.id));
+            }
+            if base.id.index >= next || !self.holds(base.id) {
+                next = base.id.index.next();
+            }
         }
         for entry in &op.entries {
             if entry.index != next {
@@ -72,6 +104,9 @@ impl GroupLog {
         if let Some(from) = op.truncate_from {
             self.truncate(from);
         }
+        if let Some(base) = op.base.filter(|base| base.id != self.base.id) {
+            self.rebase(*base);
+        }
         self.chunks.extend(Some(op.entries).filter(|entries| !entries.is_empty()));
         self.commit = self.commit.max(op.commit.min(self.last()));
         Ok(())
@@ -79,10 +114,9 @@ impl GroupLog {
 
     fn runs(&self) -> Vec<TermRun> {
         let mut runs: Vec<TermRun> = Vec::new();
-        let mut term = self.base.id.term;
         for entry in self.entries() {
-            if entry.term != term {
-                term = entry.term;
+            if runs.last().is_none_or(|run| run.term != entry.term) {
+                let term = entry.term;
                 runs.push(TermRun { first: entry.index, term });
             }
         }

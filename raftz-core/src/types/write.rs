@@ -22,6 +22,10 @@ pub struct WriteOp {
     pub hard_state: Option<HardState>,
     /// Drop every entry at and above this index.
     pub truncate_from: Option<Index>,
+    /// The log begins here from now on: entries at and below `base.id` are dropped. Where the log does
+    /// not hold `base.id`, everything is dropped, and the log is empty at `base`. The present base
+    /// changes nothing; one at or below its index with another identity is invalid.
+    pub base: Option<Box<Base>>,
     /// Append these, in order; the first one follows the log's last entry.
     pub entries: Entries,
     /// The commit index known at the time: a hint that lets a restart apply without waiting.

@@ -48,6 +48,7 @@ fn fail_each(enumerator: &mut Enumerator, seed: u64) -> u64 {
                 disk.fail(Some(fault));
                 let fine = live(&disk, seed, &what);
                 assert!(disk.failed().is_some(), "{what}: did not happen");
+                // That an old segment cannot be removed is no failure of the log.
                 let is_write = matches!(op, Op::Write | Op::Sync);
                 assert!(!(fine && is_write && is_vital(&disk)), "{what}: nobody noticed");
                 failures += 1;

@@ -7,7 +7,9 @@ use std::sync::mpsc::channel;
 
 use raftz_core::storage::wal::{BootstrapSpec, Wal};
 use raftz_core::storage::{Completion, Storage, StorageError};
-use raftz_core::types::{Entry, EntryKind, GroupId, HardState, Index, Recovered, Term, WriteOp};
+use raftz_core::types::{
+    Base, Entry, EntryKind, GroupId, HardState, Index, LogId, Recovered, Term, WriteOp,
+};
 
 use crate::disk::{Dice, Image, State};
 use crate::platter::Platter;
@@ -21,19 +23,35 @@ pub(crate) fn dir() -> &'static Path {
 }
 
 /// What a group's log and hard state are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Log {
+    pub(crate) base: Base,
     pub(crate) entries: Vec<Entry>,
     pub(crate) hard_state: HardState,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        Self { base: base(), entries: Vec::new(), hard_state: HardState::default() }
+    }
+}
+
 impl Log {
+    pub(crate) fn last(&self) -> LogId {
+        self.entries.last().map_or(self.base.id, Entry::id)
+    }
+
     fn after(&self, ops: &[WriteOp]) -> Self {
         let mut log = self.clone();
         for op in ops {
             log.hard_state = op.hard_state.unwrap_or(log.hard_state);
             if let Some(from) = op.truncate_from {
-                log.entries.truncate(from.0 as usize - 1);
+                log.entries.retain(|entry| entry.index < from);
+            }
+            if let Some(base) = &op.base {
+                let holds = log.entries.iter().any(|entry| entry.id() == base.id);
+                log.entries.retain(|entry| holds && entry.index > base.id.index);
+                log.base = base.as_ref().clone();
             }
             log.entries.extend(op.entries.iter().cloned());
         }
@@ -71,15 +89,15 @@ impl Promise {
             return Err(format!("spoken of as damaged: {:?}", recovered.notes));
         }
         if !self.logs.iter().any(|owed| **owed == *log) {
-            let size = |log: &Log| (log.entries.len(), log.hard_state);
+            let size = |log: &Log| (log.base.id, log.entries.len(), log.hard_state);
             let sizes: Vec<_> = self.logs.iter().map(|log| size(log)).collect();
             return Err(format!("owed one of {sizes:?}, found {:?}", size(log)));
         }
         if recovered.boot.0 <= self.boot {
             return Err(format!("boot {} after boot {}", recovered.boot.0, self.boot));
         }
-        if recovered.base != base() || recovered.identity.node != node(1) {
-            return Err(format!("wrong base or identity: {recovered:?}"));
+        if recovered.identity.node != node(1) {
+            return Err(format!("wrong identity: {recovered:?}"));
         }
         let mut runs: Vec<(Index, Term)> = Vec::new();
         for entry in &log.entries {
@@ -92,8 +110,8 @@ impl Promise {
         if !found.eq(runs) || !recovered.config_entries.iter().eq(config) {
             return Err(format!("runs or configuration are wrong: {recovered:?}"));
         }
-        if recovered.commit > recovered.last.index {
-            return Err(format!("commit {} of a log that ends before", recovered.commit));
+        if !(recovered.base.id.index..=recovered.last.index).contains(&recovered.commit) {
+            return Err(format!("commit {} lies outside the log", recovered.commit));
         }
         Ok(())
     }
@@ -142,7 +160,8 @@ impl Life {
             false => Ok(Vec::new()),
         };
         let entries = entries.map_err(|error| format!("unreadable: {error}"))?;
-        let log = Log { entries, hard_state: recovered.hard_state };
+        let base = recovered.base.clone();
+        let log = Log { base, entries, hard_state: recovered.hard_state };
         promised.judge(&recovered, &log)?;
         // Whatever it found, it answers for from now on.
         let log = Arc::new(log);
@@ -166,7 +185,10 @@ impl Life {
                 fate = receiver.try_recv();
             }
         }
-        let done = fate.expect("waits for room that is there").is_ok();
+        let fate = fate.expect("waits for room that is there");
+        let is_invalid = matches!(&fate, Err(StorageError::Invalid { .. }));
+        assert!(!is_invalid, "the workload is wrong: {fate:?}");
+        let done = fate.is_ok();
         if done {
             self.log = after;
             self.disk.promise(self.disk.promised().next(vec![self.log.clone()]));
@@ -176,7 +198,7 @@ impl Life {
 
     /// Submits something typical of a follower's day.
     pub(crate) fn submit_anything(&mut self, dice: &mut Dice) -> bool {
-        let last = self.log.entries.len() as u64;
+        let last = self.log.last().index.0;
         let term = self.log.hard_state.term.0;
         if term == 0 {
             return self.submit(vec![vote(1, 1)]);
@@ -197,7 +219,7 @@ impl Life {
         let (commit, least) = (Index(self.commit), self.commit + 1);
         let appended = WriteOp { commit, ..append(new) };
         let back = |dice: &mut Dice| (last + 1).saturating_sub(dice.below(6) as u64).max(least);
-        let ops = match dice.below(10) {
+        let ops = match dice.below(14) {
             0..=3 => vec![appended],
             4 => vec![vote(term + 1, 1 + dice.below(3) as u64)],
             5 => vec![vote(term + 1, 2), appended],
@@ -212,9 +234,45 @@ impl Life {
                 let rewritten = rewrite(from, vec![entry(term + 1, from, bytes)]);
                 vec![appended, vote(term + 1, 1), rewritten]
             }
-            _ => (0..3).map(|n| append(vec![entry(term, last + 1 + n, 40)])).collect(),
+            9 => (0..3).map(|n| append(vec![entry(term, last + 1 + n, 40)])).collect(),
+            10 | 11 => {
+                let base = self.compaction(dice);
+                vec![WriteOp { base, ..appended }]
+            }
+            12 => {
+                // Another end, and the base in what was kept, or at once in what has just come.
+                let from = back(dice);
+                let rewritten = rewrite(from, vec![entry(term + 1, from, bytes)]);
+                if dice.once_in(2) {
+                    let base = self.compaction(dice);
+                    vec![vote(term + 1, 1), WriteOp { base, ..rewritten }]
+                } else {
+                    self.commit = from;
+                    let behind = append(vec![entry(term + 1, from + 1, 40)]);
+                    let base = moved(term + 1, from);
+                    vec![vote(term + 1, 1), rewritten, WriteOp { base, ..behind }]
+                }
+            }
+            _ => {
+                // What a leader installs: beyond the log, or in place of what was never committed.
+                let to = back(dice) + dice.below(9) as u64;
+                self.commit = to;
+                let behind =
+                    (to + 1..=to + dice.below(3) as u64).map(|i| entry(term + 1, i, bytes));
+                let op = WriteOp { base: moved(term + 1, to), ..append(behind.collect()) };
+                vec![vote(term + 1, 2), op]
+            }
         };
         self.submit(ops)
+    }
+
+    /// A base somewhere in what is committed.
+    fn compaction(&self, dice: &mut Dice) -> Option<Box<Base>> {
+        let is_committed = |entry: &&Entry| entry.index.0 <= self.commit;
+        let committed = self.log.entries.iter().filter(is_committed).count();
+        let at = committed.checked_sub(1 + dice.below(3))?;
+        let id = self.log.entries[at].id();
+        moved(id.term.0, id.index.0)
     }
 }
 
@@ -258,7 +316,7 @@ fn is_poisoned(life: &mut Life, what: &str) {
     let promised = life.disk.promised();
     let before = life.disk.synced();
     for _ in 0..3 {
-        let next = life.log.entries.len() as u64 + 1;
+        let next = life.log.last().index.0 + 1;
         let op = append(vec![entry(99, next, 10)]);
         assert!(!life.submit(vec![op]), "{what}: written after a failure");
     }

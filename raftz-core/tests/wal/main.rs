@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests act from outside the library")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bases;
 mod basic;
 mod contract;
 mod crash;

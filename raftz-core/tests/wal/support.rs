@@ -8,8 +8,8 @@ use raftz_core::storage::vfs::{RealVfs, Vfs};
 use raftz_core::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
 use raftz_core::storage::{Completion, Storage, StorageError, WriteBatch};
 use raftz_core::types::{
-    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, Member, Membership, NodeId,
-    Payload, Recovered, Settings, Term, WriteOp,
+    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership,
+    NodeId, Payload, Recovered, Settings, Term, WriteOp,
 };
 
 /// The cluster of all tests.
@@ -128,6 +128,17 @@ pub(crate) fn append(entries: Vec<Entry>) -> WriteOp {
 /// A write that drops the tail and appends.
 pub(crate) fn rewrite(from: u64, entries: Vec<Entry>) -> WriteOp {
     WriteOp { truncate_from: Some(Index(from)), entries: entries.into(), ..WriteOp::default() }
+}
+
+/// The founding base, moved.
+pub(crate) fn moved(term: u64, index: u64) -> Option<Box<Base>> {
+    let id = LogId::new(Term(term), Index(index));
+    Some(Box::new(Base { id, log_time_us: 1000 + index, ..base() }))
+}
+
+/// A write that moves the base.
+pub(crate) fn rebase(term: u64, index: u64) -> WriteOp {
+    WriteOp { base: moved(term, index), ..WriteOp::default() }
 }
 
 /// A write of term and vote.

@@ -13,16 +13,18 @@ use bytes::Bytes;
 use super::format::{
     BATCH_HEADER, BLOCK, BatchHeader, Record, padded, put_entry_record, put_record, seal_batch,
 };
-use super::index::LogIndex;
-use crate::types::{GroupId, HardState, Index, LogId, WriteOp};
+use super::index::{GroupLog, LogIndex};
+use crate::types::{Base, GroupId, HardState, Index, LogId, TermRun, WriteOp};
 
 /// What a record does to the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// A new hard state.
     HardState(HardState, u64),
     /// Entries dropped.
     Truncate(Index),
+    /// The log begins here.
+    Base(Box<Base>),
     /// An entry, by its record's place in the batch.
     Append(LogId, u64),
     /// More is known committed.
@@ -85,12 +87,12 @@ impl Batch {
         *lowest = (*lowest).min(index);
     }
 
-    /// Adds a group's write. `last` is the group's last entry so far, and is moved along.
+    /// Adds a group's write. `log` is how far the group is, and is moved along.
     pub(super) fn write(
         &mut self,
         group: GroupId,
         op: &WriteOp,
-        log: &mut Progress,
+        log: &mut Progress<'_>,
         hard_state_seq: &mut u64,
     ) -> Result<(), String> {
         if let Some(hard_state) = op.hard_state {
@@ -102,17 +104,15 @@ impl Batch {
             self.touch(group, Index(u64::MAX));
         }
         if let Some(from) = op.truncate_from {
-            if from <= log.base {
+            if from <= log.base.index {
                 return Err(format!(
                     "entry {from} is part of the log's base and cannot be dropped"
                 ));
             }
-            if !bug!(TruncationIsNotLogged) {
-                self.record(group, &Record::Truncate { from })?;
-            }
-            self.effects.push((group, Effect::Truncate(from)));
-            self.touch(group, from);
-            log.last = log.last.min(from.prev());
+            self.truncate(group, from, log)?;
+        }
+        if let Some(base) = op.base.as_deref().filter(|base| base.id != log.base) {
+            self.rebase(group, base, log)?;
         }
         for entry in &op.entries {
             if entry.index != log.last.next() {
@@ -128,7 +128,7 @@ impl Batch {
             self.records += 1;
             self.effects.push((group, Effect::Append(entry.id(), at)));
             self.touch(group, entry.index);
-            log.last = entry.index;
+            log.append(entry.id());
         }
         let commit = if bug!(CommitHintIsTheLastEntry) { log.last } else { op.commit };
         if commit > log.commit {
@@ -136,6 +136,44 @@ impl Batch {
             self.effects.push((group, Effect::Commit(commit)));
             log.commit = commit;
         }
+        Ok(())
+    }
+
+    fn truncate(
+        &mut self,
+        group: GroupId,
+        from: Index,
+        log: &mut Progress<'_>,
+    ) -> Result<(), String> {
+        if !bug!(TruncationIsNotLogged) {
+            self.record(group, &Record::Truncate { from })?;
+        }
+        self.effects.push((group, Effect::Truncate(from)));
+        self.touch(group, from);
+        log.truncate(from);
+        Ok(())
+    }
+
+    /// Where the log does not hold the base's entry, everything is dropped by a record of its own.
+    /// Recovery, which may not know the terms of what older segments held, need not ask then.
+    fn rebase(
+        &mut self,
+        group: GroupId,
+        base: &Base,
+        log: &mut Progress<'_>,
+    ) -> Result<(), String> {
+        if base.id.index <= log.base.index {
+            return Err(format!("the log's base {} cannot move to {}", log.base, base.id));
+        }
+        if log.last > log.base.index && !log.holds(base.id) {
+            self.truncate(group, log.base.index.next(), log)?;
+        }
+        self.record(group, &Record::Base(Box::new(base.clone())))?;
+        self.effects.push((group, Effect::Base(Box::new(base.clone()))));
+        self.touch(group, Index(u64::MAX));
+        log.base = base.id;
+        log.last = log.last.max(base.id.index);
+        log.commit = log.commit.max(base.id.index);
         Ok(())
     }
 
@@ -185,20 +223,44 @@ impl Batch {
 }
 
 /// How far a group's log is, counting what the batch under construction will add.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Progress {
-    pub(super) base: Index,
-    pub(super) last: Index,
-    pub(super) commit: Index,
+#[derive(Debug, Default)]
+pub(super) struct Progress<'a> {
+    durable: Option<&'a GroupLog>,
+    base: LogId,
+    last: Index,
+    commit: Index,
+    /// The terms of what the batch itself appends.
+    added: Vec<TermRun>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
     /// As the index has it.
-    pub(super) fn of(index: &LogIndex, group: GroupId) -> Self {
+    pub(super) fn of(index: &'a LogIndex, group: GroupId) -> Self {
         index.groups.get(&group).map_or_else(Self::default, |log| Self {
-            base: log.base.id.index,
+            durable: Some(log),
+            base: log.base.id,
             last: log.last.index,
             commit: log.commit,
+            added: Vec::new(),
         })
+    }
+
+    fn append(&mut self, id: LogId) {
+        if self.added.last().is_none_or(|run| run.term != id.term) {
+            self.added.push(TermRun { first: id.index, term: id.term });
+        }
+        self.last = id.index;
+    }
+
+    fn truncate(&mut self, from: Index) {
+        self.added.retain(|run| run.first < from);
+        self.last = self.last.min(from.prev());
+    }
+
+    /// Whether an entry above the base is in the log.
+    fn holds(&self, id: LogId) -> bool {
+        let added = self.added.iter().rfind(|run| run.first <= id.index).map(|run| run.term);
+        let durable = || self.durable.and_then(|log| log.term_at(id.index));
+        id.index <= self.last && added.or_else(durable) == Some(id.term)
     }
 }

@@ -35,7 +35,8 @@ pub(super) struct GroupLog {
     pub(super) hard_state: HardState,
     pub(super) hard_state_seq: u64,
     pub(super) base: Base,
-    /// Entries up to here are in no segment; at most the base once recovery is through.
+    /// Entries up to here are in no segment; at most the base once recovery is through. In replay its
+    /// term is zero where the log was cut back into what a segment held that is gone.
     pub(super) anchor: LogId,
     pub(super) last: LogId,
     pub(super) commit: Index,
@@ -110,8 +111,12 @@ impl GroupLog {
             }
         }
         self.joinable = true;
-        self.last = id;
-        if self.damage.is_some_and(|damage| damage.is_overwritten_by(id)) {
+        self.end_with(id);
+    }
+
+    fn end_with(&mut self, last: LogId) {
+        self.last = last;
+        if self.damage.is_some_and(|damage| damage.is_overwritten_by(last)) {
             self.damage = None;
         }
     }
@@ -138,14 +143,15 @@ impl GroupLog {
         }
     }
 
-    /// Lets the log begin at `base`.
+    /// Lets the log begin at `base`. What follows it stays: whoever does not hold the base's entry
+    /// has dropped everything before.
     pub(super) fn rebase(&mut self, base: Base) {
         let upto = base.id.index;
-        self.extents.retain(|extent| extent.last > upto);
+        let covered = self.extents.partition_point(|extent| extent.last <= upto);
+        self.extents.drain(..covered);
         if self.last.index <= upto {
             self.runs.clear();
-            self.last = base.id;
-            self.anchor = base.id;
+            self.end_with(base.id);
         } else {
             let covered = self.runs.partition_point(|run| run.first <= upto.next());
             self.runs.drain(..covered.saturating_sub(1));
@@ -153,8 +159,33 @@ impl GroupLog {
                 run.first = run.first.max(upto.next());
             }
         }
+        if self.anchor.index <= upto {
+            self.anchor = base.id;
+        }
         self.commit = self.commit.max(upto);
         self.base = base;
+    }
+
+    /// A log of which nothing is known up to `index`.
+    pub(super) fn after(index: Index) -> Self {
+        let nothing = LogId::new(Term::ZERO, index);
+        let base = Base { id: nothing, ..Base::default() };
+        Self { base, anchor: nothing, last: nothing, ..Self::default() }
+    }
+
+    /// Takes the entries of `later` in place of its own.
+    pub(super) fn take_entries(&mut self, later: Self) {
+        let Self { anchor, last, runs, extents, joinable, .. } = later;
+        (self.anchor, self.runs, self.extents, self.joinable) = (anchor, runs, extents, joinable);
+        self.end_with(last);
+    }
+
+    /// Learns the identity of its last entry, if that lay in a segment that is gone.
+    pub(super) fn learn_last(&mut self, last: LogId) {
+        let is_unknown = self.last == self.anchor && self.last.term == Term::ZERO;
+        if is_unknown && self.last.index == last.index {
+            (self.last, self.anchor) = (last, last);
+        }
     }
 
     /// The extents that hold `first..=last`, in order, the one of `first` at the front.
@@ -177,6 +208,17 @@ pub(super) struct LogIndex {
 }
 
 impl LogIndex {
+    /// The oldest segment that holds an entry above its group's base.
+    pub(super) fn oldest_needed(&self) -> Option<u64> {
+        let first = |log: &GroupLog| log.extents.first().map(|extent| extent.place.segment);
+        self.groups.values().filter_map(first).min()
+    }
+
+    /// Whether a group's log has lost something that nobody has brought back.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.groups.values().any(|log| log.damage.is_some())
+    }
+
     /// Every group's hard state.
     pub(super) fn hard_states(&self) -> HardStates {
         self.groups

@@ -8,7 +8,8 @@
 //! - the first failed write or sync ends the writing for this life.
 //!
 //! `format.rs`, `segment.rs`, `superblock.rs` and `hard_state.rs` draw the bytes; `create.rs`
-//! formats; `recovery.rs` reads and `replay.rs` judges; `writer.rs` and `reader.rs` do the work.
+//! formats; `recovery.rs` reads and `replay.rs` judges; `writer.rs` and `reader.rs` do the work;
+//! `reclaim.rs` removes what a base has made useless.
 
 mod batch;
 mod create;
@@ -17,6 +18,7 @@ mod format;
 mod hard_state;
 mod index;
 mod reader;
+mod reclaim;
 mod recovery;
 mod replay;
 mod segment;
@@ -192,6 +194,7 @@ impl Wal {
         if damaged {
             writer.write_damage_down()?;
         }
+        writer.begin_reclaiming();
         let reader = Arc::new(WalReader::new(dir.to_path_buf(), index.clone()));
         let mut recovered = recovered(&index, identity, boot)?;
         recovered.config_entries = config_entries.into_values().collect();
@@ -305,6 +308,7 @@ fn start(
         hard_state_seq: hard_state_seq.max(replay.hard_state_stated),
         touched: replay.touched,
         sealed: replay.sealed,
+        base_moved: replay.base_moved,
     });
     Ok((writer, index))
 }

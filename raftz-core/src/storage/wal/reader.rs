@@ -141,10 +141,17 @@ impl LogReader for WalReader {
         let mut budget = Budget { left: bytes_max, first: true, spent: false };
         let mut from = first;
         let mut begun_at = None;
-        while from <= last && !budget.spent {
+        let is_dropped = |index: Index| {
+            let logs = &self.index.read().groups;
+            logs.get(&group).is_none_or(|log| index <= log.base.id.index)
+        };
+        'log: while from <= last && !budget.spent {
             let (extents, truncations) = {
                 let index = self.index.read();
                 let log = index.groups.get(&group);
+                if log.is_none_or(|log| from <= log.base.id.index) {
+                    break;
+                }
                 let extents =
                     log.map(|log| log.extents_of(from, last, EXTENTS_MAX)).unwrap_or_default();
                 let with_file = |extent: Extent| {
@@ -161,7 +168,11 @@ impl LogReader for WalReader {
                 break;
             }
             for (extent, file) in extents {
-                let batch = self.batch(&extent, file.as_ref())?;
+                let batch = match self.batch(&extent, file.as_ref()) {
+                    // Its segment may have been removed on the way.
+                    Err(_) if is_dropped(from) => break 'log,
+                    batch => batch?,
+                };
                 let start = out.len();
                 let to = last.min(extent.last);
                 self.entries(group, &extent, &batch, (from, to), &mut budget, &mut out)?;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::format::{BatchHeader, Checkpoint, Placed, Record, payload_of, records};
 use super::index::{GroupLog, Place};
-use crate::types::{Entry, EntryHeader, EntryKind, GroupId, Index, LogId, Lost};
+use crate::types::{Base, Entry, EntryHeader, EntryKind, GroupId, Index, LogId, Lost};
 
 /// Why a log is refused that nobody can tell the beginning of.
 pub(super) const NO_CHECKPOINT: &str = "the oldest segment does not begin with its checkpoint, \
@@ -22,6 +22,27 @@ struct Hole {
     first_faulty: Index,
     /// The log's last entry according to what came after the loss.
     tip: Option<LogId>,
+    /// The entries that came after the latest loss, one after the other: intact, and the log again
+    /// once a base covers all that is missing before them.
+    later: Option<Box<Group>>,
+}
+
+impl Hole {
+    fn entry(&mut self, header: EntryHeader, payload: Bytes, place: Place) -> Result<(), String> {
+        self.tip = Some(LogId::new(header.term, header.index));
+        let before = header.index.prev();
+        let later = self.later.take().filter(|later| later.log.last.index == before);
+        let begun = || Box::new(Group { log: GroupLog::after(before), ..Group::default() });
+        self.later.insert(later.unwrap_or_else(begun)).entry(header, payload, place)
+    }
+
+    fn truncate(&mut self, from: Index) {
+        self.tip = None;
+        self.later = self.later.take().filter(|later| from > later.log.base.id.index);
+        if let Some(later) = &mut self.later {
+            later.truncate(from);
+        }
+    }
 }
 
 /// A group in replay.
@@ -47,14 +68,16 @@ impl Group {
             Some(hole) => {
                 hole.first_faulty = hole.first_faulty.min(from);
                 hole.tip = None;
+                hole.later = None;
             }
-            None => self.hole = Some(Hole { first_faulty: from, tip: None }),
+            None => self.hole = Some(Hole { first_faulty: from, tip: None, later: None }),
         }
     }
 
     /// Ends the log with `last`, if it holds that very entry. By Log Matching it then holds, intact,
     /// everything before it, whatever was lost on the way there.
     fn ends_with(&mut self, last: LogId) -> bool {
+        self.log.learn_last(last);
         let holds = self.log.term_at(last.index) == Some(last.term);
         if holds {
             self.hole = None;
@@ -76,8 +99,7 @@ impl Group {
     fn entry(&mut self, header: EntryHeader, payload: Bytes, place: Place) -> Result<(), String> {
         let id = LogId::new(header.term, header.index);
         if let Some(hole) = &mut self.hole {
-            hole.tip = Some(id);
-            return Ok(());
+            return hole.entry(header, payload, place);
         }
         if id.index != self.log.last.index.next() {
             return Err(format!("entry {id} follows entry {}", self.log.last));
@@ -97,7 +119,7 @@ impl Group {
 
     fn truncated(&mut self, from: Index) {
         match &mut self.hole {
-            Some(hole) if from > hole.first_faulty => hole.tip = None,
+            Some(hole) if from > hole.first_faulty => hole.truncate(from),
             Some(_) | None => {
                 self.hole = None;
                 self.truncate(from);
@@ -105,13 +127,44 @@ impl Group {
         }
     }
 
+    /// The log begins at `base`: what is missing at and below it is missed no more.
+    fn rebase(&mut self, base: Base) -> Result<(), String> {
+        let (present, upto) = (self.log.base.id, base.id.index);
+        if base.id == present {
+            return Ok(());
+        }
+        if upto <= present.index {
+            return Err(format!("the log's base moves back from {present} to {}", base.id));
+        }
+        if let Some(mut hole) = self.hole.take_if(|hole| hole.first_faulty <= upto) {
+            let is_beyond = hole.tip.is_some_and(|tip| tip.index <= upto);
+            if let Some(later) = hole.later.take_if(|later| later.reaches(upto)) {
+                self.log.take_entries(later.log);
+                self.config = later.config;
+            } else if !is_beyond {
+                self.hole = Some(Hole { first_faulty: upto.next(), ..hole });
+            }
+        }
+        self.log.rebase(base);
+        self.config = self.config.split_off(&upto.next());
+        Ok(())
+    }
+
+    /// Whether all entries behind `index` are in it, as far as the log goes.
+    fn reaches(&self, index: Index) -> bool {
+        (self.log.base.id.index..=self.log.last.index).contains(&index)
+    }
+
     fn checkpoint(&mut self, state: Checkpoint) -> Result<(), String> {
+        // A base that was moved by a batch that is lost is stated here again.
+        self.rebase(state.base.clone())?;
         if self.hole.is_some() {
             self.note_last(state.last);
         } else {
             if state.recovered {
                 self.truncate(state.last.index.next());
             }
+            self.log.learn_last(state.last);
             if self.log.last != state.last || self.log.base != state.base {
                 return Err(format!(
                     "the log ends with {}, but the checkpoint here says {}",
@@ -162,6 +215,8 @@ pub(super) struct Replay {
     pub(super) touched: BTreeMap<GroupId, Index>,
     /// Whether the last batch carries nothing but its watermark.
     pub(super) sealed: bool,
+    /// Whether the base has moved since the last checkpoint.
+    pub(super) base_moved: bool,
     /// Whether any batch was taken: the first one states the log's base.
     pub(super) begun: bool,
 }
@@ -256,6 +311,7 @@ impl Replay {
         place: Place,
     ) -> Result<(), String> {
         if let Record::Checkpoint(state) = record {
+            self.base_moved = false;
             if !self.begun {
                 let log = GroupLog::from_checkpoint(*state);
                 self.groups.insert(id, Group { log, ..Group::default() });
@@ -281,7 +337,11 @@ impl Replay {
                 self.touch(id, from);
             }
             Record::Commit { commit } => group.log.commit = group.log.commit.max(commit),
-            Record::Base(base) => group.log.rebase(*base),
+            Record::Base(base) => {
+                group.rebase(*base)?;
+                self.touch(id, Index(u64::MAX));
+                self.base_moved = true;
+            }
             Record::Seal => self.sealed = true,
             Record::Previous { .. } | Record::Checkpoint(_) => {}
         }

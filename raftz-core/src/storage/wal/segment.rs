@@ -246,6 +246,11 @@ impl Spare {
         let _ = self.vfs.background(job);
     }
 
+    /// Whether it waits to be used.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(&*self.state.0.lock(), State::Idle(Some(begun)) if begun.zeroed == self.bytes)
+    }
+
     /// Whether the last attempt failed.
     pub(super) fn failed(&self) -> bool {
         matches!(*self.state.0.lock(), State::Failed)

@@ -18,6 +18,7 @@ use super::files::{OVERSIZE, SPARE, corrupt, io_error, segment_name};
 use super::format::{BLOCK, BatchHeader, Record};
 use super::hard_state::{HardStates, VoteFile, VoteFound};
 use super::index::{LogIndex, Place};
+use super::reclaim::Reclaimer;
 use super::recovery::Tail;
 use super::segment::{SegmentHeader, Spare, prepare};
 use crate::storage::vfs::{Vfs, VfsFile};
@@ -43,6 +44,7 @@ pub(super) struct Start {
     pub(super) hard_state_seq: u64,
     pub(super) touched: BTreeMap<GroupId, Index>,
     pub(super) sealed: bool,
+    pub(super) base_moved: bool,
 }
 
 /// Why something did not become durable.
@@ -108,7 +110,10 @@ pub(super) struct Writer {
     sealed: bool,
     /// Whether damage was found that no checkpoint tells of yet: nothing is written before one does.
     owes_checkpoint: bool,
+    /// Whether a base has moved that the present segment's checkpoint does not state.
+    base_moved: bool,
     spare: Spare,
+    reclaimer: Reclaimer,
     batch: Batch,
     poisoned: Option<String>,
 }
@@ -117,6 +122,8 @@ impl Writer {
     /// A writer that goes on at the tail.
     pub(super) fn new(start: Start) -> Self {
         let spare = Spare::new(start.vfs.clone(), start.dir.clone(), start.segment_bytes);
+        let oldest = start.index.read().files.keys().next().copied().unwrap_or(0);
+        let reclaimer = Reclaimer::new(start.vfs.clone(), start.dir.clone(), oldest);
         let watermark = start.tail.batch_next - 1 - u64::from(start.sealed);
         Self {
             vfs: start.vfs,
@@ -133,7 +140,9 @@ impl Writer {
             watermark,
             sealed: start.sealed,
             owes_checkpoint: false,
+            base_moved: start.base_moved,
             spare,
+            reclaimer,
             batch: Batch::default(),
             poisoned: None,
         }
@@ -153,7 +162,7 @@ impl Writer {
             }
             writer.begin_batch()?;
             writer.invalid(|batch| batch.record(GroupId(0), &Record::Seal))?;
-            if writer.fits() && !writer.owes_checkpoint {
+            if writer.fits() && !writer.owes_checkpoint && !writer.goes_on_early() {
                 writer.put()?;
                 writer.state_in_vote()?;
             } else {
@@ -191,6 +200,15 @@ impl Writer {
         self.state_in_vote()
     }
 
+    /// Lets segments go that nobody needs: what an earlier life has left of them.
+    pub(super) fn begin_reclaiming(&mut self) {
+        if self.base_moved {
+            self.prepare_to_shrink();
+        } else {
+            self.reclaim();
+        }
+    }
+
     fn state_in_vote(&mut self) -> Result<(), StorageError> {
         let states = self.index.read().hard_states();
         let over = u64::from(bug!(WatermarkIsOverstated)) * 2;
@@ -204,6 +222,9 @@ impl Writer {
 
     /// Whether room is running out; tries again to prepare a segment where that had failed.
     pub(super) fn space(&mut self) -> Space {
+        if self.poisoned.is_none() {
+            self.prepare_to_shrink();
+        }
         let failed = self.spare.failed();
         if self.poisoned.is_none() && failed {
             // Wherever the present segment ends: something may wait for the next one.
@@ -211,6 +232,8 @@ impl Writer {
         } else if self.poisoned.is_none() && self.owes_checkpoint {
             // A failure is told to whoever writes next.
             let _ = self.write_damage_down();
+        } else if self.poisoned.is_none() && self.goes_on_early() {
+            let _ = self.guarded(|writer| writer.rotate(0));
         }
         let low = failed || self.owes_checkpoint;
         let free = self.vfs.free_bytes(&self.dir).unwrap_or(u64::MAX);
@@ -271,7 +294,7 @@ impl Writer {
         if self.batch.effects.is_empty() {
             return Ok(());
         }
-        if self.owes_checkpoint || !self.fits() {
+        if self.owes_checkpoint || !self.fits() || self.goes_on_early() {
             self.rotate(self.batch.bytes())?;
             // The checkpoint has taken over what the batch would have restated.
             self.build(ops)?;
@@ -280,7 +303,48 @@ impl Writer {
         self.watermark = self.tail.batch_next - 1;
         self.sealed = false;
         self.want_spare();
+        self.prepare_to_shrink();
         Ok(())
+    }
+
+    /// Whether going on in another segment, whose checkpoint states the base, would let at least two
+    /// go. With one it would only exchange one for another: that can wait until the present one is full.
+    fn would_shrink(&self) -> bool {
+        if !self.base_moved || self.owes_checkpoint {
+            return false;
+        }
+        let index = self.index.read();
+        let needed = index.oldest_needed().unwrap_or(u64::MAX);
+        !index.is_damaged() && index.files.range(..needed).nth(1).is_some()
+    }
+
+    /// Has a segment prepared that lets old ones go. Where there is no room for one, the record of the
+    /// base alone must do, or a full disk would never become less full.
+    fn prepare_to_shrink(&mut self) {
+        if self.would_shrink() {
+            if self.spare.failed() {
+                self.reclaim();
+            }
+            self.spare.want(self.segment_bytes);
+        }
+    }
+
+    /// Whether to leave the present segment before it is full.
+    fn goes_on_early(&self) -> bool {
+        self.would_shrink() && self.spare.is_ready()
+    }
+
+    /// Lets every segment go that holds no entry above a base. What was lost leaves its traces until it
+    /// has been brought back.
+    fn reclaim(&mut self) {
+        let mut index = self.index.write();
+        if self.owes_checkpoint || index.is_damaged() {
+            return;
+        }
+        let needed = index.oldest_needed().unwrap_or(u64::MAX).min(self.tail.segment);
+        index.files = index.files.split_off(&needed);
+        drop(index);
+        self.reclaimer.want(needed);
     }
 
     /// Has the next segment prepared in step with the present one, from its first quarter on until seven eighths.
@@ -296,10 +360,11 @@ impl Writer {
     fn build(&mut self, ops: &WriteBatch) -> Result<(), StorageError> {
         self.begin_batch()?;
         let mut seq = self.hard_state_seq;
-        let mut logs: BTreeMap<GroupId, Progress> = BTreeMap::new();
+        // Nobody else changes it, and readers may read meanwhile.
+        let index = self.index.read();
+        let mut logs: BTreeMap<GroupId, Progress<'_>> = BTreeMap::new();
         for (group, op) in ops {
-            let index = &self.index;
-            let log = logs.entry(*group).or_insert_with(|| Progress::of(&index.read(), *group));
+            let log = logs.entry(*group).or_insert_with(|| Progress::of(&index, *group));
             let path = &self.dir;
             self.batch
                 .write(*group, op, log, &mut seq)
@@ -362,6 +427,10 @@ impl Writer {
                 }
                 Effect::Truncate(_) if bug!(IndexKeepsWhatWasDropped) => {}
                 Effect::Truncate(from) => log.truncate(from),
+                Effect::Base(base) => {
+                    log.rebase(*base);
+                    self.base_moved = true;
+                }
                 Effect::Append(id, record_at) => log.append(id, Place { record_at, ..place }),
                 Effect::Commit(commit) => log.commit = log.commit.max(commit),
             }
@@ -423,6 +492,7 @@ impl Writer {
         self.file = file.clone();
         self.touched.clear();
         self.owes_checkpoint = false;
+        self.base_moved = false;
         self.watermark = first_batch;
         // The checkpoint changes nothing, so losing it would lose nothing.
         self.sealed = true;
@@ -438,7 +508,9 @@ impl Writer {
             let _ = self.vfs.background(Box::new(move || drop(old.drop_cache())));
         }
         // Should the whole segment go missing, this tells that it was there.
-        Ok(self.vote.write(&states, first_batch, number)?)
+        self.vote.write(&states, first_batch, number)?;
+        self.reclaim();
+        Ok(())
     }
 
     /// The batch that a segment begins with: everything about every group.
