@@ -1,4 +1,5 @@
-//! Writes the golden data directory of the current format: `cargo run --example golden_data DIR`.
+//! Writes a golden data directory of the current format: `cargo run --example golden_data DIR`, or
+//! `DIR base` for the one whose base has moved.
 //!
 //! Run once per format version, by hand. It refuses a directory that exists: what an earlier
 //! version wrote is the proof that later ones read it, and is never written again.
@@ -11,7 +12,12 @@ mod golden_content;
 fn main() {
     // What the test of the directory compares with is of no use here.
     let _ = (golden_content::entries, golden_content::hard_state, golden_content::commit);
-    let dir = std::env::args().nth(1).expect("usage: golden_data DIR");
-    golden_content::generate(dir.as_ref());
+    let _ = golden_content::entries_behind_base;
+    let dir = std::env::args().nth(1).expect("usage: golden_data DIR [base]");
+    let writes = match std::env::args().nth(2).as_deref() {
+        Some("base") => golden_content::moving_writes(),
+        Some(_) | None => golden_content::writes(),
+    };
+    golden_content::generate(dir.as_ref(), writes);
     println!("{dir} written");
 }

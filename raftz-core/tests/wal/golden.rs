@@ -6,16 +6,25 @@ use std::sync::Arc;
 use raftz_core::storage::StorageError;
 use raftz_core::storage::vfs::RealVfs;
 use raftz_core::storage::wal::{Expect, Wal};
+use raftz_core::types::{Base, Index, LogId, Term, WriteOp};
 
 use crate::golden_content as golden;
 use crate::support::*;
 
-fn golden_files() -> Vec<(String, Vec<u8>)> {
-    files_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/data-v1"))
+/// The plain directory, and one whose base has moved.
+const PLAIN: &str = "data-v1";
+const MOVED: &str = "data-v1-base";
+
+fn golden_files(name: &str) -> Vec<(String, Vec<u8>)> {
+    files_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name))
 }
 
-fn copy_of_golden() -> Dir {
-    Dir::holding(&golden_files())
+fn writes_of(name: &str) -> Vec<WriteOp> {
+    if name == MOVED { golden::moving_writes() } else { golden::writes() }
+}
+
+fn copy_of_golden(name: &str) -> Dir {
+    Dir::holding(&golden_files(name))
 }
 
 fn expect() -> Expect {
@@ -24,7 +33,7 @@ fn expect() -> Expect {
 
 #[test]
 fn the_golden_directory_of_format_1_opens_with_every_entry_and_the_vote() {
-    let dir = copy_of_golden();
+    let dir = copy_of_golden(PLAIN);
     let total: usize = dir.files().iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(total < 200 << 10, "{total}");
     let options = tiny(golden::SEGMENT_BYTES);
@@ -43,7 +52,7 @@ fn the_golden_directory_of_format_1_opens_with_every_entry_and_the_vote() {
 
 #[test]
 fn the_golden_directory_with_a_later_format_is_refused_naming_both_versions() {
-    let dir = copy_of_golden();
+    let dir = copy_of_golden(PLAIN);
     raise_format(&dir.path, 7);
     let error = Wal::open(Arc::new(RealVfs), &dir.path, expect(), tiny(golden::SEGMENT_BYTES))
         .map(|_| ())
@@ -55,16 +64,35 @@ fn the_golden_directory_with_a_later_format_is_refused_naming_both_versions() {
 /// written is no matter of the format.
 #[test]
 fn the_same_writes_still_make_the_golden_log_and_superblock_byte_for_byte() {
-    let dir = Dir::empty();
-    golden::generate(&dir.path);
-    for ((name, written), (golden_name, golden)) in dir.files().iter().zip(golden_files()) {
-        assert_eq!(*name, golden_name);
-        if name == "vote" {
-            assert_eq!(written.len(), golden.len());
-            continue;
+    for which in [PLAIN, MOVED] {
+        let dir = Dir::empty();
+        golden::generate(&dir.path, writes_of(which));
+        let files = golden_files(which);
+        for ((name, written), (golden_name, golden)) in dir.files().iter().zip(&files) {
+            assert_eq!(name, golden_name);
+            if name == "vote" {
+                assert_eq!(written.len(), golden.len());
+                continue;
+            }
+            let first = written.iter().zip(golden).position(|(a, b)| a != b);
+            assert_eq!((first, written.len()), (None, golden.len()), "{which}: {name}");
         }
-        let first = written.iter().zip(&golden).position(|(a, b)| a != b);
-        assert_eq!((first, written.len()), (None, golden.len()), "{name}");
+        assert_eq!(dir.files().len(), files.len());
     }
-    assert_eq!(dir.files().len(), golden_files().len());
+}
+
+#[test]
+fn the_golden_directory_whose_base_has_moved_opens_without_the_segments_that_are_gone() {
+    let dir = copy_of_golden(MOVED);
+    let names: Vec<String> = dir.files().into_iter().map(|(name, _)| name).collect();
+    assert!(!names.iter().any(|name| name == "wal-0000000000000001.log"), "{names:?}");
+    let options = tiny(golden::SEGMENT_BYTES);
+    let (wal, recovered) =
+        Wal::open(Arc::new(RealVfs), &dir.path, expect(), options).expect("opens");
+    let id = LogId::new(Term(3), Index(37));
+    assert_eq!(recovered.base, Base { id, ..golden::moved_base(37) });
+    assert_eq!(recovered.hard_state, golden::hard_state());
+    assert_eq!(recovered.commit, Index(37));
+    assert!(recovered.damage.is_none() && recovered.notes.is_empty(), "{recovered:?}");
+    assert_eq!(all(&wal, &recovered), golden::entries_behind_base());
 }

@@ -1,4 +1,5 @@
-//! What the golden data directory of format 1 holds. Never edit: the directory does not change.
+//! What the golden data directories of format 1 hold. Never edit what is written: the directories do
+//! not change.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +10,8 @@ use raftz_core::storage::vfs::{Job, OpenMode, RealVfs, Vfs, VfsFile, VfsLock};
 use raftz_core::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
 use raftz_core::storage::{Completion, Storage};
 use raftz_core::types::{
-    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, Member, Membership, NodeId,
-    Payload, SessionTag, Settings, Term, WriteOp,
+    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership,
+    NodeId, Payload, SessionTag, Settings, Term, WriteOp,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
@@ -130,8 +131,48 @@ impl Vfs for Repeatable {
     }
 }
 
-/// Writes the directory. Panics if it exists: golden files are never written again.
-pub(crate) fn generate(dir: &Path) {
+/// Where the log of the second directory begins: another membership than at first.
+pub(crate) fn moved_base(index: u64) -> Base {
+    let members = (1..=4).filter_map(NodeId::new);
+    let members = members.map(|id| (id, Member::at(format!("10.0.0.{}:7000", id.get()))));
+    Base {
+        id: LogId::new(Term(2), Index(index)),
+        log_time_us: 1_000_000 + index * 10,
+        membership: Membership::of_voters(members),
+        settings: Settings::default(),
+    }
+}
+
+/// The entries behind it.
+pub(crate) fn entries_behind_base() -> Vec<Entry> {
+    (38..=41).map(|index| command(3, index, 900)).collect()
+}
+
+/// The writes that led there: a move that lets segments go, one together with a shorter and another
+/// end, and one that stands in a record alone.
+pub(crate) fn moving_writes() -> Vec<WriteOp> {
+    let write = |entries: Vec<Entry>| WriteOp { entries: entries.into(), ..WriteOp::default() };
+    let base = |index| Some(Box::new(moved_base(index)));
+    let mut writes: Vec<WriteOp> =
+        (1..=20).map(|index| write(vec![command(2, index, 4000)])).collect();
+    writes.push(WriteOp { base: base(17), ..WriteOp::default() });
+    writes.extend((21..=36).map(|index| write(vec![command(2, index, 2000)])));
+    writes.push(WriteOp { base: base(34), ..WriteOp::default() });
+    writes.push(WriteOp {
+        hard_state: Some(hard_state()),
+        truncate_from: Some(Index(36)),
+        base: base(35),
+        commit: Index(35),
+        ..write((36..=41).map(|index| command(3, index, 900)).collect())
+    });
+    let id = LogId::new(Term(3), Index(37));
+    let last = Base { id, ..moved_base(37) };
+    writes.push(WriteOp { base: Some(Box::new(last)), ..WriteOp::default() });
+    writes
+}
+
+/// Writes a directory. Panics if it exists: golden files are never written again.
+pub(crate) fn generate(dir: &Path, writes: Vec<WriteOp>) {
     assert!(!dir.exists(), "{} exists; golden files are never rewritten", dir.display());
     let vfs = Arc::new(Repeatable::default());
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, reserve_bytes: 0 };
@@ -140,7 +181,7 @@ pub(crate) fn generate(dir: &Path) {
     let identity = Wal::bootstrap(vfs.as_ref(), dir, &spec, options).expect("formats");
     assert_eq!(identity.disk.0, DISK);
     let (mut wal, _) = Wal::open(vfs, dir, Expect { cluster, node }, options).expect("opens");
-    for op in writes() {
+    for op in writes {
         let done = Completion::new(|fate| fate.expect("is written"));
         wal.submit(vec![(GroupId::FIRST, op)], done);
     }

@@ -6,6 +6,9 @@
 //! * Forged: every checksum is put right again. Nobody can tell then what was true, but the log that is
 //!   served is one, goes on, and stays the same at the next open.
 //! * Raw: the input itself as files.
+//!
+//! The first three work on a log that begins at its beginning, or on one whose base has moved and whose
+//! first segments are gone.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,8 +18,8 @@ use raftz_core::raft::{Config, Input, Raft};
 use raftz_core::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
 use raftz_core::storage::{Completion, Storage, StorageError};
 use raftz_core::types::{
-    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, Member, Membership, NodeId, Now,
-    Payload, Recovered, Settings, Term, WriteOp,
+    Base, ClusterId, Entry, EntryKind, GroupId, HardState, Index, LogId, Member, Membership,
+    NodeId, Now, Payload, Recovered, Settings, Term, WriteOp,
 };
 
 use super::disk::Image;
@@ -26,7 +29,7 @@ use super::tape::Tape;
 const BLOCK: usize = 4096;
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 1 << 14, reserve_bytes: 0 };
-/// Names that a directory may hold; the first four are those of the sealed log.
+/// Names that a directory may hold; the first four are those of the log that begins at its beginning.
 const NAMES: [&str; 9] = [
     "superblock",
     "vote",
@@ -43,10 +46,13 @@ const ONE_FAULT: u8 = 0;
 const MANY_FAULTS: u8 = 1;
 const FORGED: u8 = 2;
 const RAW: u8 = 3;
+/// Added to a mode: of the log whose base has moved.
+const MOVED: u8 = 4;
 
-/// What the sealed log holds, and ever held.
+/// What a sealed log holds, and ever held.
 struct Truth {
     image: Image,
+    base: Base,
     entries: Vec<Entry>,
     hard_state: HardState,
     ever: Vec<Entry>,
@@ -79,56 +85,95 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     }
 }
 
-/// Writes, votes, a truncation and a change of segments, then a clean stop.
-fn truth() -> &'static Truth {
-    static TRUTH: OnceLock<Truth> = OnceLock::new();
-    TRUTH.get_or_init(|| {
-        let disk = Platter::default();
-        let members = (1..=3).map(|id| (node(id), Member::at(format!("127.0.0.1:700{id}"))));
-        let base = Base::founding(Membership::of_voters(members), Settings::default());
-        let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base };
-        Wal::bootstrap(&disk, dir(), &spec, OPTIONS).expect("formats");
-        let (mut wal, recovered) = open(&disk).expect("opens");
-        let vote = |term, whom| HardState { term: Term(term), vote: NodeId::new(whom) };
-        let config = Entry {
-            kind: EntryKind::Membership,
-            payload: recovered.base.membership.to_payload().expect("encodes"),
-            ..entry(1, 2, 0)
-        };
-        let first = vec![entry(1, 1, 90), config.clone(), entry(1, 3, 90), entry(1, 4, 90)];
-        let second = vec![entry(2, 3, 50), entry(2, 4, 900)];
-        let last = vec![entry(4, 5, 20)];
-        let writes = [
-            WriteOp {
-                hard_state: Some(vote(2, 3)),
-                entries: first.clone().into(),
-                ..WriteOp::default()
-            },
-            WriteOp {
-                truncate_from: Some(Index(3)),
-                entries: second.clone().into(),
-                ..WriteOp::default()
-            },
-            WriteOp { hard_state: Some(vote(4, 2)), ..WriteOp::default() },
-            WriteOp { entries: last.clone().into(), commit: Index(4), ..WriteOp::default() },
-        ];
-        for op in writes {
-            submit(&mut wal, op).expect("is written");
-        }
-        wal.close().expect("is sealed");
-        drop(wal);
-        let does_without = |path: &Path| path.ends_with("spare.tmp") || path.ends_with("LOCK");
-        let image: Image =
-            disk.synced().into_iter().filter(|(path, _)| !does_without(path)).collect();
-        let votes = [HardState::default(), vote(2, 3), vote(4, 2)];
-        Truth {
-            image,
-            entries: [&first[..2], &second, &last].concat(),
-            hard_state: vote(4, 2),
-            ever: [first, second, last].concat(),
-            votes: votes.into_iter().map(|state| (state.term, state.vote)).collect(),
-        }
-    })
+fn founding() -> Base {
+    let members = (1..=3).map(|id| (node(id), Member::at(format!("127.0.0.1:700{id}"))));
+    Base::founding(Membership::of_voters(members), Settings::default())
+}
+
+fn moved(term: u64, index: u64) -> Base {
+    Base { id: LogId::new(Term(term), Index(index)), log_time_us: 1000 + index, ..founding() }
+}
+
+/// A small log after `writes` and a clean stop; of what they append, `entries` are left.
+fn sealed(writes: Vec<WriteOp>, base: Base, entries: Vec<Entry>) -> Truth {
+    let disk = Platter::default();
+    let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base: founding() };
+    Wal::bootstrap(&disk, dir(), &spec, OPTIONS).expect("formats");
+    let (mut wal, _) = open(&disk).expect("opens");
+    let mut hard_states = vec![HardState::default()];
+    hard_states.extend(writes.iter().filter_map(|op| op.hard_state));
+    let ever = writes.iter().flat_map(|op| op.entries.iter().cloned()).collect();
+    for op in writes {
+        submit(&mut wal, op).expect("is written");
+    }
+    wal.close().expect("is sealed");
+    drop(wal);
+    let does_without = |path: &Path| path.ends_with("spare.tmp") || path.ends_with("LOCK");
+    let image = disk.synced().into_iter().filter(|(path, _)| !does_without(path)).collect();
+    Truth {
+        image,
+        base,
+        entries,
+        hard_state: hard_states.last().copied().unwrap_or_default(),
+        ever,
+        votes: hard_states.into_iter().map(|state| (state.term, state.vote)).collect(),
+    }
+}
+
+fn vote(term: u64, whom: u64) -> Option<HardState> {
+    Some(HardState { term: Term(term), vote: NodeId::new(whom) })
+}
+
+fn config(index: u64) -> Entry {
+    let payload = founding().membership.to_payload().expect("encodes");
+    Entry { kind: EntryKind::Membership, payload, ..entry(1, index, 0) }
+}
+
+fn append(entries: Vec<Entry>) -> WriteOp {
+    WriteOp { entries: entries.into(), ..WriteOp::default() }
+}
+
+/// Writes, votes, a truncation and a change of segments.
+fn plain() -> Truth {
+    let first = vec![entry(1, 1, 90), config(2), entry(1, 3, 90), entry(1, 4, 90)];
+    let second = vec![entry(2, 3, 50), entry(2, 4, 900)];
+    let last = vec![entry(4, 5, 20)];
+    let entries = [&first[..2], &second, &last].concat();
+    let writes = vec![
+        WriteOp { hard_state: vote(2, 3), ..append(first) },
+        WriteOp { truncate_from: Some(Index(3)), ..append(second) },
+        WriteOp { hard_state: vote(4, 2), ..WriteOp::default() },
+        WriteOp { commit: Index(4), ..append(last) },
+    ];
+    sealed(writes, founding(), entries)
+}
+
+/// The same, and moves of the base: one that lets segments go, one that replaces the log, and one that
+/// no checkpoint states.
+fn compacted() -> Truth {
+    let base = |term, index| Some(Box::new(moved(term, index)));
+    let mut writes: Vec<WriteOp> = (1..=7).map(|i| append(vec![entry(1, i, 90)])).collect();
+    writes.push(WriteOp { hard_state: vote(2, 3), base: base(1, 6), ..WriteOp::default() });
+    writes.push(append(vec![entry(2, 8, 90), config(9)]));
+    writes.push(WriteOp {
+        hard_state: vote(4, 2),
+        base: base(3, 9),
+        ..append(vec![entry(4, 10, 9)])
+    });
+    writes.push(append(vec![entry(4, 11, 20), entry(4, 12, 20)]));
+    let last = vec![entry(5, 12, 30), config(13), entry(5, 14, 30)];
+    writes.push(WriteOp {
+        hard_state: vote(5, 1),
+        truncate_from: Some(Index(12)),
+        base: base(4, 11),
+        ..append(last.clone())
+    });
+    sealed(writes, moved(4, 11), last)
+}
+
+fn truth(is_moved: bool) -> &'static Truth {
+    static TRUTHS: [OnceLock<Truth>; 2] = [const { OnceLock::new() }; 2];
+    TRUTHS[usize::from(is_moved)].get_or_init(|| if is_moved { compacted() } else { plain() })
 }
 
 fn submit(wal: &mut Wal, op: WriteOp) -> Result<(), StorageError> {
@@ -156,18 +201,19 @@ fn try_all(wal: &Wal, recovered: &Recovered) -> Result<Vec<Entry>, StorageError>
 
 pub(super) fn check(input: &[u8]) {
     let mut tape = Tape::new(input);
-    match tape.byte() % 4 {
-        ONE_FAULT => one_fault(&mut tape),
-        MANY_FAULTS => many_faults(&mut tape),
-        FORGED => forged(&mut tape),
+    let mode = tape.byte();
+    let truth = truth(mode & MOVED != 0);
+    match mode % 4 {
+        ONE_FAULT => one_fault(truth, &mut tape),
+        MANY_FAULTS => many_faults(truth, &mut tape),
+        FORGED => forged(truth, &mut tape),
         _ => raw(&mut tape),
     }
 }
 
 // ---- one fault ----
 
-fn one_fault(tape: &mut Tape<'_>) {
-    let truth = truth();
+fn one_fault(truth: &Truth, tape: &mut Tape<'_>) {
     let mut image = truth.image.clone();
     let path = image.keys().nth(tape.below(image.len())).cloned().unwrap();
     let bytes = Arc::make_mut(image.get_mut(&path).unwrap());
@@ -204,14 +250,18 @@ fn is_damaged(truth: &Truth, disk: &Platter) -> bool {
         Err(error) => panic!("neither opened nor named: {error}"),
     };
     assert_eq!(recovered.hard_state, truth.hard_state, "the vote changed");
-    let read = all(&wal, &recovered);
+    let base = &recovered.base;
+    assert!(base.id < truth.base.id || *base == truth.base, "the base changed");
+    // Where the move of the base is lost there may be older entries, too.
+    let mut read = all(&wal, &recovered);
+    read.retain(|entry| entry.index > truth.base.id.index);
     assert!(truth.entries.starts_with(&read), "entries changed");
+    let last = truth.entries.last().map(Entry::id);
     let Some(damage) = recovered.damage else {
-        assert_eq!(read.len(), truth.entries.len(), "silently cut");
+        assert_eq!(Some(recovered.last), last, "silently cut");
         return false;
     };
-    assert_eq!(damage.first_faulty.0, read.len() as u64 + 1);
-    let last = truth.entries.last().map(Entry::id);
+    assert_eq!(damage.first_faulty, recovered.last.index.next());
     assert!(damage.lost.last_known.is_none_or(|known| Some(known) == last));
     assert!(!recovered.notes.is_empty());
     true
@@ -219,8 +269,7 @@ fn is_damaged(truth: &Truth, disk: &Platter) -> bool {
 
 // ---- many faults ----
 
-fn many_faults(tape: &mut Tape<'_>) {
-    let truth = truth();
+fn many_faults(truth: &Truth, tape: &mut Tape<'_>) {
     let mut image = truth.image.clone();
     break_it(&mut image, tape);
     let disk = Platter::holding(&image);
@@ -280,8 +329,8 @@ fn break_it(image: &mut Image, tape: &mut Tape<'_>) {
 
 // ---- forged ----
 
-fn forged(tape: &mut Tape<'_>) {
-    let mut image = truth().image.clone();
+fn forged(truth: &Truth, tape: &mut Tape<'_>) {
+    let mut image = truth.image.clone();
     break_it(&mut image, tape);
     reseal(&mut image);
     goes_on(&Platter::holding(&image));
@@ -398,10 +447,21 @@ pub(super) fn seeds() -> Vec<(String, Vec<u8>)> {
             }
         }
     }
+    // The same faults in each block of the log whose base has moved.
+    for (file, path) in truth(true).image.keys().enumerate() {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        seeds.push(seed(&format!("moved-{name}-removed"), &[MOVED | ONE_FAULT, file as u8, 0]));
+        for at in 0..4 {
+            let block = [MOVED | ONE_FAULT, file as u8, 2, at, 0, 0, 0];
+            seeds.push(seed(&format!("moved-{name}-block-{at}"), &block));
+        }
+        let forged = [MOVED | FORGED, 0, file as u8, 8, 200, 16, 0, 6, 3];
+        seeds.push(seed(&format!("moved-{name}-forged"), &forged));
+    }
     seeds.push(seed("intact", &[MANY_FAULTS, 0, 0, 8, 255, 255, 255, 7]));
     seeds.push(seed("segments-exchanged", &[MANY_FAULTS, 1, 2, 3, 0, 0, 0, 4, 3, 2, 0, 0, 0, 4]));
     let mut all_files = vec![RAW, 3, 4];
-    for (path, bytes) in &truth().image {
+    for (path, bytes) in &truth(false).image {
         let name = path.file_name().unwrap().to_str().unwrap();
         let place = NAMES.iter().position(|known| *known == name).unwrap();
         // Enough for headers and first batches; the rest reads as zeros.
