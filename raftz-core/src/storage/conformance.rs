@@ -702,6 +702,7 @@ mod tests {
         KeepsTruncated,
         LosesPayload,
         TakesGaps,
+        KeepsWhatABaseReplaces,
     }
 
     impl Storage for Broken {
@@ -722,6 +723,11 @@ mod tests {
                     if batch.iter().any(|(_, op)| op.truncate_from.is_some()) {
                         batch.clear();
                     }
+                    self.inner.submit(batch, done);
+                }
+                Fault::KeepsWhatABaseReplaces => {
+                    let is_base = |op: &WriteOp| op.base.is_some() && op.entries.is_empty();
+                    batch.retain(|(_, op)| !is_base(op));
                     self.inner.submit(batch, done);
                 }
                 Fault::TakesGaps => {
@@ -764,6 +770,7 @@ mod tests {
             (Fault::KeepsTruncated, rule::TRUNCATE),
             (Fault::LosesPayload, rule::READ),
             (Fault::TakesGaps, rule::GAP),
+            (Fault::KeepsWhatABaseReplaces, rule::BASE),
         ] {
             let findings = run(&mut BrokenSubject(fault));
             assert!(

@@ -317,6 +317,26 @@ mod tests {
     }
 
     #[test]
+    fn a_base_that_moves_back_is_refused_and_changes_nothing() {
+        for id in [LogId::new(Term(1), Index(2)), LogId::new(Term(2), Index(3))] {
+            let (mut store, _) = store();
+            let entries = (1..=5).map(|index| entry(1, index)).collect();
+            submit(&mut store, WriteOp { entries, ..WriteOp::default() }).unwrap();
+            let moved = |id| {
+                let base = Some(Box::new(Base { id, ..Base::default() }));
+                WriteOp { base, ..WriteOp::default() }
+            };
+            let present = LogId::new(Term(1), Index(3));
+            submit(&mut store, moved(present)).unwrap();
+            let fate = submit(&mut store, moved(id));
+            assert!(matches!(fate, Err(StorageError::Invalid { .. })), "{fate:?}");
+            let (_, recovered) = store.reopen(GroupId::FIRST);
+            assert_eq!((recovered.base.id, recovered.last.index), (present, Index(5)));
+            assert_eq!(recovered.commit, Index(3));
+        }
+    }
+
+    #[test]
     fn a_gap_is_refused_whole_and_so_is_everything_behind_it() {
         let (mut store, _) = store();
         let hard_state = Some(HardState { term: Term(9), vote: None });
