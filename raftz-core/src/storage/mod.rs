@@ -92,7 +92,7 @@ pub const IDLE_SEAL_MS: u64 = 50;
 pub trait LogReader: Send + Sync {
     /// The entries `first..=last` of a group, cut after `bytes_max` but never empty.
     ///
-    /// Every entry up to the last durable one is readable. A read ends before the first entry that
+    /// Every entry above the base, up to the last durable one, is readable. A read ends before the first entry that
     /// is missing; if that is `first` itself, it is an error.
     fn read(
         &self,

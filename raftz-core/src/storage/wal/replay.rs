@@ -3,7 +3,8 @@
 //! Batches are fed in order; where some are lost, the replay is told so. From then on a group that
 //! they touched has a *hole*: its log is intact below, and what follows is only watched for the
 //! identity of the true last entry. The hole closes when a later write drops everything from below
-//! it on, because then the entries that were lost are gone from the log anyway.
+//! it on, because then the entries that were lost are gone from the log anyway; and when the log's base
+//! passes all of them, if what came behind them is all there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
