@@ -5,6 +5,7 @@
 
 pub mod conformance;
 mod memory;
+pub mod snapshot;
 pub mod vfs;
 pub mod wal;
 

@@ -348,3 +348,35 @@ fn a_log_whose_base_is_lost_with_its_segments_is_refused_by_name() {
     assert!(matches!(error, StorageError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("wal-0000000000000007.log"), "{error}");
 }
+
+#[test]
+fn an_installed_base_that_is_lost_is_missed_although_no_entry_is() {
+    let disk = Platter::default();
+    // So large that no new segment's checkpoint says it again.
+    let options = || tiny(SEGMENT * 16);
+    let spec = BootstrapSpec { cluster: CLUSTER, epoch: 0, node: node(1), base: base() };
+    Wal::bootstrap(&disk, dir(), &spec, options()).unwrap();
+    let (mut wal, _) = Wal::open(Arc::new(disk.clone()), dir(), owner(), options()).unwrap();
+    submit(&mut wal, vec![rebase(1, 10)]).unwrap();
+    let before = disk.synced();
+    submit(&mut wal, vec![rebase(1, 20)]).unwrap();
+    let after = disk.synced();
+    // A later batch says what the one before it did.
+    wal.idle().unwrap();
+    drop(wal);
+    let mut image = disk.synced();
+    for (path, bytes) in &mut image {
+        let (Some(old), Some(new)) = (before.get(path), after.get(path)) else { continue };
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        let first = old.iter().zip(new.iter()).position(|(old, new)| old != new);
+        if let Some(at) = first.filter(|_| is_log) {
+            Arc::make_mut(bytes)[at + 100] ^= 1;
+        }
+    }
+    let (recovered, read) = content(&Platter::holding(&image));
+    assert!(recovered.damage.is_some(), "what it stood for had been acknowledged: {recovered:?}");
+    let damage = recovered.damage.unwrap();
+    assert_eq!(damage.first_faulty, Index(11));
+    assert_eq!(damage.lost.last_known, Some(LogId::new(Term(1), Index(20))));
+    assert_eq!((recovered.base.id.index, read), (Index(10), Vec::new()));
+}

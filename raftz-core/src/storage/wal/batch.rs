@@ -170,7 +170,9 @@ impl Batch {
         }
         self.record(group, &Record::Base(Box::new(base.clone())))?;
         self.effects.push((group, Effect::Base(Box::new(base.clone()))));
-        self.touch(group, Index(u64::MAX));
+        // Beyond the log's end it stands for entries, and without it these are missed.
+        let is_beyond = base.id.index > log.last;
+        self.touch(group, if is_beyond { log.last.next() } else { Index(u64::MAX) });
         log.base = base.id;
         log.last = log.last.max(base.id.index);
         log.commit = log.commit.max(base.id.index);

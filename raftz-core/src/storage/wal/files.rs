@@ -39,7 +39,7 @@ pub(super) fn segment_number(name: &str) -> Option<u64> {
 }
 
 /// An error of the system, with where and what.
-pub(super) fn io_error(path: &Path, doing: &str, source: io::Error) -> StorageError {
+pub(in crate::storage) fn io_error(path: &Path, doing: &str, source: io::Error) -> StorageError {
     let (path, doing) = (path.to_path_buf(), doing.to_string());
     if is_full(&source) {
         return StorageError::NoSpace { path, doing };
@@ -52,7 +52,11 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Damage at a place.
-pub(super) fn corrupt(path: &Path, offset: u64, detail: impl Into<String>) -> StorageError {
+pub(in crate::storage) fn corrupt(
+    path: &Path,
+    offset: u64,
+    detail: impl Into<String>,
+) -> StorageError {
     StorageError::Corrupt { path: path.to_path_buf(), offset, detail: detail.into() }
 }
 

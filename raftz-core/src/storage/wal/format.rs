@@ -42,13 +42,13 @@ pub(super) const fn padded(bytes: u64) -> u64 {
 }
 
 /// Writes the checksum of `bytes` into its four bytes at `at`, which count as zero.
-pub(super) fn seal_crc(bytes: &mut [u8], at: usize) {
+pub(in crate::storage) fn seal_crc(bytes: &mut [u8], at: usize) {
     let crc = crc_without(bytes, at);
     bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Whether the checksum at `at` is that of `bytes`.
-pub(super) fn crc_holds(bytes: &[u8], at: usize) -> bool {
+pub(in crate::storage) fn crc_holds(bytes: &[u8], at: usize) -> bool {
     let holds = || crc_without(bytes, at).to_le_bytes() == bytes[at..at + 4];
     bytes.len() >= at + 4 && (holds() || bug!(ChecksumsOnDiskAreNotChecked))
 }

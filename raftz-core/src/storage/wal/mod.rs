@@ -31,7 +31,9 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use self::files::{FORMATTING, SUPERBLOCK, VOTE, corrupt};
+use self::files::{FORMATTING, SUPERBLOCK, VOTE};
+pub(super) use self::files::{corrupt, io_error};
+pub(super) use self::format::{crc_holds, seal_crc};
 use self::index::LogIndex;
 use self::reader::WalReader;
 #[cfg(feature = "sim")]
@@ -41,7 +43,7 @@ use self::replay::Group;
 use self::superblock::Superblock;
 use self::writer::{Failed, Start, Writer};
 use super::vfs::{Vfs, VfsLock};
-use super::{Completion, LogReader, Space, Storage, StorageError, WriteBatch};
+use super::{Completion, LogReader, Space, Storage, StorageError, WriteBatch, snapshot};
 use crate::types::{
     Base, Boot, ClusterId, Damage, DiskId, GroupId, HardState, Identity, Index, NodeId, Recovered,
 };
@@ -249,7 +251,9 @@ fn check_formatted(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
     };
     match create::check_unformatted(dir, &names) {
         Err(StorageError::NotEmpty { found, .. })
-            if found == VOTE || files::segment_number(&found).is_some() =>
+            if found == VOTE
+                || files::segment_number(&found).is_some()
+                || snapshot::is_name(&found) =>
         {
             let detail = format!(
                 "the superblock is missing beside {found}; restore it, or remove \

@@ -339,8 +339,10 @@ impl Replay {
             }
             Record::Commit { commit } => group.log.commit = group.log.commit.max(commit),
             Record::Base(base) => {
+                let end = group.log.last.index;
+                let is_beyond = base.id.index > end;
                 group.rebase(*base)?;
-                self.touch(id, Index(u64::MAX));
+                self.touch(id, if is_beyond { end.next() } else { Index(u64::MAX) });
                 self.base_moved = true;
             }
             Record::Seal => self.sealed = true,
