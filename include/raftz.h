@@ -145,7 +145,8 @@
 #define RAFTZ_EVENT_FAULTED 14
 
 /**
- * \brief Progress of a snapshot. Not told by this version: RAFTZ_UNSUPPORTED.
+ * \brief Progress of a snapshot: `phase`, its last entry `index`, `bytes` of `total_bytes`, and `peer_id` where
+ * it moves between nodes.
  */
 #define RAFTZ_EVENT_SNAPSHOT 15
 
@@ -158,6 +159,41 @@
  * \brief Every kind of event that this version tells of.
  */
 #define RAFTZ_EVENTS_ALL 18446744073709551615ull
+
+/**
+ * \brief A snapshot's phase: this node has taken it.
+ */
+#define RAFTZ_SNAPSHOT_BUILT 1
+
+/**
+ * \brief A snapshot's phase: a peer fetches it from this node.
+ */
+#define RAFTZ_SNAPSHOT_SENDING 2
+
+/**
+ * \brief A snapshot's phase: the peer was given its last piece.
+ */
+#define RAFTZ_SNAPSHOT_SENT 3
+
+/**
+ * \brief A snapshot's phase: this node fetches it.
+ */
+#define RAFTZ_SNAPSHOT_FETCHING 4
+
+/**
+ * \brief A snapshot's phase: it is on this node's disk, whole.
+ */
+#define RAFTZ_SNAPSHOT_FETCHED 5
+
+/**
+ * \brief A snapshot's phase: the state machine was restored from it.
+ */
+#define RAFTZ_SNAPSHOT_INSTALLED 6
+
+/**
+ * \brief A snapshot's phase: it is not fetched any more; a later offer may go on with it.
+ */
+#define RAFTZ_SNAPSHOT_FAILED 7
 
 /**
  * \brief A node's role: follows a leader, or waits for one.
@@ -340,6 +376,13 @@ typedef struct raftz_bytes raftz_bytes;
  * - `link_queue_bytes_max`: most bytes that wait to be sent to one peer; 32 MiB.
  * - `segment_bytes`: size of one file of the log; 64 MiB.
  * - `reserve_bytes`: free disk space below which commands are refused; 256 MiB.
+ * - `snapshot_log_bytes`, `snapshot_log_entries`: a snapshot is taken after about so many bytes of applied
+ *   commands, or entries; 0 for neither; 64 MiB and 1000000.
+ * - `snapshot_retain_bytes`: bytes of the log kept behind it for followers that are a little behind; 16 MiB.
+ * - `snapshots_kept`: how many snapshots stay on disk; 2.
+ * - `snapshot_write_bytes_per_s`, `snapshot_send_bytes_per_s`: how fast one is written, and snapshots are sent
+ *   to all peers together; 0 for no bound; 128 MiB and 0.
+ * - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
  * - `seed`: of the randomness that spreads elections, or `random`; random.
  */
 typedef struct raftz_config raftz_config;
@@ -532,6 +575,22 @@ typedef struct raftz_event_info {
      * \brief How many outcomes there are.
      */
     size_t outcome_count;
+    /**
+     * \brief RAFTZ_SNAPSHOT_…
+     */
+    uint32_t phase;
+    /**
+     * \brief Reserved: 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief Bytes that are through.
+     */
+    uint64_t bytes;
+    /**
+     * \brief All bytes.
+     */
+    uint64_t total_bytes;
 } raftz_event_info;
 
 /**
@@ -647,7 +706,7 @@ typedef struct raftz_machine {
      * any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
      *
      * raftz_node_start() takes the struct unless it returns RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
-     * RAFTZ_ABI_MISMATCH or RAFTZ_UNSUPPORTED.
+     * RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
      */
     void (*destroy)(void *machine);
     /**
@@ -1118,6 +1177,11 @@ typedef struct raftz_kv_reply_info {
  * \brief The state machine could not answer a read.
  */
 #define RAFTZ_READ_FAILED -73
+
+/**
+ * \brief There is no snapshot: none could be taken, or not in time.
+ */
+#define RAFTZ_SNAPSHOT_UNAVAILABLE -74
 
 /**
  * \brief A pointer that must not be NULL is.
@@ -1936,6 +2000,26 @@ raftz_status raftz_node_wait_for_applied(const struct raftz_node *node,
                                          struct raftz_error **error);
 
 /**
+ * \brief Takes a snapshot of everything that a node's machine has applied, and waits until it is on disk.
+ *
+ * Nodes take snapshots by themselves; see `snapshot_log_bytes` in raftz_config. The log behind a snapshot becomes
+ * shorter by itself. Does nothing more if the newest snapshot is as new as the machine.
+ *
+ * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+ *
+ * \param node The node.
+ * \param timeout_ms How long to wait, in milliseconds; the snapshot may still come after it.
+ * \param index [out] The last index that the snapshot covers; may be NULL.
+ * \param error [out] Why there is none; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_SNAPSHOT_UNAVAILABLE, RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_SHUT_DOWN,
+ *         RAFTZ_FAULTED or RAFTZ_FORKED.
+ */
+raftz_status raftz_node_snapshot(const struct raftz_node *node,
+                                 uint32_t timeout_ms,
+                                 uint64_t *index,
+                                 struct raftz_error **error);
+
+/**
  * \brief Makes a node stand for election now instead of waiting for its timeout. It wins only if the others
  * agree.
  *
@@ -2364,7 +2448,7 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 #define RAFTZ_REPLY_INIT {sizeof(raftz_reply), 0, 0, 0, 0, NULL}
 /** \brief Initializer: `raftz_event_info x = RAFTZ_EVENT_INFO_INIT;` */
 #define RAFTZ_EVENT_INFO_INIT                                                                      \
-    {sizeof(raftz_event_info), 0, 0, 0, 0, 0, 0, 0, 0, {NULL, 0}, NULL, NULL, 0}
+    {sizeof(raftz_event_info), 0, 0, 0, 0, 0, 0, 0, 0, {NULL, 0}, NULL, NULL, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_state_info x = RAFTZ_STATE_INFO_INIT;` */
 #define RAFTZ_STATE_INFO_INIT                                                                      \
     {sizeof(raftz_state_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                  \

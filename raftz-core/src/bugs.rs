@@ -137,6 +137,14 @@ catalogue! {
         /// An entry that stands where a different one stood is taken for it: the follower keeps its
         /// own and acknowledges the leader's.
         ConflictsAreKept,
+        /// The log is cut behind all that is applied, whatever a snapshot covers: nobody gets it back.
+        CompactsBeyondTheSnapshot,
+        /// A snapshot is acknowledged before the base that makes it part of the log is durable.
+        SnapshotIsAckedEarly,
+        /// A snapshot that is older than the machine is installed all the same.
+        OldSnapshotsAreInstalled,
+        /// A snapshot does not say when its last entry was stamped: snapshots of equal machines differ.
+        SnapshotForgetsItsLogTime,
         /// An append is taken for the end of the log: a late or doubled one drops entries behind it
         /// that were acknowledged, and may be committed.
         AppendCutsWhatFollowsIt,

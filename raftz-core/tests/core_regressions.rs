@@ -3,11 +3,13 @@
 //! Every test states what must hold, in a situation in which it once did not: answers that belong to
 //! an earlier life, disks that are slow or hang, messages that come twice, values that no honest member
 //! sends. Most drive one replica by hand and look at what it asks for; those about elections run a few
-//! replicas in virtual time. Nothing here has a thread, a clock or a file.
+//! replicas in virtual time. Nothing here has a thread, a clock or a file. The rules of snapshots stand in
+//! `core_snapshots`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::wildcard_enum_match_arm)]
 
 mod core_rig;
+mod core_snapshots;
 
 use core_rig::*;
 use raftz_core::raft;

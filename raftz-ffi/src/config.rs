@@ -44,6 +44,13 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// - `link_queue_bytes_max`: most bytes that wait to be sent to one peer; 32 MiB.
 /// - `segment_bytes`: size of one file of the log; 64 MiB.
 /// - `reserve_bytes`: free disk space below which commands are refused; 256 MiB.
+/// - `snapshot_log_bytes`, `snapshot_log_entries`: a snapshot is taken after about so many bytes of applied
+///   commands, or entries; 0 for neither; 64 MiB and 1000000.
+/// - `snapshot_retain_bytes`: bytes of the log kept behind it for followers that are a little behind; 16 MiB.
+/// - `snapshots_kept`: how many snapshots stay on disk; 2.
+/// - `snapshot_write_bytes_per_s`, `snapshot_send_bytes_per_s`: how fast one is written, and snapshots are sent
+///   to all peers together; 0 for no bound; 128 MiB and 0.
+/// - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
 /// - `seed`: of the randomness that spreads elections, or `random`; random.
 pub struct raftz_config {
     pub(crate) config: Config,

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use raftz_core::node::EventObserver;
-use raftz_core::types::{Event, NodeId, Role};
+use raftz_core::types::{Event, NodeId, Role, SnapshotPhase};
 
 use crate::bytes::raftz_slice;
 use crate::config::{UserData, raftz_destroy_fn};
@@ -45,7 +45,8 @@ pub const RAFTZ_EVENT_NETWORK_TROUBLE: u32 = 12;
 pub const RAFTZ_EVENT_STORAGE_FULL: u32 = 13;
 /// \brief The node has stopped because of a fault and does nothing more: `text`.
 pub const RAFTZ_EVENT_FAULTED: u32 = 14;
-/// \brief Progress of a snapshot. Not told by this version: RAFTZ_UNSUPPORTED.
+/// \brief Progress of a snapshot: `phase`, its last entry `index`, `bytes` of `total_bytes`, and `peer_id` where
+/// it moves between nodes.
 pub const RAFTZ_EVENT_SNAPSHOT: u32 = 15;
 /// \brief Progress of a leadership transfer. Not told by this version: RAFTZ_UNSUPPORTED.
 pub const RAFTZ_EVENT_TRANSFER: u32 = 16;
@@ -53,7 +54,34 @@ pub const RAFTZ_EVENT_TRANSFER: u32 = 16;
 pub const RAFTZ_EVENTS_ALL: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
 /// Kinds that are told of.
-const KNOWN: u64 = (1 << (RAFTZ_EVENT_FAULTED + 1)) - 2;
+const KNOWN: u64 = (1 << (RAFTZ_EVENT_SNAPSHOT + 1)) - 2;
+
+/// \brief A snapshot's phase: this node has taken it.
+pub const RAFTZ_SNAPSHOT_BUILT: u32 = 1;
+/// \brief A snapshot's phase: a peer fetches it from this node.
+pub const RAFTZ_SNAPSHOT_SENDING: u32 = 2;
+/// \brief A snapshot's phase: the peer was given its last piece.
+pub const RAFTZ_SNAPSHOT_SENT: u32 = 3;
+/// \brief A snapshot's phase: this node fetches it.
+pub const RAFTZ_SNAPSHOT_FETCHING: u32 = 4;
+/// \brief A snapshot's phase: it is on this node's disk, whole.
+pub const RAFTZ_SNAPSHOT_FETCHED: u32 = 5;
+/// \brief A snapshot's phase: the state machine was restored from it.
+pub const RAFTZ_SNAPSHOT_INSTALLED: u32 = 6;
+/// \brief A snapshot's phase: it is not fetched any more; a later offer may go on with it.
+pub const RAFTZ_SNAPSHOT_FAILED: u32 = 7;
+
+const fn phase_number(phase: SnapshotPhase) -> u32 {
+    match phase {
+        SnapshotPhase::Built => RAFTZ_SNAPSHOT_BUILT,
+        SnapshotPhase::Sending => RAFTZ_SNAPSHOT_SENDING,
+        SnapshotPhase::Sent => RAFTZ_SNAPSHOT_SENT,
+        SnapshotPhase::Fetching => RAFTZ_SNAPSHOT_FETCHING,
+        SnapshotPhase::Fetched => RAFTZ_SNAPSHOT_FETCHED,
+        SnapshotPhase::Installed => RAFTZ_SNAPSHOT_INSTALLED,
+        SnapshotPhase::Failed => RAFTZ_SNAPSHOT_FAILED,
+    }
+}
 
 /// \brief A node's role: follows a leader, or waits for one.
 pub const RAFTZ_ROLE_FOLLOWER: u32 = 0;
@@ -107,6 +135,14 @@ pub struct raftz_event_info {
     pub outcomes: *const raftz_outcome,
     /// \brief How many outcomes there are.
     pub outcome_count: usize,
+    /// \brief RAFTZ_SNAPSHOT_…
+    pub phase: u32,
+    /// \brief Reserved: 0.
+    pub reserved: u32,
+    /// \brief Bytes that are through.
+    pub bytes: u64,
+    /// \brief All bytes.
+    pub total_bytes: u64,
 }
 
 // SAFETY: integers and pointers alone.
@@ -130,6 +166,10 @@ impl raftz_event_info {
             user_data: std::ptr::null_mut(),
             outcomes: std::ptr::null(),
             outcome_count: 0,
+            phase: 0,
+            reserved: 0,
+            bytes: 0,
+            total_bytes: 0,
         }
     }
 }
@@ -210,6 +250,13 @@ fn told(node: NodeId, group: u32, event: &Event) -> Told {
         Event::StorageFull { full } => {
             info.is_on = u32::from(*full);
             RAFTZ_EVENT_STORAGE_FULL
+        }
+        Event::Snapshot { phase, peer, index, bytes, total_bytes } => {
+            info.phase = phase_number(*phase);
+            info.peer_id = peer.map_or(0, NodeId::get);
+            info.index = index.0;
+            (info.bytes, info.total_bytes) = (*bytes, *total_bytes);
+            RAFTZ_EVENT_SNAPSHOT
         }
         Event::Faulted(reason) => {
             text = reason.to_string();

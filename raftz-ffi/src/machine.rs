@@ -87,7 +87,7 @@ pub struct raftz_machine {
     /// any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
     ///
     /// raftz_node_start() takes the struct unless it returns RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
-    /// RAFTZ_ABI_MISMATCH or RAFTZ_UNSUPPORTED.
+    /// RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
     pub destroy: Option<unsafe extern "C" fn(machine: *mut c_void)>,
     /// \brief Applies commands in order and answers each, with raftz_replies_push() or
     /// raftz_replies_reject(). Required.

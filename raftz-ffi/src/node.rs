@@ -413,6 +413,38 @@ pub unsafe extern "C" fn raftz_node_wait_for_applied(
     })
 }
 
+/// \brief Takes a snapshot of everything that a node's machine has applied, and waits until it is on disk.
+///
+/// Nodes take snapshots by themselves; see `snapshot_log_bytes` in raftz_config. The log behind a snapshot becomes
+/// shorter by itself. Does nothing more if the newest snapshot is as new as the machine.
+///
+/// Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+///
+/// \param node The node.
+/// \param timeout_ms How long to wait, in milliseconds; the snapshot may still come after it.
+/// \param index [out] The last index that the snapshot covers; may be NULL.
+/// \param error [out] Why there is none; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_SNAPSHOT_UNAVAILABLE, RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_SHUT_DOWN,
+///         RAFTZ_FAULTED or RAFTZ_FORKED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_node_snapshot(
+    node: *const raftz_node,
+    timeout_ms: u32,
+    index: *mut u64,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let handle = unsafe { borrow(node, "node") }?.handle()?;
+        let snapshot = handle.node()?.snapshot(Duration::from_millis(timeout_ms.into()))?;
+        if let Ok(out) = Out::new(index, "index") {
+            // SAFETY: the caller's contract.
+            unsafe { out.put(snapshot.base.id.index.0) };
+        }
+        Ok(())
+    })
+}
+
 /// \brief Makes a node stand for election now instead of waiting for its timeout. It wins only if the others
 /// agree.
 ///

@@ -92,7 +92,7 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_config_set_log", "level", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "6", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "UINT32_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
-    ("raftz_config_set_event_callback", "kinds", "1u << 15", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_callback", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "1ull << 63", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "0", Wanted::Status("RAFTZ_OK")),
     ("raftz_config_set_event_queue", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),

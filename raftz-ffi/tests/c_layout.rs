@@ -54,7 +54,7 @@ layout! {
     raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved }
     raftz_event_info {
         size, kind, group, node_id, term, index, peer_id, role, is_on, text, user_data, outcomes,
-        outcome_count,
+        outcome_count, phase, reserved, bytes, total_bytes,
     }
     raftz_queue_opts { size, calls_max, events_max }
     raftz_command { index, term, log_time_us, data }

@@ -47,6 +47,7 @@ static void in_child(raftz_node *node, raftz_queue *queue, raftz_config *config,
     REFUSED(raftz_node_listen_address(node, &bytes, &failure));
     REFUSED(raftz_node_wait_for_leader(node, 10, &leader_id, &failure));
     REFUSED(raftz_node_wait_for_applied(node, 1, 10, &failure));
+    REFUSED(raftz_node_snapshot(node, 10, &leader_id, &failure));
     REFUSED(raftz_node_campaign(node, &failure));
     REFUSED(raftz_queue_next(queue, 0, &event, &failure));
     REFUSED(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));

@@ -276,6 +276,11 @@ static void key_value_store(raftz_node *node, raftz_node *other) {
     CHECK(kv_info(reply).number == digest);
     raftz_kv_reply_free(reply);
 
+    uint64_t covered = 0;
+    OK(raftz_node_snapshot(node, 30000 * slowness(), &covered, &failure));
+    CHECK(covered >= last.index);
+    OK(raftz_node_snapshot(node, 30000 * slowness(), NULL, &failure));
+
     OK(raftz_kv_delete(raftz_text("kv/b"), &bytes, &failure));
     reply = kv_do(node, bytes);
     CHECK(kv_info(reply).kind == RAFTZ_KV_DELETED && kv_info(reply).is_on == 1);
@@ -645,7 +650,7 @@ static void in_one_process(void) {
 
     cluster_configure(&cluster);
     uint64_t kinds = RAFTZ_EVENTS_ALL;
-    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << RAFTZ_EVENT_SNAPSHOT,
+    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << RAFTZ_EVENT_TRANSFER,
                                                             on_event, &seen, on_destroy, &failure));
     OK(raftz_config_set_event_callback(cluster.configs[0], kinds, on_event, &seen, on_destroy, &failure));
     small.events_max = 1;

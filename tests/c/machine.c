@@ -343,6 +343,7 @@ static void refused_inside(const struct again *again) {
     WANT(RAFTZ_IN_CALLBACK, raftz_read_wait(again->node, raftz_text("x"), &opts, &reply, &failure));
     WANT(RAFTZ_IN_CALLBACK, raftz_node_wait_for_leader(again->node, 9, NULL, &failure));
     WANT(RAFTZ_IN_CALLBACK, raftz_node_wait_for_applied(again->node, 1, 9, &failure));
+    WANT(RAFTZ_IN_CALLBACK, raftz_node_snapshot(again->node, 9, NULL, &failure));
     WANT(RAFTZ_IN_CALLBACK, raftz_node_stop(again->node, 9, &failure));
     WANT(RAFTZ_IN_CALLBACK, raftz_queue_next(again->queue, 9, &event, &failure));
     WANT(RAFTZ_EMPTY, raftz_queue_next(again->queue, 0, &event, &failure));

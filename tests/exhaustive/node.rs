@@ -228,6 +228,9 @@ impl Node {
                         inputs.push(Input::EntriesRead { request, result });
                     }
                     Action::Apply { last, .. } => inputs.push(Input::Applied { index: last }),
+                    Action::Restore { .. } | Action::Fetch { .. } => {
+                        ensure(false, "there are no snapshots", || format!("{action:?}"))?;
+                    }
                     Action::Accepted { .. } | Action::Refused { .. } => {}
                     Action::Halt(reason) => ensure(false, "nobody halts", || reason.to_string())?,
                     Action::Event(News::Nonsense { what, .. }) if MISTAKEN.contains(&&*what) => {}

@@ -207,8 +207,11 @@ fn promise(stand: Stand, than: Than, body: &RaftBody, now: Role) -> Promise {
             Promise { answer: None, role: Role::Candidate, term: above }
         }
         (RaftBody::TimeoutNow, Than::Below | Than::Equal | Than::Above) => stays(None),
-        // Nobody takes an offer yet.
-        (RaftBody::SnapshotOffer(_), Than::Below | Than::Equal | Than::Above) => stays(None),
+        // An offer is an append that ends at an entry which this log holds.
+        (RaftBody::SnapshotOffer(_), Than::Below) => stays(Some(("AppendReply", None))),
+        (RaftBody::SnapshotOffer(_), Than::Equal) if stand == Stand::Leader => stays(None),
+        (RaftBody::SnapshotOffer(_), Than::Equal) => follows(Some(("AppendReply", None)), TERM),
+        (RaftBody::SnapshotOffer(_), Than::Above) => follows(Some(("AppendReply", None)), above),
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica};
+use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
 use raftz_core::types::{
     Base, DiskId, Entries, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
     Membership, Message, NodeId, Now, Outcome, Payload, Reply, Role, Settings, Term, Token,
@@ -141,7 +141,11 @@ impl Cluster {
             let raft = raft::Config { id, disk_id: disk.id, ..plan.raft.clone() };
             let member = Node {
                 id,
-                config: Config { raft, held_bytes_max: plan.held_bytes_max },
+                config: Config {
+                    raft,
+                    held_bytes_max: plan.held_bytes_max,
+                    snapshots: SnapshotPolicy::NEVER,
+                },
                 seed: plan.seed.wrapping_mul(1000).wrapping_add(id.get()),
                 replica: None,
                 disk,
@@ -269,6 +273,16 @@ impl Cluster {
                 self.say(voice, || format!("{id}: {}", show::event(&event)));
             }
             Action::Halt(reason) => node.halted = Some(reason),
+            Action::TakeSnapshot { .. }
+            | Action::Restore { .. }
+            | Action::ReadPiece { .. }
+            | Action::BeginFetch { .. }
+            | Action::WritePiece { .. }
+            | Action::FinishFetch { .. }
+            | Action::AbandonFetch { .. }
+            | Action::PruneSnapshots { .. } => {
+                panic!("{id}: {action:?}, and there are no snapshots")
+            }
         }
     }
 
@@ -349,7 +363,8 @@ impl Cluster {
             self.oracle.on_applied(id, entry.index, node.machine.state());
         }
         self.say(Voice::All, || format!("{id}: applies [{}]", show::entries(&entries)));
-        self.step(id, Input::Applied { last, replies });
+        let (log_time_us, bytes) = (0, 0);
+        self.step(id, Input::Applied { last, log_time_us, bytes, replies });
         true
     }
 

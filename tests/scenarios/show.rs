@@ -128,6 +128,9 @@ pub(crate) fn write(op: &WriteOp) -> String {
     if let Some(from) = op.truncate_from {
         parts.push(format!("truncate from {from}"));
     }
+    if let Some(base) = &op.base {
+        parts.push(format!("begin behind {}", base.id));
+    }
     if !op.entries.is_empty() {
         parts.push(format!("append [{}]", entries(&op.entries)));
     }
@@ -155,6 +158,10 @@ pub(crate) fn event(event: &Event) -> String {
         Event::NetworkTrouble { detail } => format!("network trouble: {detail}"),
         Event::StorageTrouble { detail } => format!("storage trouble: {detail}"),
         Event::StorageFull { full } => format!("storage full: {full}"),
+        Event::Snapshot { phase, peer, index, bytes, total_bytes } => {
+            let peer = peer.map_or(String::new(), |peer| format!(" with {peer}"));
+            format!("snapshot of {index} {phase}{peer}: {bytes} of {total_bytes} bytes")
+        }
         Event::Faulted(reason) => format!("FAULT: {reason}"),
     }
 }

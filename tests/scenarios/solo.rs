@@ -72,6 +72,8 @@ impl Solo {
                 Action::Event(event) => said.events.push(event),
                 Action::ReadEntries { .. }
                 | Action::Apply { .. }
+                | Action::Restore { .. }
+                | Action::Fetch { .. }
                 | Action::Accepted { .. }
                 | Action::Refused { .. }
                 | Action::Halt(_) => {}

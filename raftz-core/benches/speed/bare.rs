@@ -92,6 +92,8 @@ impl Loop {
                         inputs.push_back(Input::Applied { index: last });
                     }
                     Action::ReadEntries { .. }
+                    | Action::Restore { .. }
+                    | Action::Fetch { .. }
                     | Action::Accepted { .. }
                     | Action::Refused { .. }
                     | Action::Event(_)

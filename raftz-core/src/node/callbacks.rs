@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::types::NodeId;
 use crate::types::{Event, GroupId, Outcome};
 
 use super::callers::Permit;
@@ -263,6 +264,14 @@ fn log_event(group: GroupId, event: &Event) {
             tracing::warn!(group, "free space is below the reserve; proposals are refused");
         }
         Event::StorageFull { full: false } => tracing::info!(group, "free space is back"),
+        Event::Snapshot { phase, peer, index, bytes, total_bytes } => tracing::info!(
+            group,
+            peer = peer.map(NodeId::get),
+            index = index.0,
+            bytes,
+            total_bytes,
+            "snapshot: {phase}"
+        ),
         Event::Faulted(reason) => tracing::error!(group, "faulted: {reason}"),
     }
 }

@@ -31,6 +31,11 @@ pub(crate) fn left_until(deadline_us: u64) -> Duration {
     Duration::from_micros(deadline_us.saturating_sub(boot_us()))
 }
 
+/// Sleeps until `due_us`, if that is still to come.
+pub(crate) fn sleep_until(due_us: u64) {
+    std::thread::sleep(left_until(due_us));
+}
+
 /// A number that nobody can foresee, for seeds and for the identity of a store.
 pub(crate) fn random_u128() -> u128 {
     rand::random()

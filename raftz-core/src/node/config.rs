@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::replica::SnapshotPolicy;
 use crate::storage::{Storage, StorageError};
 use crate::types::{Base, ClusterId, Member, Membership, NodeId, Recovered, Settings};
 
@@ -142,6 +143,21 @@ pub struct Config {
     /// Free disk space below which proposals are refused while everything else goes on.
     /// Default 256 MiB.
     pub reserve_bytes: u64,
+    /// A snapshot is taken after about so many bytes of applied commands; 0: not for that reason. Default 64 MiB.
+    pub snapshot_log_bytes: u64,
+    /// Likewise after about so many entries. Default 1,000,000.
+    pub snapshot_log_entries: u64,
+    /// Bytes of entries that stay in the log behind a snapshot, for followers that are a little behind.
+    /// Default 16 MiB.
+    pub snapshot_retain_bytes: u64,
+    /// How many snapshots are kept, at least 1. Default 2.
+    pub snapshots_kept: u64,
+    /// Most bytes a second that a snapshot is written with; 0: no bound. Default 128 MiB.
+    pub snapshot_write_bytes_per_s: u64,
+    /// Most bytes of snapshots sent in a second, to all peers together; 0: no bound. Default 0.
+    pub snapshot_send_bytes_per_s: u64,
+    /// A transfer of a snapshot that has not moved for so long is given up, and begun again. Default 10000.
+    pub snapshot_stall_timeout_ms: u64,
     /// Seed of the randomness that spreads elections and reconnects; drawn afresh when `None`.
     pub seed: Option<u64>,
     /// Called with every event, on the callback thread.
@@ -187,6 +203,13 @@ impl Config {
             link_queue_bytes_max: 32 << 20,
             segment_bytes: 64 << 20,
             reserve_bytes: 256 << 20,
+            snapshot_log_bytes: 64 << 20,
+            snapshot_log_entries: 1_000_000,
+            snapshot_retain_bytes: 16 << 20,
+            snapshots_kept: 2,
+            snapshot_write_bytes_per_s: 128 << 20,
+            snapshot_send_bytes_per_s: 0,
+            snapshot_stall_timeout_ms: 10_000,
             seed: None,
             on_event: None,
         }
@@ -249,6 +272,19 @@ impl Config {
     /// Checks what founding a cluster needs beyond [`Config::validate`].
     pub(crate) fn validate_founding(&self) -> Result<(), ConfigError> {
         validate::validate_founding(self)
+    }
+
+    /// How the node deals with snapshots.
+    pub fn snapshot_policy(&self) -> SnapshotPolicy {
+        SnapshotPolicy {
+            log_bytes: self.snapshot_log_bytes,
+            log_entries: self.snapshot_log_entries,
+            retain_bytes: self.snapshot_retain_bytes,
+            keep: usize::try_from(self.snapshots_kept).unwrap_or(usize::MAX),
+            send_bytes_per_s: self.snapshot_send_bytes_per_s,
+            stall_us: self.snapshot_stall_timeout_ms.saturating_mul(1000),
+            ..SnapshotPolicy::default()
+        }
     }
 
     /// The base record that every founder writes.

@@ -91,6 +91,12 @@ pub enum NodeError {
         /// What happened.
         reason: String,
     },
+    /// There is no snapshot: none could be taken, or not in time.
+    #[error("no snapshot: {detail}")]
+    Snapshot {
+        /// Why.
+        detail: String,
+    },
     /// Some threads did not end in time. They end by themselves once what they are in returns.
     #[error(
         "still running after {waited_ms} ms: {threads}; a callback of the state machine, the storage or the user does not return"
@@ -140,6 +146,7 @@ impl NodeError {
             Self::Faulted { .. } => -8,
             Self::InCallback { .. } => -9,
             Self::StillRunning { .. } => -72,
+            Self::Snapshot { .. } => -74,
         }
     }
 }

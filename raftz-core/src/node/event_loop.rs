@@ -239,5 +239,11 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     if let Some(lane) = &host.apply {
         lane.stop();
     }
+    if let Some(lane) = &host.snapshots {
+        lane.stop();
+    }
+    for wish in host.wishes.drain(..) {
+        wish.grant(Err(error.clone()));
+    }
     host.shared.callbacks.close();
 }

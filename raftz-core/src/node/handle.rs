@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::replica::SnapshotPolicy;
 use crate::types::{
-    GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Term, Unknown,
+    GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Snapshot, Term, Unknown,
 };
 
 use super::callbacks::Item;
@@ -17,6 +18,7 @@ use super::host::Shared;
 use super::intake::{Note, QueuedCall};
 use super::pending::{Pending, Slot};
 use super::query::{Asked, QueryEnd, QueryJob};
+use super::snapshots::SnapshotWish;
 use super::status::Status;
 use super::threads::{self, Threads};
 
@@ -319,6 +321,31 @@ impl Node {
                 })
             }
         }
+    }
+
+    /// Takes a snapshot of everything that is applied now, and waits for it. Gives the newest one at once if
+    /// that is as new already. The log behind it becomes shorter by itself.
+    ///
+    /// # Errors
+    /// A machine that makes no snapshots, a full disk, no snapshot in time (it may still come), a node that is
+    /// shut down or faulted; [`NodeError::InCallback`] inside a callback of a node.
+    pub fn snapshot(&self, timeout: Duration) -> Result<Snapshot, NodeError> {
+        self.may_block()?;
+        let (wish, slot) = SnapshotWish::new();
+        self.shared.intake.notify([Note::TakeSnapshot(GroupId::FIRST, wish)]);
+        match slot.take_until(clock::deadline_us(timeout)) {
+            Some(Err(NodeError::ShutDown)) => Err(stopped(&self.status())),
+            Some(answer) => answer,
+            None => {
+                let detail = format!("it was not complete within {} ms", ms(timeout));
+                Err(NodeError::Snapshot { detail })
+            }
+        }
+    }
+
+    /// Deals with snapshots like this from now on, until the node is started again.
+    pub fn set_snapshot_policy(&self, policy: SnapshotPolicy) {
+        self.shared.intake.notify([Note::SetSnapshotPolicy(GroupId::FIRST, policy)]);
     }
 
     /// Makes this node stand for election now instead of waiting for its timeout. It wins only

@@ -17,8 +17,9 @@ use super::callbacks::{Callbacks, Item};
 use super::callers::{Caller, Callers, Gauge};
 use super::error::NodeError;
 use super::intake::{Intake, Note, QueuedCall, ReadPurpose};
-use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, rules};
+use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, SnapshotLane, Sum, rules};
 use super::query::{QueryDeadlines, QueryJob};
+use super::snapshots::SnapshotWish;
 use super::status::{Board, Pulse};
 use super::told::Told;
 
@@ -97,8 +98,8 @@ impl QueryBudget {
 pub(super) enum Machine {
     /// On the event loop.
     Inline {
-        /// The machine.
-        applier: Box<Applier>,
+        /// The machine; `None` while it is being restored elsewhere.
+        applier: Option<Box<Applier>>,
         /// What it is to apply; its entries are on their way from the read lane when empty.
         range: Option<Range>,
         /// Questions to it, in order.
@@ -150,6 +151,8 @@ pub(super) struct Host {
     pub(super) log: LogLane,
     pub(super) read: ReadLane,
     pub(super) apply: Option<ApplyLane>,
+    pub(super) snapshots: Option<SnapshotLane>,
+    pub(super) wishes: Vec<SnapshotWish>,
     pub(super) read_bytes_max: u64,
     pub(super) stopping: bool,
     pub(super) status_wanted: bool,
@@ -220,7 +223,15 @@ impl Host {
                 self.step(now, group, Input::PersistFailed(reason));
             }
             Note::StorageFull(full) => self.step_all(now, &Input::StorageFull(full)),
-            Note::Applied { group, last, replies } => self.applied(now, group, last, replies),
+            Note::Applied { group, sum, replies } => self.applied(now, group, sum, replies),
+            Note::Snapshot(group, input) => self.snapshot_news(now, group, *input),
+            Note::Restored { group, applier, id, result } => {
+                self.restored(now, group, applier, id, result);
+            }
+            Note::TakeSnapshot(group, wish) => self.wish_snapshot(now, group, wish),
+            Note::SetSnapshotPolicy(group, policy) => {
+                self.step(now, group, Input::SetSnapshotPolicy(policy));
+            }
             Note::ApplyFailed { group, failure } => {
                 self.step(now, group, failed(failure));
             }
@@ -355,6 +366,14 @@ impl Host {
                     self.answers.push((caller, outcome));
                 }
             }
+            Action::TakeSnapshot { .. }
+            | Action::Restore { .. }
+            | Action::ReadPiece { .. }
+            | Action::BeginFetch { .. }
+            | Action::WritePiece { .. }
+            | Action::FinishFetch { .. }
+            | Action::AbandonFetch { .. }
+            | Action::PruneSnapshots { .. } => self.perform_snapshot(group, action),
             Action::Event(event) => self.tell(now, group, event),
             Action::Halt(reason) => self.halt(group, reason),
         }
@@ -380,7 +399,7 @@ impl Host {
                     self.later.push(Item::Warn(format!("node {to} is cut off: {why}")));
                 }
             }
-            // Whoever fetches a snapshot asks again, too.
+            // Pieces are asked for again.
             Message::ForwardReply(_) | Message::Raft(_) | Message::Snapshot(_) => {}
         }
     }
@@ -430,12 +449,14 @@ impl Host {
         let groups: Vec<GroupId> = self.members.keys().copied().collect();
         for group in groups {
             let Some(member) = self.members.get_mut(&group) else { continue };
-            let Machine::Inline { applier, range: wanted, .. } = &mut member.machine else {
+            let Machine::Inline { applier: Some(applier), range: wanted, .. } = &mut member.machine
+            else {
                 continue;
             };
             let Some(range) = wanted else { continue };
             let entries = budget.take(&range.entries[range.done..]);
-            let Some(upto) = entries.last().map(|entry| entry.index) else { continue };
+            let Some(sum) = Sum::of(entries) else { continue };
+            let upto = sum.last;
             let outcome = applier.apply(entries);
             range.done += entries.len();
             if range.done == range.entries.len() {
@@ -451,7 +472,7 @@ impl Host {
             }
             stepped = true;
             match outcome {
-                Ok(replies) => self.applied(now, group, upto, replies),
+                Ok(replies) => self.applied(now, group, sum, replies),
                 Err(failure) => self.step(now, group, failed(failure)),
             }
         }
@@ -462,7 +483,10 @@ impl Host {
     pub(super) fn answer_inline(&mut self) {
         let mut budget = QueryBudget::TURN;
         for member in self.members.values_mut() {
-            let Machine::Inline { applier, queries, .. } = &mut member.machine else { continue };
+            let Machine::Inline { applier: Some(applier), queries, .. } = &mut member.machine
+            else {
+                continue;
+            };
             while budget.is_left()
                 && let Some(job) = queries.pop_front()
             {
@@ -474,6 +498,7 @@ impl Host {
     /// Whether an inline machine has something at hand that the last turn left over.
     pub(super) fn has_inline_work(&self) -> bool {
         self.members.values().any(|member| match &member.machine {
+            Machine::Inline { applier: None, .. } => false,
             Machine::Inline { range, queries, .. } => {
                 let unapplied = range.as_ref().is_some_and(|r| r.done < r.entries.len());
                 unapplied || !queries.is_empty()
@@ -503,11 +528,12 @@ impl Host {
         }
     }
 
-    fn applied(&mut self, now: Now, group: GroupId, last: Index, replies: Vec<(Index, Reply)>) {
+    fn applied(&mut self, now: Now, group: GroupId, sum: Sum, replies: Vec<(Index, Reply)>) {
+        let Sum { last, log_time_us, bytes } = sum;
         if let Some(member) = self.members.get_mut(&group) {
             member.applied = member.applied.max(last);
         }
-        self.step(now, group, Input::Applied { last, replies });
+        self.step(now, group, Input::Applied { last, log_time_us, bytes, replies });
     }
 
     fn tell(&mut self, now: Now, group: GroupId, event: Event) {

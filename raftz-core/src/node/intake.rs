@@ -8,11 +8,15 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
+use crate::replica::{Input, SnapshotPolicy};
 use crate::transport::Wake;
-use crate::types::{Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag, Term};
+use crate::types::{
+    Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag, SnapshotId, Term,
+};
 
 use super::callers::Caller;
 use super::query::QueryJob;
+use super::snapshots::SnapshotWish;
 use super::threads;
 
 /// A proposal on its way to the loop.
@@ -54,8 +58,8 @@ pub(crate) enum Note {
     Applied {
         /// The group.
         group: GroupId,
-        /// Last index of the range.
-        last: Index,
+        /// What was applied.
+        sum: super::lanes::Sum,
         /// The replies.
         replies: Vec<(Index, Reply)>,
     },
@@ -75,6 +79,23 @@ pub(crate) enum Note {
         /// The entries, or why there are none.
         result: Result<Vec<Entry>, String>,
     },
+    /// What the snapshot lane has to say to a replica.
+    Snapshot(GroupId, Box<Input>),
+    /// A machine was restored, or not.
+    Restored {
+        /// The group.
+        group: GroupId,
+        /// The machine, where it runs on the loop.
+        applier: Option<Box<super::lanes::Applier>>,
+        /// From this snapshot.
+        id: SnapshotId,
+        /// How it went.
+        result: Result<(), super::lanes::RestoreFailure>,
+    },
+    /// Somebody wants a snapshot now.
+    TakeSnapshot(GroupId, SnapshotWish),
+    /// Snapshots are to be dealt with like this.
+    SetSnapshotPolicy(GroupId, SnapshotPolicy),
     /// A query of the local machine.
     Query(GroupId, QueryJob),
     /// Somebody wants a fresh status.

@@ -23,6 +23,7 @@ pub(crate) mod lanes;
 mod limiter;
 mod pending;
 mod query;
+mod snapshots;
 mod start;
 mod status;
 mod stores;
@@ -34,6 +35,8 @@ pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};
 pub use error::NodeError;
 pub use handle::{Node, ProposeOptions};
 pub use pending::{Answer, Pending};
+#[cfg(feature = "sim")]
+pub(crate) use snapshots::{not_restored, restore_at_start};
 pub use status::{PeerStatus, Status};
 
 /// The callback of a node that this thread is in, if it is in one: blocking calls are refused there.

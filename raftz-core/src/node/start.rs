@@ -10,10 +10,13 @@ use crate::machine::{MachineError, StateMachine};
 use crate::raft;
 use crate::replica::{self, Replica};
 use crate::storage::Storage;
+use crate::storage::snapshot::SnapshotStore;
 use crate::transport::Transport;
 use crate::transport::handshake::Identity as Hello;
 use crate::transport::memory::MemoryNetwork;
-use crate::types::{GroupId, Identity, Index, Membership, NodeId, Recovered, Role};
+use crate::types::{
+    GroupId, Identity, Index, Membership, NodeId, Recovered, Role, Snapshot, SnapshotId,
+};
 
 use super::callbacks::{Callbacks, Item};
 use super::callers::{Callers, Gauge};
@@ -23,8 +26,9 @@ use super::event_loop;
 use super::handle::{Defaults, Node};
 use super::host::{Host, Machine, Member, Shared};
 use super::intake::Intake;
-use super::lanes::{Applier, ApplyLane, LogLane, ReadLane};
+use super::lanes::{self, Applier, ApplyLane, LogLane, ReadLane, SnapshotLane, SnapshotPlace};
 use super::query::QueryDeadlines;
+use super::snapshots::restore_at_start;
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded, run_inside};
 use super::told::Told;
@@ -127,7 +131,7 @@ fn start(
     connect: Connect<'_>,
     machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError>,
 ) -> Result<Node, NodeError> {
-    let (storage, recovered) = stores::open(&config)?;
+    let stores::Opened { storage, snapshots, recovered } = stores::open(&config)?;
     check_identity(&config, &recovered)?;
     let (config, configured) = (agreed(&config, &recovered)?, config);
     let Identity { cluster, epoch, node, disk, founders_hash } = recovered.identity;
@@ -142,7 +146,18 @@ fn start(
     let applied = guarded(applied).unwrap_or_else(|panic| {
         Err(MachineError(format!("its applied_index panicked: {panic}")))
     })?;
-    fits(applied, &recovered)?;
+    let restore_machine = |store: &dyn SnapshotStore, id: &SnapshotId| {
+        lanes::restore(machine.as_mut(), store, GroupId::FIRST, id)
+    };
+    let (snapshot, notes) =
+        restore_at_start(restore_machine, applied, snapshots.as_deref(), &recovered)?;
+    let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
+    let applied = applied.map(|own| own.max(restored));
+    fits(applied, restored, &recovered)?;
+    let membership = match &snapshot {
+        Some(kept) if restored > recovered.last.index => kept.base.membership.clone(),
+        Some(_) | None => membership,
+    };
 
     let threads = Threads::new(format!("raftz-{}", config.node_id));
     let (callbacks, intake) = (Callbacks::new(), Arc::new(Intake::new()));
@@ -150,6 +165,9 @@ fn start(
     let observer = config.on_event.clone();
     threads.spawn("call", move || thread.run(observer, &inbox))?;
     let mut told = news(&configured, &recovered, &membership, listen_address.as_deref());
+    told.extend(
+        notes.into_iter().map(|note| Item::Warn(format!("node {}: {note}", config.node_id))),
+    );
     callbacks.push_all(&mut told);
 
     let shared = Arc::new(Shared {
@@ -169,8 +187,8 @@ fn start(
             &config,
             Arc::clone(&shared),
             transport,
-            storage,
-            &recovered,
+            (storage, snapshots),
+            (&recovered, snapshot),
             (machine, applied),
             &threads,
         )
@@ -191,14 +209,14 @@ fn start(
 }
 
 /// Whether a machine that persists itself and this log belong together.
-fn fits(applied: Option<Index>, recovered: &Recovered) -> Result<(), MachineError> {
-    let (Some(applied), last) = (applied, recovered.last.index) else { return Ok(()) };
-    let base = recovered.base.id.index;
-    if applied < base {
-        return Err(MachineError(format!(
-            "its own storage has applied up to entry {applied}, and the log begins after {base}; restore the storage that belongs to this log"
-        )));
-    }
+fn fits(
+    applied: Option<Index>,
+    restored: Index,
+    recovered: &Recovered,
+) -> Result<(), MachineError> {
+    let (Some(applied), last) = (applied, recovered.last.index.max(restored)) else {
+        return Ok(());
+    };
     // A damaged log is filled again.
     if applied > last && recovered.damage.is_none() {
         return Err(MachineError(format!(
@@ -213,8 +231,8 @@ fn host(
     config: &Config,
     shared: Arc<Shared>,
     transport: Box<dyn Transport>,
-    storage: Box<dyn Storage>,
-    recovered: &Recovered,
+    (storage, snapshots): (Box<dyn Storage>, Option<Arc<dyn SnapshotStore>>),
+    (recovered, snapshot): (&Recovered, Option<Snapshot>),
     (machine, machine_applied): (Box<dyn StateMachine>, Option<Index>),
     threads: &Threads,
 ) -> Result<Host, NodeError> {
@@ -231,21 +249,33 @@ fn host(
         Arc::clone(&intake),
         threads,
     )?;
+    let lane = match &snapshots {
+        Some(store) => {
+            let (rate, intake) = (config.snapshot_write_bytes_per_s, Arc::clone(&intake));
+            Some(SnapshotLane::start(Arc::clone(store), rate, intake, threads)?)
+        }
+        None => None,
+    };
+    let place = snapshots
+        .zip(lane.as_ref())
+        .map(|(store, lane)| SnapshotPlace { store, builder: lane.builder() });
     let applier = Box::new(Applier::new(group, machine, reader, config.apply_bytes_max));
     let (machine, apply) = if applier.never_blocks() {
-        (Machine::Inline { applier, range: None, queries: VecDeque::new() }, None)
+        let (range, queries) = (None, VecDeque::new());
+        (Machine::Inline { applier: Some(applier), range, queries }, None)
     } else {
-        let lane = ApplyLane::start(BTreeMap::from([(group, *applier)]), intake, threads)?;
-        (Machine::Lane, Some(lane))
+        let appliers = BTreeMap::from([(group, *applier)]);
+        (Machine::Lane, Some(ApplyLane::start(appliers, place, intake, threads)?))
     };
+    let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
     let replica = Replica::new(
-        replica_config(config, &recovered.identity, machine_applied),
+        replica_config(config, &recovered.identity, machine_applied, snapshot),
         recovered,
         clock::now(),
         config.seed.unwrap_or_else(clock::random_u64),
     );
     let membership = replica.raft().membership().clone();
-    let base = recovered.base.id.index;
+    let base = recovered.base.id.index.max(restored);
     let member = Member::new(replica, machine, machine_applied.unwrap_or(base).max(base));
     let mut host = Host {
         id: config.node_id,
@@ -259,6 +289,8 @@ fn host(
         log,
         read,
         apply,
+        snapshots: lane,
+        wishes: Vec::new(),
         read_bytes_max: config.apply_bytes_max,
         stopping: false,
         status_wanted: true,
@@ -277,6 +309,7 @@ fn replica_config(
     config: &Config,
     identity: &Identity,
     machine_applied: Option<Index>,
+    snapshot: Option<Snapshot>,
 ) -> replica::Config {
     let us = |ms: u64| ms.saturating_mul(1000);
     let raft = raft::Config {
@@ -291,9 +324,11 @@ fn replica_config(
         cache_bytes_max: config.cache_bytes_max,
         apply_bytes_max: config.apply_bytes_max,
         machine_applied,
+        snapshot,
         ..raft::Config::new(config.node_id, identity.disk)
     };
-    replica::Config { raft, held_bytes_max: config.held_bytes_max }
+    let held_bytes_max = config.held_bytes_max;
+    replica::Config { raft, held_bytes_max, snapshots: config.snapshot_policy() }
 }
 
 /// A store of the user's own is not checked by anybody else.

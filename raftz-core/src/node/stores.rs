@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use crate::storage::snapshot::{FileSnapshots, MemorySnapshots, SnapshotStore};
 use crate::storage::vfs::RealVfs;
 use crate::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
 use crate::storage::{MemoryStorage, Storage, StorageError};
@@ -36,18 +37,36 @@ pub(super) fn is_formatted(config: &Config) -> Result<bool, NodeError> {
     Ok(Wal::is_formatted(&RealVfs, path)?)
 }
 
+/// What a node keeps its state in.
+pub(super) struct Opened {
+    pub(super) storage: Box<dyn Storage>,
+    /// `None`: the log is never shortened.
+    pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
+    pub(super) recovered: Recovered,
+}
+
 /// Opens the configured store.
-pub(super) fn open(config: &Config) -> Result<(Box<dyn Storage>, Recovered), NodeError> {
+pub(super) fn open(config: &Config) -> Result<Opened, NodeError> {
     match &config.storage {
-        StorageKind::Memory => Ok(in_memory(config)),
-        StorageKind::Custom(make) => guarded(|| make(config))
-            .map_err(|panic| custom_panicked("factory", &panic))?
-            .map_err(NodeError::from),
+        StorageKind::Memory => {
+            let (storage, recovered) = in_memory(config);
+            let snapshots = MemorySnapshots::new(&recovered.identity);
+            Ok(Opened { storage, snapshots: Some(Arc::new(snapshots)), recovered })
+        }
+        StorageKind::Custom(make) => {
+            let (storage, recovered) = guarded(|| make(config))
+                .map_err(|panic| custom_panicked("factory", &panic))?
+                .map_err(NodeError::from)?;
+            Ok(Opened { storage, snapshots: None, recovered })
+        }
         StorageKind::Directory(path) => {
             let expect = Expect { cluster: config.cluster_id, node: config.node_id };
             let vfs = Arc::new(RealVfs);
-            let (wal, recovered) = Wal::open(vfs, path, expect, wal_options(config))?;
-            Ok((Box::new(wal), recovered))
+            let (wal, recovered) =
+                Wal::open(Arc::clone(&vfs) as _, path, expect, wal_options(config))?;
+            let snapshots = FileSnapshots::open(vfs, path, &recovered.identity)?;
+            let snapshots: Arc<dyn SnapshotStore> = Arc::new(snapshots);
+            Ok(Opened { storage: Box::new(wal), snapshots: Some(snapshots), recovered })
         }
     }
 }

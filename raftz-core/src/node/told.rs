@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use crate::types::{Event, NodeId};
+use crate::types::{Event, NodeId, SnapshotPhase};
 
 use super::limiter::Limiter;
 
@@ -33,6 +33,8 @@ enum Kind {
     OutsideNonsense,
     /// Links of nodes outside the membership.
     OutsideLinks,
+    /// Snapshots that members ask for.
+    Snapshots,
     /// What concerns no peer in particular.
     Network,
 }
@@ -44,6 +46,7 @@ impl Kind {
             Self::Nonsense => "senseless messages of members",
             Self::OutsideNonsense => "senseless messages from outside the membership",
             Self::OutsideLinks => "links from outside the membership that came or went",
+            Self::Snapshots => "pieces of snapshots that members asked for",
             Self::Network => "troubles of the network",
         }
     }
@@ -65,6 +68,7 @@ fn caused_by_others(
             (!is_member(*peer)).then_some((Kind::OutsideLinks, Some(reason)))
         }
         Event::NetworkTrouble { detail } => Some((Kind::Network, Some(detail))),
+        Event::Snapshot { phase: SnapshotPhase::Sending, .. } => Some((Kind::Snapshots, None)),
         Event::Role { .. }
         | Event::Leader { .. }
         | Event::Ready { .. }
@@ -73,6 +77,7 @@ fn caused_by_others(
         | Event::PeerStalled { .. }
         | Event::StorageTrouble { .. }
         | Event::StorageFull { .. }
+        | Event::Snapshot { .. }
         | Event::Faulted(_) => None,
     }
 }

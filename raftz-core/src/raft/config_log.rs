@@ -11,20 +11,30 @@ use crate::types::{Base, Entry, EntryKind, FEATURE_LEVEL, Index, Membership, Set
 
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigLog {
-    /// Ascending; the first is in force at the commit index, the last is the latest appended.
+    /// Ascending; the first is the base's, the last is the latest appended.
     memberships: VecDeque<(Index, Membership)>,
-    settings: Settings,
-    pending_settings: VecDeque<(Index, Settings)>,
+    /// Likewise.
+    settings: VecDeque<(Index, Settings)>,
+    /// Everything up to here is known to be committed; never below the base.
+    committed: Index,
     /// The first entry that this version must not apply, and why.
     too_new: Option<(Index, String)>,
 }
 
+/// The last of `list` that an entry at or below `index` gave, or the base's.
+fn as_of<T>(list: &VecDeque<(Index, T)>, index: Index) -> Option<&T> {
+    let first = list.front().map(|(_, first)| first);
+    let given = list.iter().rev().find(|(at, _)| *at <= index);
+    given.map(|(_, given)| given).or(first)
+}
+
 impl ConfigLog {
     pub(crate) fn new(base: &Base) -> Self {
+        let index = base.id.index;
         Self {
-            memberships: VecDeque::from([(base.id.index, base.membership.clone())]),
-            settings: base.settings.clone(),
-            pending_settings: VecDeque::new(),
+            memberships: VecDeque::from([(index, base.membership.clone())]),
+            settings: VecDeque::from([(index, base.settings.clone())]),
+            committed: index,
             too_new: None,
         }
     }
@@ -53,7 +63,7 @@ impl ConfigLog {
                         ),
                     ),
                     Ok((settings, _)) => match settings.validate() {
-                        Ok(()) => self.pending_settings.push_back((entry.index, settings)),
+                        Ok(()) => self.settings.push_back((entry.index, settings)),
                         Err(wrong) => self.refuse(entry.index, wrong),
                     },
                     Err(_) => self.refuse(entry.index, "settings that do not decode".into()),
@@ -81,7 +91,11 @@ impl ConfigLog {
         {
             self.memberships.pop_back();
         }
-        self.pending_settings.retain(|(index, _)| *index < from);
+        while self.settings.len() > 1
+            && self.settings.back().is_some_and(|(index, _)| *index >= from)
+        {
+            self.settings.pop_back();
+        }
         if self.too_new.as_ref().is_some_and(|(index, _)| *index >= from) {
             self.too_new = None;
         }
@@ -90,34 +104,48 @@ impl ConfigLog {
 
     /// Everything up to `commit` is committed.
     pub(crate) fn committed(&mut self, commit: Index) {
-        while self.memberships.get(1).is_some_and(|(index, _)| *index <= commit) {
-            self.memberships.pop_front();
-        }
-        while let Some((_, settings)) = self.pending_settings.pop_front_if(|(at, _)| *at <= commit)
-        {
-            self.settings = settings;
-        }
+        self.committed = self.committed.max(commit);
+    }
+
+    /// The log begins at `base` from now on; what lies behind it stays.
+    pub(crate) fn rebase(&mut self, base: &Base) {
+        let index = base.id.index;
+        self.memberships.retain(|(at, _)| *at > index);
+        self.memberships.push_front((index, base.membership.clone()));
+        self.settings.retain(|(at, _)| *at > index);
+        self.settings.push_front((index, base.settings.clone()));
+        self.committed(index);
     }
 
     /// The latest membership in the log, and the index of its entry.
     pub(crate) fn latest(&self) -> (Index, &Membership) {
-        // The list is never empty: it starts with the base's membership and pops to one at most.
+        // The list is never empty: the base's membership stays in it.
         self.memberships.back().map_or((Index::ZERO, EMPTY), |(index, m)| (*index, m))
     }
 
     /// The latest membership that is known to be committed.
     pub(crate) fn latest_committed(&self) -> &Membership {
-        self.memberships.front().map_or(EMPTY, |(_, membership)| membership)
+        self.membership_as_of(self.committed)
+    }
+
+    /// The membership that the entries up to `index` gave; `index` is not below the base.
+    pub(crate) fn membership_as_of(&self, index: Index) -> &Membership {
+        as_of(&self.memberships, index).unwrap_or(EMPTY)
     }
 
     /// Whether a membership is appended that is not known to be committed.
     pub(crate) fn change_pending(&self) -> bool {
-        self.memberships.len() > 1
+        self.latest().0 > self.committed
     }
 
-    /// The settings in force.
-    pub(crate) const fn settings(&self) -> &Settings {
-        &self.settings
+    /// The settings in force: those that are committed.
+    pub(crate) fn settings(&self) -> &Settings {
+        self.settings_as_of(self.committed)
+    }
+
+    /// The settings that the entries up to `index` gave; `index` is not below the base.
+    pub(crate) fn settings_as_of(&self, index: Index) -> &Settings {
+        as_of(&self.settings, index).unwrap_or(&DEFAULTS)
     }
 
     /// The first entry that must not be applied by this version, and why.
@@ -125,6 +153,8 @@ impl ConfigLog {
         self.too_new.as_ref().map(|(index, what)| (*index, what.as_str()))
     }
 }
+
+static DEFAULTS: Settings = Settings::DEFAULT;
 
 static EMPTY: &Membership = &Membership {
     members: std::collections::BTreeMap::new(),

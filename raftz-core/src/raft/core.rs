@@ -13,7 +13,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::types::{
     Damage, DiskId, Entries, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now,
-    RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Term,
+    RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Snapshot, Term,
 };
 
 use super::config_log::ConfigLog;
@@ -22,6 +22,7 @@ use super::log::Log;
 use super::log_time::LogClock;
 use super::progress::PeerProgress;
 use super::runs::TermRuns;
+use super::snapshot::Install;
 use super::writes::Writes;
 use super::{Action, Config, Input};
 
@@ -63,6 +64,10 @@ pub struct Raft {
     /// Highest log time seen, in this log or any it replaced.
     pub(super) log_time_us: u64,
     pub(super) damage: Option<Damage>,
+    /// The newest snapshot on this node's disk.
+    pub(super) snapshot: Option<Snapshot>,
+    /// A snapshot that the machine is to be restored from, or is being restored from.
+    pub(super) install: Option<Install>,
     /// Until then this voter keeps faith with the leader it heard.
     pub(super) faithful_until_us: u64,
     /// Until then it does not resign again; see `on_read_failed`.
@@ -133,11 +138,15 @@ impl Raft {
             configs.appended(entry);
         }
         let known = if bug!(RestartCommitsItsLog) { Index(u64::MAX) } else { recovered.commit };
-        let base = recovered.base.id.index;
+        let snapshot = config.snapshot.clone();
+        // Where the machine is: at the snapshot that it was restored from, or at the log's beginning.
+        let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
+        let base = recovered.base.id.index.max(restored);
         // What a machine has applied is committed, and stays so.
         let own = config.machine_applied.unwrap_or(base).max(base);
         let commit = known.max(own).min(log.last().index);
         configs.committed(commit);
+        let applied = base.min(commit);
         let mut raft = Self {
             now,
             hard: recovered.hard_state,
@@ -145,11 +154,13 @@ impl Raft {
             leader: None,
             configs,
             commit,
-            applied: if bug!(RestartSkipsWhatWasApplied) { commit } else { base },
+            applied: if bug!(RestartSkipsWhatWasApplied) { commit } else { applied },
             applying: None,
             writes: Writes::new(recovered.boot),
             log_time_us: recovered.last_log_time_us.max(recovered.base.log_time_us),
             damage: recovered.damage,
+            snapshot,
+            install: None,
             faithful_until_us: 0,
             resigned_until_us: 0,
             election_due_us: 0,
@@ -170,6 +181,7 @@ impl Raft {
             log,
             config,
         };
+        raft.finish_install();
         // A voter behaves at boot as if it had just heard a leader: it may have, in its last life.
         raft.keep_faith();
         if raft.membership().voters.len() == 1 && raft.may_campaign() {
@@ -215,6 +227,9 @@ impl Raft {
             Input::EntriesRead { request, result } => {
                 self.on_entries_read(request, result, actions);
             }
+            Input::SnapshotKept { snapshot } => self.on_snapshot_kept(snapshot),
+            Input::Compact { upto } => self.compact(upto),
+            Input::Restored { id } => self.on_restored(id, actions),
             Input::LinkUp { peer, disk, boot: _ } => self.on_link_up(peer, disk, actions),
             Input::LinkDown { peer } => self.on_link_down(peer),
             Input::StorageFull { full } => {
@@ -231,10 +246,11 @@ impl Raft {
 
     /// What every step may cause: deadlines that have come, one write, entries to apply, news.
     fn settle(&mut self, actions: &mut Vec<Action>) {
+        self.restore(actions);
         self.run_deadlines(actions);
         self.lead(actions);
         if let Some(op) = self.writes.issue(self.commit) {
-            if !op.entries.is_empty() || op.truncate_from.is_some() {
+            if !op.entries.is_empty() || op.truncate_from.is_some() || op.base.is_some() {
                 self.log.writing(op.id.seq);
             }
             actions.push(Action::Persist(op));
@@ -299,7 +315,7 @@ impl Raft {
     /// Hands committed entries to the machine, one range at a time: what is committed meanwhile is
     /// the next range.
     fn apply_committed(&mut self, actions: &mut Vec<Action>) {
-        if self.applying.is_some() || self.applied >= self.commit {
+        if self.applying.is_some() || self.install.is_some() || self.applied >= self.commit {
             return;
         }
         if let Some(own) = self.config.machine_applied
@@ -525,6 +541,16 @@ impl Raft {
         self.log.durable()
     }
 
+    /// Where its log begins.
+    pub const fn base(&self) -> LogId {
+        self.log.base()
+    }
+
+    /// Whether the machine is at work on a range, or on a snapshot.
+    pub const fn is_applying(&self) -> bool {
+        self.applying.is_some() || self.install.is_some()
+    }
+
     /// Everything up to here is applied.
     pub const fn applied(&self) -> Index {
         self.applied
@@ -536,7 +562,7 @@ impl Raft {
     }
 
     /// The settings in force.
-    pub const fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &Settings {
         self.configs.settings()
     }
 
@@ -609,6 +635,7 @@ impl Raft {
         self.round.hash(&mut hasher);
         (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);
         (format!("{:?}", self.damage), &self.linked).hash(&mut hasher);
+        (self.snapshot.as_ref().map(|kept| kept.id), &self.install).hash(&mut hasher);
         (self.storage_full, self.halted, self.unfit.is_some()).hash(&mut hasher);
         match &self.role {
             RoleState::Follower { verified } => verified.hash(&mut hasher),

@@ -50,7 +50,7 @@ impl Raft {
 
     /// The write that makes everything up to `matched` durable: one on its way, or the one that this
     /// very step builds.
-    fn covering(&self, matched: Index) -> u64 {
+    pub(super) fn covering(&self, matched: Index) -> u64 {
         if matched <= self.log.durable() {
             return 0;
         }
@@ -102,7 +102,7 @@ impl Raft {
         self.configs.truncate(from)
     }
 
-    fn advance_verified(&mut self, matched: Index) {
+    pub(super) fn advance_verified(&mut self, matched: Index) {
         if let RoleState::Follower { verified } = &mut self.role {
             *verified = (*verified).max(matched);
         }
@@ -135,7 +135,7 @@ impl Raft {
 
     /// A damaged node is whole again once the leader has replaced what it lost. Its storage judges by
     /// the same rule when this is durable, so that a restart does not make it damaged again.
-    fn heal(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn heal(&mut self, actions: &mut Vec<Action>) {
         let Some(Damage { lost, .. }) = self.damage else { return };
         let RoleState::Follower { verified } = self.role else { return };
         let last = self.log.last();

@@ -249,7 +249,8 @@ impl Raft {
                 return;
             }
             if next.prev() < self.log.base().index {
-                return peer.become_snapshot();
+                peer.become_snapshot();
+                return self.offer_snapshot(id, actions);
             }
             let (entries, bytes) = if peer.is_bare() || next > last {
                 (Entries::new(), 0)
@@ -411,7 +412,8 @@ impl Raft {
             {
                 self.send_append(from, Entries::new(), 0, actions);
             }
-            Mode::Probe { .. } | Mode::Replicate(_) | Mode::Snapshot => {}
+            Mode::Snapshot => self.offer_snapshot(from, actions),
+            Mode::Probe { .. } | Mode::Replicate(_) => {}
         }
     }
 

@@ -120,6 +120,23 @@ impl Log {
         }
     }
 
+    /// Begins at `base` from now on. Where the log does not hold it, nothing stays, and no write on its way
+    /// confirms anything of what was there.
+    pub(crate) fn rebase(&mut self, base: LogId) {
+        let is_held = self.holds(base);
+        self.runs.rebase(base);
+        if is_held {
+            while let Some(front) = self.cache.pop_front_if(|chunk| chunk.last() <= base.index) {
+                self.start_bytes = front.end_bytes;
+            }
+            return;
+        }
+        self.start_bytes = self.end_bytes();
+        self.cache.clear();
+        self.durable = self.durable.min(base.index.prev());
+        self.in_flight.iter_mut().for_each(|write| write.last = Index::ZERO);
+    }
+
     /// Every write up to `seq` is durable.
     pub(crate) fn persisted(&mut self, seq: u64) {
         while let Some(write) = self.in_flight.front().filter(|write| write.seq <= seq) {

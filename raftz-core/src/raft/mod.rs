@@ -14,6 +14,7 @@
 //! | `leader` | proposals, replication, commitment, the check of the own quorum |
 //! | `progress` | one peer as its leader sees it |
 //! | `log`, `runs` | entries in memory, terms of all entries, durability marks |
+//! | `snapshot` | where the log begins, who is offered a snapshot, how one is installed |
 //! | `writes` | writes on their way, promises that wait for them |
 //! | `config_log` | memberships and settings as the log gives them |
 //! | `quorum` | majorities, simple and joint |
@@ -30,6 +31,7 @@ mod progress;
 pub mod quorum;
 mod receive;
 mod runs;
+mod snapshot;
 mod writes;
 
 pub use self::core::{Raft, Status};
@@ -37,7 +39,7 @@ pub use self::progress::PeerProgress;
 
 use crate::types::{
     Boot, DiskId, Entries, Entry, Event, FaultReason, Index, NodeId, OpId, Payload, RaftMessage,
-    Refusal, SessionTag, Term, Token, WriteOp,
+    Refusal, SessionTag, Snapshot, SnapshotId, Term, Token, WriteOp,
 };
 
 /// What one member may choose for itself. Times in microseconds.
@@ -70,8 +72,10 @@ pub struct Config {
     pub apply_bytes_max: u64,
     /// The last index that a machine which persists itself has in its own storage. Nothing is handed to
     /// it before it is on this node's own disk, so that the log never ends before the machine does.
-    /// `None`: the machine is rebuilt from the log.
+    /// `None`: the machine is rebuilt from snapshot and log.
     pub machine_applied: Option<Index>,
+    /// The newest snapshot on this node's disk, from which the machine was restored.
+    pub snapshot: Option<Snapshot>,
 }
 
 impl Config {
@@ -91,6 +95,7 @@ impl Config {
             cache_bytes_max: 16 << 20,
             apply_bytes_max: 4 << 20,
             machine_applied: None,
+            snapshot: None,
         }
     }
 }
@@ -150,6 +155,21 @@ pub enum Input {
         /// The entries from the first asked for, at least one; or why there are none.
         result: Result<Vec<Entry>, String>,
     },
+    /// A snapshot is complete on this node's disk: of its own making, or fetched.
+    SnapshotKept {
+        /// The snapshot.
+        snapshot: Snapshot,
+    },
+    /// Nobody needs entries up to here from this node's log any more. A snapshot covers them.
+    Compact {
+        /// Last index that may go.
+        upto: Index,
+    },
+    /// The machine is what [`Action::Restore`] asked for.
+    Restored {
+        /// The snapshot.
+        id: SnapshotId,
+    },
     /// A link to a peer came up, with the identity it proved.
     LinkUp {
         /// The peer.
@@ -202,6 +222,19 @@ pub enum Action {
         last: Index,
         /// The entries, or none when they are no longer in memory and must be read.
         entries: Entries,
+    },
+    /// Restore the machine from a snapshot that [`Input::SnapshotKept`] told of, and answer with
+    /// [`Input::Restored`]. Nothing is applied meanwhile.
+    Restore {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// The leader offers a snapshot that this node needs: fetch it, unless that is under way.
+    Fetch {
+        /// Who has it.
+        from: NodeId,
+        /// The snapshot.
+        id: SnapshotId,
     },
     /// These proposals are in the leader's log, at `first`, `first + 1`, …
     Accepted {

@@ -126,7 +126,8 @@ impl Progress {
         patience_us: u64,
     ) -> bool {
         match self.stuck {
-            _ if self.matched >= last => self.stuck = Stuck::No,
+            // Whether a snapshot moves is told elsewhere.
+            _ if self.matched >= last || self.mode == Mode::Snapshot => self.stuck = Stuck::No,
             Stuck::No => self.stuck = Stuck::Since(now_us),
             Stuck::Since(since) if now_us.saturating_sub(since) >= patience_us => {
                 self.stuck = Stuck::Told;

@@ -7,7 +7,7 @@
 
 use crate::types::{
     Append, AppendOutcome, AppendReply, Heartbeat, HeartbeatReply, NodeId, RaftBody, RaftMessage,
-    Term,
+    SnapshotOffer, Term,
 };
 
 use super::Action;
@@ -82,14 +82,12 @@ impl Raft {
                 self.become_follower(term, None);
                 true
             }
-            RaftBody::Append(_) | RaftBody::Heartbeat(_) => {
+            RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::SnapshotOffer(_) => {
                 self.become_follower(term, Some(from));
                 true
             }
             // Only the leader of the present term hands over.
             RaftBody::TimeoutNow => false,
-            // No leader offers a snapshot yet.
-            RaftBody::SnapshotOffer(_) => false,
         }
     }
 
@@ -104,6 +102,12 @@ impl Raft {
                 self.send(from, RaftBody::AppendReply(reply), actions);
             }
             RaftBody::Heartbeat(heartbeat) => self.answer_heartbeat(from, heartbeat, actions),
+            RaftBody::SnapshotOffer(SnapshotOffer { session, id, .. }) => {
+                let outcome =
+                    AppendOutcome::Rejected { prev: id.last.index, hint: self.log.last() };
+                let reply = AppendReply { session: *session, outcome };
+                self.send(from, RaftBody::AppendReply(reply), actions);
+            }
             RaftBody::AppendReply(AppendReply {
                 outcome: AppendOutcome::Matched { matched },
                 ..
@@ -121,8 +125,7 @@ impl Raft {
             | RaftBody::VoteReply(_)
             | RaftBody::AppendReply(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow
-            | RaftBody::SnapshotOffer(_) => {}
+            | RaftBody::TimeoutNow => {}
         }
     }
 
@@ -200,7 +203,22 @@ impl Raft {
                 self.become_follower(term, Some(from));
                 self.on_heartbeat(from, &heartbeat, actions);
             }
-            (RoleState::Leader(_), RaftBody::Append(_) | RaftBody::Heartbeat(_)) => {
+            (RoleState::Follower { .. }, RaftBody::SnapshotOffer(offer)) => {
+                if self.follow(from, actions) {
+                    self.on_snapshot_offer(from, offer, actions);
+                }
+            }
+            (
+                RoleState::PreCandidate(_) | RoleState::Candidate(_),
+                RaftBody::SnapshotOffer(offer),
+            ) => {
+                self.become_follower(term, Some(from));
+                self.on_snapshot_offer(from, offer, actions);
+            }
+            (
+                RoleState::Leader(_),
+                RaftBody::Append(_) | RaftBody::Heartbeat(_) | RaftBody::SnapshotOffer(_),
+            ) => {
                 self.nonsense(from, "a second leader in this node's own term", actions);
             }
 
@@ -219,15 +237,6 @@ impl Raft {
             (
                 RoleState::PreCandidate(_) | RoleState::Candidate(_) | RoleState::Leader(_),
                 RaftBody::TimeoutNow,
-            ) => {}
-
-            // No leader offers a snapshot yet.
-            (
-                RoleState::Follower { .. }
-                | RoleState::PreCandidate(_)
-                | RoleState::Candidate(_)
-                | RoleState::Leader(_),
-                RaftBody::SnapshotOffer(_),
             ) => {}
         }
     }
@@ -271,8 +280,8 @@ const fn is_request(body: &RaftBody) -> bool {
         | RaftBody::Vote(_)
         | RaftBody::Append(_)
         | RaftBody::Heartbeat(_)
-        | RaftBody::TimeoutNow
-        | RaftBody::SnapshotOffer(_) => true,
+        | RaftBody::SnapshotOffer(_)
+        | RaftBody::TimeoutNow => true,
         RaftBody::PreVoteReply(_)
         | RaftBody::VoteReply(_)
         | RaftBody::AppendReply(_)

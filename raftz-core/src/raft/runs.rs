@@ -16,11 +16,15 @@ pub(crate) struct TermRuns {
 impl TermRuns {
     /// The runs of a recovered log. Runs that contradict the bounds are dropped.
     pub(crate) fn new(base: LogId, last: Index, runs: &[TermRun]) -> Self {
-        let runs = runs
+        let mut runs: Vec<(Index, Term)> = runs
             .iter()
             .filter(|run| run.first > base.index && run.first <= last)
             .map(|run| (run.first, run.term))
             .collect();
+        // The base begins the first run, where that goes on in its term.
+        if runs.first().is_some_and(|(_, term)| *term == base.term) {
+            runs.remove(0);
+        }
         Self { base, last: last.max(base.index), runs }
     }
 
@@ -86,6 +90,17 @@ impl TermRuns {
             self.last = last;
             self.runs.retain(|(first, _)| *first <= last);
         }
+    }
+
+    /// Begins at `base` from now on: what lies behind it stays, if it is held; else nothing does.
+    pub(crate) fn rebase(&mut self, base: LogId) {
+        if self.holds(base) {
+            self.runs.retain(|(first, _)| *first > base.index);
+        } else {
+            self.runs.clear();
+            self.last = base.index;
+        }
+        self.base = base;
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use crate::types::{
-    AppendOutcome, Boot, Entries, HardState, Index, NodeId, OpId, RaftBody, RaftMessage, Term,
-    WriteOp,
+    AppendOutcome, Base, Boot, Entries, HardState, Index, NodeId, OpId, RaftBody, RaftMessage,
+    Term, WriteOp,
 };
 
 #[derive(Clone, Debug)]
@@ -62,6 +62,17 @@ impl Writes {
     pub(crate) fn truncate(&mut self, from: Index) {
         self.build().truncate_from = Some(from);
         self.promises.retain(|promise| matched(&promise.message).is_none_or(|index| index < from));
+    }
+
+    /// Moves the log's base. `replaces`: nothing of the log stays, so no acknowledgement of what reaches beyond
+    /// the base may leave any more.
+    pub(crate) fn rebase(&mut self, base: Base, replaces: bool) {
+        if replaces {
+            let index = base.id.index;
+            let stands = |promise: &Promise| matched(&promise.message).is_none_or(|to| to < index);
+            self.promises.retain(stands);
+        }
+        self.build().base = Some(Box::new(base));
     }
 
     pub(crate) fn append(&mut self, entries: Entries) {

@@ -9,6 +9,7 @@ use crate::types::{
 };
 
 use super::forward::{Batch, Seen};
+use super::snapshots::{SnapshotPolicy, Snapshots};
 use super::tickets::{Stage, Ticket, Tickets, Who};
 use super::{Action, Call, Input};
 
@@ -19,6 +20,8 @@ pub struct Config {
     pub raft: raft::Config,
     /// Most bytes of calls held while no leader is known or reachable.
     pub held_bytes_max: u64,
+    /// When snapshots are taken, and what becomes of them.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// A replica's state, for people and for tests.
@@ -58,6 +61,7 @@ pub struct Replica {
     pub(super) seen: BTreeMap<NodeId, Seen>,
     pub(super) answers: BTreeMap<(NodeId, u64), Vec<(u32, Outcome)>>,
     pub(super) links: BTreeMap<NodeId, Link>,
+    pub(super) snapshots: Snapshots,
     pub(super) shutting_down: bool,
     pub(super) fault: Option<FaultReason>,
     scratch: Vec<raft::Action>,
@@ -80,7 +84,11 @@ impl Replica {
     /// A member as its storage recovered it. `seed` feeds its election timeouts.
     pub fn new(config: Config, recovered: &Recovered, now: Now, seed: u64) -> Self {
         let raft = Raft::new(config.raft.clone(), recovered, now, seed);
+        let base = raft.base().index;
+        let newest = config.raft.snapshot.clone();
+        let snapshots = Snapshots::new(config.snapshots, newest, base, seed);
         Self {
+            snapshots,
             config,
             raft,
             now,
@@ -116,7 +124,8 @@ impl Replica {
             Input::PersistFailed(reason) => {
                 self.drive(raft::Input::PersistFailed { reason }, out);
             }
-            Input::Applied { last, replies } => {
+            Input::Applied { last, log_time_us, bytes, replies } => {
+                self.note_applied(last, log_time_us, bytes);
                 self.answer_applied(last, replies, out);
                 self.drive(raft::Input::Applied { index: last }, out);
             }
@@ -154,6 +163,24 @@ impl Replica {
                 let raft::Config { id, disk_id, .. } = self.config.raft;
                 self.fail(FaultReason::WrongDisk { node: id, known, ours: disk_id }, out);
             }
+            Input::SetSnapshotPolicy(policy) => self.set_snapshot_policy(policy),
+            Input::TakeSnapshot => self.want_snapshot(),
+            Input::SnapshotBuilt(result) => self.snapshot_built(result, out),
+            Input::Restored(id) => {
+                self.drive(raft::Input::Restored { id }, out);
+                self.snapshot_restored(id, out);
+            }
+            Input::PieceRead { to, id, offset, result } => {
+                self.piece_read(to, id, offset, result, out);
+            }
+            Input::FetchBegan { id, result } => self.fetch_began(id, result, out),
+            Input::PieceWritten { id, held_bytes, damage } => {
+                self.piece_written(id, held_bytes, damage, out);
+            }
+            Input::FetchFinished { id, result } => self.fetch_finished(id, result, out),
+            Input::SnapshotTrouble(detail) => {
+                out.push(Action::Event(Event::StorageTrouble { detail }));
+            }
             Input::StorageFull(full) => self.drive(raft::Input::StorageFull { full }, out),
             Input::Shutdown => {
                 self.shutting_down = true;
@@ -165,6 +192,7 @@ impl Replica {
             self.orphan_calls();
         }
         self.offer_held(out);
+        self.run_snapshots(out);
         self.expire(out);
         self.send_answers(out);
     }
@@ -175,10 +203,8 @@ impl Replica {
         if self.fault.is_some() {
             return callers;
         }
-        match (self.raft.next_deadline(), callers) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (deadline, None) | (None, deadline) => deadline,
-        }
+        let snapshots = self.snapshots.next_deadline();
+        [self.raft.next_deadline(), callers, snapshots].into_iter().flatten().min()
     }
 
     /// The core, to look at.
@@ -223,6 +249,8 @@ impl Replica {
                 raft::Action::Apply { first, last, entries } => {
                     out.push(Action::Apply { first, last, entries });
                 }
+                raft::Action::Restore { id } => out.push(Action::Restore { id }),
+                raft::Action::Fetch { from, id } => self.offered(from, id, out),
                 raft::Action::Accepted { first, term, tokens } => {
                     for (offset, Token(number)) in (0..).zip(tokens) {
                         let index = first.plus(offset);
@@ -344,8 +372,7 @@ impl Replica {
             Message::Raft(message) => self.drive(raft::Input::Receive { from, message }, out),
             Message::Forward(forward) => self.take_forward(from, forward, out),
             Message::ForwardReply(reply) => self.take_forward_reply(from, reply, out),
-            // Nothing is fetched yet.
-            Message::Snapshot(_) => {}
+            Message::Snapshot(message) => self.take_snapshot_message(from, message, out),
         }
     }
 

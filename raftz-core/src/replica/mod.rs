@@ -7,15 +7,19 @@
 
 mod forward;
 mod member;
+mod snapshots;
 mod tickets;
 
 pub use member::{Config, Replica, Status};
+pub use snapshots::SnapshotPolicy;
 
 #[cfg(doc)]
 use crate::raft;
+use bytes::Bytes;
+
 use crate::types::{
-    Boot, DiskId, Entries, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome,
-    Payload, Reply, SessionTag, Token, WriteOp,
+    Base, Boot, DiskId, Entries, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome,
+    Payload, Reply, SessionTag, Snapshot, SnapshotId, Token, WriteOp,
 };
 
 /// A caller's request to put a command into the log.
@@ -59,6 +63,10 @@ pub enum Input {
     Applied {
         /// Last index of the range.
         last: Index,
+        /// The log time of that entry, in microseconds.
+        log_time_us: u64,
+        /// What the entries of the range cost, in bytes.
+        bytes: u64,
         /// (index, reply) of every command in it, ascending.
         replies: Vec<(Index, Reply)>,
     },
@@ -115,6 +123,50 @@ pub enum Input {
     },
     /// Free space fell below the reserve, or rose above it.
     StorageFull(bool),
+    /// Deal with snapshots like this from now on.
+    SetSnapshotPolicy(SnapshotPolicy),
+    /// Take a snapshot as soon as there is something new to take.
+    TakeSnapshot,
+    /// The answer to [`Action::TakeSnapshot`]: the snapshot, complete on disk, or why there is none.
+    SnapshotBuilt(Result<Snapshot, String>),
+    /// The machine is what [`Action::Restore`] asked for.
+    Restored(SnapshotId),
+    /// The answer to [`Action::ReadPiece`].
+    PieceRead {
+        /// For whom.
+        to: NodeId,
+        /// The snapshot.
+        id: SnapshotId,
+        /// Where the piece begins in it.
+        offset: u64,
+        /// The bytes, at least one; or why there are none.
+        result: Result<Bytes, String>,
+    },
+    /// The answer to [`Action::BeginFetch`].
+    FetchBegan {
+        /// The snapshot.
+        id: SnapshotId,
+        /// How many of its bytes are on disk from an earlier attempt, or why it cannot begin.
+        result: Result<u64, String>,
+    },
+    /// The answer to [`Action::WritePiece`].
+    PieceWritten {
+        /// The snapshot.
+        id: SnapshotId,
+        /// How many of its bytes are on disk and sound; the next piece must begin there.
+        held_bytes: u64,
+        /// What is wrong with the piece, if anything is.
+        damage: Option<String>,
+    },
+    /// The answer to [`Action::FinishFetch`].
+    FetchFinished {
+        /// The snapshot.
+        id: SnapshotId,
+        /// It, complete on disk and verified from end to end; or what is wrong with it.
+        result: Result<Snapshot, String>,
+    },
+    /// Something about snapshots went wrong that is only to be told.
+    SnapshotTrouble(String),
     /// Take no more calls and answer those that wait. Consensus goes on until the host stops.
     Shutdown,
 }
@@ -150,6 +202,59 @@ pub enum Action {
         last: Index,
         /// The entries, or none when they must be read from storage.
         entries: Entries,
+    },
+    /// Freeze the machine, which has applied everything up to `base.id` and nothing else, write what it froze
+    /// into a snapshot beside it, and answer with [`Input::SnapshotBuilt`]. One at a time.
+    TakeSnapshot {
+        /// What the snapshot stands for.
+        base: Box<Base>,
+    },
+    /// See [`raft::Action::Restore`]; answered by [`Input::Restored`] or [`Input::ApplyFailed`].
+    Restore {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// Read a piece of a snapshot, for a peer; answered by [`Input::PieceRead`].
+    ReadPiece {
+        /// For whom.
+        to: NodeId,
+        /// The snapshot.
+        id: SnapshotId,
+        /// Where the piece begins.
+        offset: u64,
+        /// Most bytes of it.
+        bytes_max: u32,
+    },
+    /// Begin to receive a snapshot, or go on with it; answered by [`Input::FetchBegan`].
+    BeginFetch {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// Add a piece, if it begins where the last one ended; answered by [`Input::PieceWritten`].
+    WritePiece {
+        /// The snapshot.
+        id: SnapshotId,
+        /// Where the piece begins.
+        offset: u64,
+        /// It.
+        bytes: Bytes,
+    },
+    /// Verify the whole and keep it; answered by [`Input::FetchFinished`].
+    FinishFetch {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// Receive no more of it for now. What is there may stay, to go on with.
+    AbandonFetch {
+        /// The snapshot.
+        id: SnapshotId,
+    },
+    /// Delete all complete snapshots but the newest ones and those that peers are fetching.
+    PruneSnapshots {
+        /// How many of the newest stay.
+        keep: usize,
+        /// Which others stay.
+        spare: Vec<SnapshotId>,
     },
     /// A call has ended. Each token gets exactly one.
     Reply {

@@ -1,6 +1,6 @@
 //! What a node's threads would do: write, read and apply, each in its time.
 
-use crate::node::lanes::rules;
+use crate::node::lanes::{Sum, rules};
 use crate::replica::Input;
 use crate::storage::{IDLE_SEAL_MS, Space, Storage};
 use crate::types::{Entries, GroupId};
@@ -140,6 +140,8 @@ impl World {
         let last = range.entries.last().map_or(range.last, |entry| entry.index);
         match life.applier.apply(&range.entries) {
             Ok(replies) => {
+                let sum = Sum::of(&range.entries);
+                let (log_time_us, bytes) = sum.map_or((0, 0), |it| (it.log_time_us, it.bytes));
                 life.machine_applied = last;
                 if last < range.last {
                     let (first, last) = (last.next(), range.last);
@@ -147,7 +149,7 @@ impl World {
                     self.later(self.plan.apply_us, Event::Applied { at, life: number });
                 }
                 self.oracle.on_applied(node_id(at), last, &replies);
-                self.step(at, Input::Applied { last, replies });
+                self.step(at, Input::Applied { last, log_time_us, bytes, replies });
             }
             Err(failure) => {
                 let rules::ApplyFailure { index, kind, detail } = failure;

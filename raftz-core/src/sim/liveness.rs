@@ -8,6 +8,8 @@
 use crate::raft::Raft;
 use crate::types::{Lost, NodeId, Role};
 
+use crate::replica::SnapshotPolicy;
+
 use super::calls::End;
 use super::disk::DiskFaults;
 use super::links::DEAD_AFTER_US;
@@ -38,7 +40,7 @@ impl World {
         // Half-open connections of the storm come to their ends first.
         self.run_until(self.now_us + 2 * DEAD_AFTER_US, |_| false);
         let timeout_us = self.plan.election_us.1.max(self.plan.election_us.0 * 3 / 2);
-        let limit_us = 10 * timeout_us + self.backlog_us(&core);
+        let limit_us = 10 * timeout_us + self.backlog_us(&core) + self.transfer_us();
         let end_us = self.now_us + limit_us;
         let is_led = |world: &mut Self| {
             let leader = world.leader_of(&core);
@@ -62,6 +64,20 @@ impl World {
             queue.map(|(_, op)| op.entries.len().max(1) as u64).sum::<u64>()
         };
         2 * self.plan.disk_us * core.iter().map(writes).max().unwrap_or_default()
+    }
+
+    /// How long a member of the quorum may need to fetch a snapshot first, once its last source is given up.
+    fn transfer_us(&self) -> u64 {
+        const SNAPSHOT_BYTES: u64 = 100_000;
+        let SnapshotPolicy { log_bytes, log_entries, piece_bytes, stall_us, .. } =
+            self.plan.snapshots;
+        let rate = self.plan.snapshots.send_bytes_per_s;
+        if log_bytes == 0 && log_entries == 0 {
+            return 0;
+        }
+        let pieces = SNAPSHOT_BYTES / piece_bytes as u64 + 4;
+        let sent_us = (SNAPSHOT_BYTES * 1_000_000).checked_div(rate).unwrap_or_default();
+        2 * stall_us + sent_us + pieces * (4 * self.plan.disk_us + 2 * self.plan.delay_us)
     }
 
     fn choose_core(&mut self) -> Option<Vec<usize>> {
@@ -131,6 +147,7 @@ impl World {
         if applies {
             self.later(1, Event::Applied { at, life });
         }
+        self.later(1, Event::Snapshot { at, life });
         self.later(1, Event::Space { at, life });
     }
 
@@ -308,7 +325,7 @@ impl World {
         let Some(expected) = super::freeze(self.oracle.reference()) else { return };
         for at in core {
             let Some(life) = &mut self.nodes[*at].life else { continue };
-            if life.applier.freeze().is_some_and(|found| found != expected) {
+            if life.applier.content().is_some_and(|found| found != expected) {
                 let sentence = format!(
                     "the machine of node {} holds another state than one that applied the same commands",
                     at + 1

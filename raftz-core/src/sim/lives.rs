@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::node::lanes::Applier;
+use crate::node::lanes::{Applier, Pieces};
+use crate::node::restore_at_start;
 use crate::replica::{Input, Replica};
-use crate::storage::wal::{CUT_NOTE, Wal};
+use crate::storage::wal::CUT_NOTE;
 use crate::storage::{Storage, StorageError};
-use crate::types::{Entry, FaultReason, GroupId, Index, Recovered};
+use crate::types::{FaultReason, GroupId, Index};
 
 use super::marker::Marker;
 use super::node::{self, Life};
@@ -91,6 +92,24 @@ impl World {
         } else {
             node.disk.cut_after(Some(0));
         }
+        if let Some(job) = life.snapshot_jobs.pop_front() {
+            // And of this.
+            let number = life.number;
+            let node = &mut self.nodes[at];
+            node.disk.cut_after(Some(node.chooser.below(8)));
+            life.snapshot_jobs.clear();
+            node.life = Some(life);
+            let restored = matches!(job, super::node::SnapshotJob::Restore(_));
+            if !restored {
+                drop(self.snapshot_job(at, job));
+                self.mark(Marker::CrashInSnapshot);
+            }
+            match self.nodes[at].life.take() {
+                Some(same) if same.number == number => life = same,
+                Some(_) | None => return,
+            }
+        }
+        let node = &mut self.nodes[at];
         if self.plan.machine_persists {
             node.kept = Some((life.applier, life.machine_applied));
         }
@@ -140,11 +159,7 @@ impl World {
             node.dies_while_recovering -= 1;
             node.disk.cut_after(Some(node.chooser.below(12)));
         }
-        let opened = node::open(&node.disk, id, &self.plan).and_then(|(storage, recovered)| {
-            let reader = storage.reader();
-            let entries = node::read_all(reader.as_ref(), recovered.last.index)?;
-            Ok((storage, recovered, entries))
-        });
+        let opened = node::open(&node.disk, id, &self.plan);
         if cut {
             drop(opened);
             let death = self.draw_death(at);
@@ -159,7 +174,7 @@ impl World {
             return self.later(after_us, Event::Start { at });
         }
         match opened {
-            Ok((storage, recovered, entries)) => self.open(at, storage, &recovered, &entries),
+            Ok(opened) => self.open(at, opened),
             Err(error) => self.refuses_to_start(at, &error),
         }
     }
@@ -192,14 +207,10 @@ impl World {
         }
     }
 
-    pub(super) fn open(
-        &mut self,
-        at: usize,
-        storage: Wal,
-        recovered: &Recovered,
-        entries: &[Entry],
-    ) {
+    fn open(&mut self, at: usize, opened: node::Opened) {
         let id = node_id(at);
+        let node::Opened { wal: storage, snapshots, recovered, entries } = opened;
+        let (recovered, entries) = (&recovered, entries.as_slice());
         self.tell(|| {
             format!(
                 "{id} starts: boot {}, {:?}, last {}, committed {}, {:?}{}",
@@ -232,7 +243,7 @@ impl World {
         let node = &mut self.nodes[at];
         node.errors_seen = node.disk_errors();
         node.starts += 1;
-        let (applier, machine_applied) = match node.kept.take() {
+        let (mut applier, mut machine_applied) = match node.kept.take() {
             Some((applier, applied)) => (applier.reopened(reader.clone()), applied),
             None => {
                 let machine = (self.machine)();
@@ -240,7 +251,33 @@ impl World {
                 (applier, Index::ZERO)
             }
         };
-        let config = node::replica_config(&self.plan, id, recovered.identity.disk, machine_applied);
+        let own = self.plan.machine_persists.then_some(machine_applied);
+        let place = Some(snapshots.as_ref());
+        let snapshot =
+            match restore_at_start(|store, id| applier.restore(store, id), own, place, recovered) {
+                Ok((snapshot, _)) => snapshot,
+                Err(error) => {
+                    let error =
+                        StorageError::Missing { index: Index::ZERO, detail: error.to_string() };
+                    return self.refuses_to_start(at, &error);
+                }
+            };
+        if let Some(kept) = &snapshot {
+            // It may have become complete as the last thing of an earlier life.
+            self.oracle.on_snapshot(id, kept);
+            machine_applied = machine_applied.max(kept.base.id.index);
+            if kept.base.id.index > recovered.last.index {
+                *self.markers.entry(Marker::InstallFinished).or_default() += 1;
+            }
+        }
+        let node = &mut self.nodes[at];
+        let config = node::replica_config(
+            &self.plan,
+            id,
+            recovered.identity.disk,
+            machine_applied,
+            snapshot,
+        );
         let now = node.clock.now(self.now_us);
         let seed = node.chooser.number();
         node.life = Some(Life {
@@ -253,6 +290,9 @@ impl World {
             reader,
             applier,
             machine_applied,
+            pieces: Pieces::new(Arc::clone(&snapshots)),
+            snapshots,
+            snapshot_jobs: VecDeque::new(),
             queue: VecDeque::new(),
             writing: None,
             fates: Arc::default(),

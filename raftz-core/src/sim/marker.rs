@@ -67,11 +67,27 @@ pub enum Marker {
     QuorumLost,
     /// A leader that could not read its own log made room for another.
     ResignedForItsDisk,
+    /// A snapshot was taken.
+    SnapshotBuilt,
+    /// A log became shorter, or was replaced by a snapshot.
+    Compacted,
+    /// A snapshot was fetched, at least in part.
+    SnapshotFetched,
+    /// A machine was restored from a peer's snapshot.
+    SnapshotInstalled,
+    /// A transfer was given up.
+    TransferFailed,
+    /// A transfer went on where an earlier one had ended.
+    TransferResumed,
+    /// A node died while it wrote, received or deleted a snapshot.
+    CrashInSnapshot,
+    /// A node came back after a crash between the arrival of a snapshot and its place in the log.
+    InstallFinished,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 40] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -104,5 +120,13 @@ impl Marker {
         Self::FaithKept,
         Self::QuorumLost,
         Self::ResignedForItsDisk,
+        Self::SnapshotBuilt,
+        Self::Compacted,
+        Self::SnapshotFetched,
+        Self::SnapshotInstalled,
+        Self::TransferFailed,
+        Self::TransferResumed,
+        Self::CrashInSnapshot,
+        Self::InstallFinished,
     ];
 }

@@ -38,6 +38,7 @@ mod node;
 mod oracle;
 mod plan;
 mod shrink;
+mod snapshots;
 mod workload;
 mod world;
 

@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::node::lanes::Applier;
+use crate::machine::SnapshotView;
+use crate::node::lanes::{Applier, PieceJob, Pieces};
 use crate::raft;
 use crate::replica::{Config, Input, Replica};
+use crate::storage::snapshot::{FileSnapshots, SnapshotStore};
 use crate::storage::vfs::Vfs;
 use crate::storage::wal::{Expect, Wal, WalOptions};
 use crate::storage::{Completion, LogReader, Storage, StorageError, WriteBatch};
 use crate::types::{
-    Boot, ClusterId, DiskId, Entries, Entry, FaultReason, GroupId, Index, NodeId, OpId, WriteOp,
+    Base, Boot, ClusterId, DiskId, Entries, Entry, FaultReason, GroupId, Index, NodeId, OpId,
+    Recovered, Snapshot, SnapshotId, WriteOp,
 };
 
 use super::choice::{Choices, Chooser, Stream};
@@ -46,6 +49,13 @@ pub(super) struct ReadJob {
     pub(super) bytes_max: u64,
 }
 
+/// Work of the snapshot lane.
+pub(super) enum SnapshotJob {
+    Build { view: Box<dyn SnapshotView>, base: Box<Base> },
+    Restore(SnapshotId),
+    Piece(PieceJob),
+}
+
 /// What became of submissions.
 pub(super) type Fates = Arc<Mutex<Vec<(Vec<(GroupId, OpId)>, Result<(), StorageError>)>>>;
 
@@ -62,6 +72,10 @@ pub(super) struct Life {
     pub(super) applier: Applier,
     /// The last index that the machine has applied.
     pub(super) machine_applied: Index,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) pieces: Pieces,
+    /// What the snapshot lane is to do, in order.
+    pub(super) snapshot_jobs: VecDeque<SnapshotJob>,
     /// Writes that wait for the log lane.
     pub(super) queue: VecDeque<(GroupId, WriteOp)>,
     /// What the log lane is writing.
@@ -184,6 +198,7 @@ pub(super) fn replica_config(
     id: NodeId,
     disk_id: DiskId,
     machine_applied: Index,
+    snapshot: Option<Snapshot>,
 ) -> Config {
     let raft = raft::Config {
         election_timeout_min_us: plan.election_us.0,
@@ -197,9 +212,10 @@ pub(super) fn replica_config(
         cache_bytes_max: plan.cache_bytes,
         apply_bytes_max: plan.apply_bytes,
         machine_applied: plan.machine_persists.then_some(machine_applied),
+        snapshot,
         ..raft::Config::new(id, disk_id)
     };
-    Config { raft, held_bytes_max: plan.held_bytes }
+    Config { raft, held_bytes_max: plan.held_bytes, snapshots: plan.snapshots }
 }
 
 /// How a node keeps its log.
@@ -208,19 +224,28 @@ pub(super) const fn wal_options(plan: &Plan) -> WalOptions {
 }
 
 /// Opens a node's directory.
-pub(super) fn open(
-    disk: &SimDisk,
-    id: NodeId,
-    plan: &Plan,
-) -> Result<(Wal, crate::types::Recovered), StorageError> {
+pub(super) fn open(disk: &SimDisk, id: NodeId, plan: &Plan) -> Result<Opened, StorageError> {
     let expect = Expect { cluster: CLUSTER, node: id };
-    Wal::open(Arc::new(disk.for_this_life()), &directory(), expect, wal_options(plan))
+    let vfs: Arc<dyn Vfs> = Arc::new(disk.for_this_life());
+    let (wal, recovered) = Wal::open(Arc::clone(&vfs), &directory(), expect, wal_options(plan))?;
+    let snapshots = Arc::new(FileSnapshots::open(vfs, &directory(), &recovered.identity)?);
+    let entries = read_all(wal.reader().as_ref(), &recovered)?;
+    Ok(Opened { wal, snapshots, recovered, entries })
+}
+
+/// An opened directory.
+pub(super) struct Opened {
+    pub(super) wal: Wal,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) recovered: Recovered,
+    /// All of its log.
+    pub(super) entries: Vec<Entry>,
 }
 
 /// All entries of an opened log.
-pub(super) fn read_all(reader: &dyn LogReader, last: Index) -> Result<Vec<Entry>, StorageError> {
+fn read_all(reader: &dyn LogReader, recovered: &Recovered) -> Result<Vec<Entry>, StorageError> {
     let mut entries: Vec<Entry> = Vec::new();
-    let mut next = Index(1);
+    let (mut next, last) = (recovered.base.id.index.next(), recovered.last.index);
     while next <= last {
         entries.extend(reader.read(GroupId::FIRST, next, last, 1 << 20)?);
         next = entries.last().map_or(last, |entry| entry.index).next();

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::machine::{Command, StateMachine};
 use crate::raft::Raft;
 use crate::types::{
-    AppendOutcome, Entry, EntryKind, HardState, Index, LogId, Message, NodeId, OpId, RaftBody,
-    Recovered, Reply, Role, Term, WriteOp,
+    AppendOutcome, Base, Entry, EntryKind, HardState, Index, LogId, Message, NodeId, OpId,
+    RaftBody, Recovered, Reply, Role, Snapshot, SnapshotId, Term, WriteOp,
 };
 
 use super::mix::{self, Mix};
@@ -51,6 +51,8 @@ struct Issued {
     id: OpId,
     hard_state: Option<HardState>,
     truncate_from: Option<Index>,
+    /// What a base that the log did not hold stands for: the log is this then.
+    replaced: Option<Vec<Slot>>,
     first: Index,
     slots: Vec<Slot>,
 }
@@ -74,6 +76,8 @@ struct Shadow {
     vote: Option<(Term, NodeId)>,
     commit: Index,
     applied: Index,
+    /// The last entry of its newest snapshot.
+    snapshot: Index,
     term: Term,
     leads: Option<Term>,
 }
@@ -116,13 +120,16 @@ fn position(index: Index) -> usize {
     usize::try_from(index.0.saturating_sub(1)).unwrap_or(usize::MAX)
 }
 
-fn extend(log: &mut Vec<Slot>, truncate_from: Option<Index>, first: Index, slots: &[Slot]) {
-    if let Some(from) = truncate_from {
+fn extend(log: &mut Vec<Slot>, issued: &Issued) {
+    if let Some(from) = issued.truncate_from {
         log.truncate(position(from));
     }
-    if !slots.is_empty() {
-        log.truncate(position(first));
-        log.extend_from_slice(slots);
+    if let Some(replaced) = &issued.replaced {
+        log.clone_from(replaced);
+    }
+    if !issued.slots.is_empty() {
+        log.truncate(position(issued.first));
+        log.extend_from_slice(&issued.slots);
     }
 }
 
@@ -155,6 +162,8 @@ pub(super) struct Oracle {
     /// Every entry ever written, by index (1 stands at 0).
     known: Vec<Vec<Known>>,
     committed: Vec<Decided>,
+    /// The first snapshot of each last entry: all others must be the same.
+    snapshots: BTreeMap<LogId, Snapshot>,
     /// The machine that says what replies must be.
     reference: Box<dyn StateMachine>,
     pub(super) violation: Option<Violation>,
@@ -175,6 +184,7 @@ impl Oracle {
             stood: BTreeMap::new(),
             known: Vec::new(),
             committed: Vec::new(),
+            snapshots: BTreeMap::new(),
             reference,
             violation: None,
             now_us: 0,
@@ -249,6 +259,11 @@ impl Oracle {
         if let Some(from) = op.truncate_from {
             shadow.log.truncate(position(from));
         }
+        let replaced = op.base.as_ref().and_then(|base| self.on_base(id, base));
+        let shadow = self.shadow(id);
+        if let Some(replaced) = &replaced {
+            shadow.log.clone_from(replaced);
+        }
         let first = op.entries.first().map_or(Index::ZERO, |entry| entry.index);
         let length = shadow.log.len();
         if !op.entries.is_empty() && position(first) != length {
@@ -268,12 +283,76 @@ impl Oracle {
             id: op.id,
             hard_state: op.hard_state,
             truncate_from: op.truncate_from,
+            replaced,
             first,
             slots,
         };
         let shadow = self.shadow(id);
         shadow.log.extend_from_slice(&issued.slots);
         shadow.issued.push_back(issued);
+    }
+
+    /// What all entries up to `id` are, if they are committed.
+    fn prefix(&self, id: LogId) -> Option<Vec<Slot>> {
+        let decided = self.committed.get(..position(id.index.next()))?;
+        let is_it = decided.last().map_or(Term::ZERO, |decided| decided.slot.term) == id.term;
+        is_it.then(|| decided.iter().map(|decided| decided.slot).collect())
+    }
+
+    /// A node's log begins at another base. Gives what it stands for, where the log did not hold that: a snapshot
+    /// stands for all entries before it.
+    fn on_base(&mut self, id: NodeId, base: &Base) -> Option<Vec<Slot>> {
+        let index = base.id.index;
+        let shadow = self.shadow(id);
+        let (snapshot, applied) = (shadow.snapshot, shadow.applied);
+        if index > snapshot || index > applied {
+            let sentence = format!(
+                "node {id} lets its log begin behind {index}; its snapshot ends at {snapshot}, its machine has \
+                 applied {applied}"
+            );
+            self.object("purged, then snapshot, then applied", sentence);
+        }
+        let Some(prefix) = self.prefix(base.id) else {
+            let sentence =
+                format!("node {id} lets its log begin behind {}, which is not committed", base.id);
+            self.object("bases are committed", sentence);
+            return None;
+        };
+        let log = &self.shadow(id).log;
+        let is_held = prefix.last().is_none_or(|slot| log.get(prefix.len() - 1) == Some(slot));
+        (!is_held).then_some(prefix)
+    }
+
+    /// A snapshot is complete on a node's disk.
+    pub(super) fn on_snapshot(&mut self, id: NodeId, snapshot: &Snapshot) {
+        let last = snapshot.id.last;
+        let shadow = self.shadow(id);
+        shadow.snapshot = shadow.snapshot.max(last.index);
+        if self.prefix(last).is_none() || snapshot.base.id != last {
+            let sentence = format!("node {id} has a snapshot of {last}, which is not committed");
+            self.object("snapshots are committed", sentence);
+        }
+        let first = self.snapshots.entry(last).or_insert_with(|| snapshot.clone());
+        if first != snapshot {
+            let sentence = format!(
+                "node {id}'s snapshot of {last} is another than another node's: {snapshot:?} and {first:?}"
+            );
+            self.object("snapshots agree", sentence);
+        }
+    }
+
+    /// A node's machine was restored from a snapshot.
+    pub(super) fn on_restored(&mut self, id: NodeId, snapshot: SnapshotId) {
+        let last = snapshot.last;
+        let shadow = self.shadow(id);
+        let (before, kept) = (shadow.applied, shadow.snapshot);
+        shadow.applied = last.index;
+        if last.index <= before || last.index > kept || self.prefix(last).is_none() {
+            let sentence = format!(
+                "node {id}'s machine is restored to {last}; it had applied {before}, its snapshot ends at {kept}"
+            );
+            self.object("applied never moves back", sentence);
+        }
     }
 
     /// A node gives its vote: the candidate's log must not end before its own, or before what it had when its
@@ -305,7 +384,7 @@ impl Oracle {
             if let Some(hard_state) = issued.hard_state {
                 shadow.hard_state = hard_state;
             }
-            extend(&mut shadow.durable, issued.truncate_from, issued.first, &issued.slots);
+            extend(&mut shadow.durable, issued);
             shadow.issued.pop_front();
         }
     }
@@ -330,8 +409,14 @@ impl Oracle {
         entries: &[Entry],
         was_damaged: bool,
     ) {
-        let mut log = Vec::with_capacity(entries.len());
-        let mut chain = 0;
+        let base = recovered.base.id;
+        let mut log = self.prefix(base).unwrap_or_default();
+        if log.len() as u64 != base.index.0 {
+            let sentence =
+                format!("node {id} comes back with a log behind {base}, which is not committed");
+            return self.object("bases are committed", sentence);
+        }
+        let mut chain = log.last().map_or(0, |slot| slot.chain);
         for entry in entries {
             let slot = self.slot(id, chain, entry);
             chain = slot.chain;
@@ -343,8 +428,15 @@ impl Oracle {
             found.term == known.term && known.vote.is_some() && found.vote != known.vote;
         let forgot = found.term < known.term || forgot_vote;
         // A truncation that was not confirmed may have happened all the same.
-        let cut =
-            shadow.issued.iter().filter_map(|issued| issued.truncate_from).map(position).min();
+        let differs = |replaced: &Vec<Slot>| {
+            let pairs = replaced.iter().zip(&shadow.durable);
+            pairs.take_while(|(a, b)| a == b).count()
+        };
+        let cuts = |issued: &Issued| {
+            let replaced = issued.replaced.as_ref().map(differs);
+            [issued.truncate_from.map(position), replaced].into_iter().flatten().min()
+        };
+        let cut = shadow.issued.iter().filter_map(cuts).min();
         let sure = shadow.durable.len().min(cut.unwrap_or(usize::MAX));
         let lost = (0..sure).find(|at| log.get(*at) != shadow.durable.get(*at));
         let excused = |at: usize| {
@@ -400,8 +492,9 @@ impl Oracle {
         recovered: &Recovered,
         was_damaged: bool,
     ) {
-        self.shadow(id).applied = applied;
-        let last = recovered.last.index;
+        let shadow = self.shadow(id);
+        shadow.applied = applied;
+        let last = recovered.last.index.max(shadow.snapshot);
         if applied > last && !was_damaged {
             let sentence =
                 format!("node {id}'s machine has applied {applied}, and its log ends at {last}");
@@ -523,7 +616,11 @@ impl Oracle {
         let Some(shadow) = self.shadows.get(&id) else { return };
         let before = position(shadow.commit.next());
         let upto = position(raft.commit().next()).min(shadow.log.len());
+        let base = raft.base().index;
         let written = |at: &usize| {
+            if Index(*at as u64 + 1) <= base {
+                return true;
+            }
             let slot = self.shadows.get(&id).and_then(|shadow| shadow.log.get(*at));
             raft.term_at(Index(*at as u64 + 1)) == slot.map(|slot| slot.term)
         };

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::replica::SnapshotPolicy;
+
 use super::choice::{Choices, Chooser, Stream};
 
 /// The kinds of faults that can strike. Their names select them on a command line.
@@ -253,6 +255,8 @@ pub struct Plan {
     pub downtime_us: u64,
     /// Whether machines persist themselves: they keep what they have applied when their node dies.
     pub machine_persists: bool,
+    /// When snapshots are taken, and how they move.
+    pub snapshots: SnapshotPolicy,
 }
 
 /// Virtual time that a run's faults go on by default.
@@ -318,6 +322,7 @@ impl Plan {
             apply_us: c.pick(&[10, 1_000]),
             downtime_us: c.pick(&[50_000, 500_000, 2_000_000]),
             machine_persists: c.percent(25),
+            snapshots: draw_snapshots(c),
         }
     }
 
@@ -354,6 +359,19 @@ const THEMES: [&[Fault]; 6] = [
     // Power that goes while files change.
     &[Fault::PowerCut, Fault::Midway, Fault::CrashLoop, Fault::SyncError, Fault::Blackout],
 ];
+
+/// Snapshots all the time, now and then, or never; in pieces of a few bytes, or whole.
+fn draw_snapshots(c: &mut Chooser) -> SnapshotPolicy {
+    SnapshotPolicy {
+        log_bytes: c.pick(&[0, 0, 500, 5_000]),
+        log_entries: c.pick(&[0, 5, 30, 100, 300]),
+        retain_bytes: c.pick(&[0, 0, 300, 3_000, 1 << 20]),
+        keep: usize::try_from(c.pick(&[1, 1, 2, 3])).unwrap_or(1),
+        send_bytes_per_s: c.pick(&[0, 0, 100_000]),
+        piece_bytes: u32::try_from(c.pick(&[1_000, 5_000, 1 << 18])).unwrap_or(1_000),
+        stall_us: c.pick(&[300_000, 1_000_000]),
+    }
+}
 
 /// Some of the faults; or a theme alone, or with a few others.
 fn draw_faults(c: &mut Chooser) -> BTreeSet<Fault> {

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use bytes::Bytes;
 
+use crate::node::lanes::PieceJob;
 use crate::replica::{Action, Call, Input};
 use crate::storage::wal::{BootstrapSpec, Wal};
 use crate::types::{
     AppendOutcome, Base, Event as Told, GroupId, Member, Membership, Message, NodeId, Outcome,
-    Payload, RaftBody, Refusal, Role, Settings, Unknown,
+    Payload, RaftBody, Refusal, Role, Settings, SnapshotPhase, Unknown,
 };
 
 use super::calls::Calls;
@@ -23,7 +24,7 @@ use super::marker::Marker;
 use super::mix::Mix;
 use super::nemesis::Sequel;
 use super::network::Network;
-use super::node::{self, Range, ReadJob, SimNode};
+use super::node::{self, Range, ReadJob, SimNode, SnapshotJob};
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 use super::{Machine, Report, Workload};
@@ -82,6 +83,10 @@ pub(super) enum Event {
         at: usize,
         life: u64,
     },
+    Snapshot {
+        at: usize,
+        life: u64,
+    },
     Start {
         at: usize,
     },
@@ -108,7 +113,8 @@ impl Event {
             | Self::Idle { at, .. }
             | Self::Space { at, .. }
             | Self::Read { at, .. }
-            | Self::Applied { at, .. } => Some(*at),
+            | Self::Applied { at, .. }
+            | Self::Snapshot { at, .. } => Some(*at),
             Self::Care { .. }
             | Self::Start { .. }
             | Self::Resume { .. }
@@ -135,6 +141,7 @@ impl Event {
             Self::Client { client } => 13 << 8 | *client,
             Self::Fault => 14 << 8,
             Self::Sequel { .. } => 15 << 8,
+            Self::Snapshot { at, .. } => 16 << 8 | *at as u64,
         }
     }
 }
@@ -424,6 +431,7 @@ impl World {
             }
             Event::Read { at, life, job } => self.read(at, life, job),
             Event::Applied { at, life } => self.apply(at, life),
+            Event::Snapshot { at, life } => self.snapshot_work(at, life),
             Event::Start { at } => self.start(at),
             Event::Resume { at } => {
                 if self.nodes[at].paused_until_us <= self.now_us {
@@ -580,6 +588,9 @@ impl World {
                 if op.truncate_from.is_some() {
                     *self.markers.entry(Marker::Truncated).or_default() += 1;
                 }
+                if op.base.is_some() {
+                    *self.markers.entry(Marker::Compacted).or_default() += 1;
+                }
                 self.oracle.on_write(id, life.replica.raft(), &op);
                 life.queue.push_back((GroupId::FIRST, op));
                 self.kick_log(at);
@@ -608,6 +619,20 @@ impl World {
                 self.tell(|| format!("{id} tells call {}: {outcome:?}", token.0));
                 let now_us = self.now_us;
                 self.calls.answer(id, token, &outcome, now_us, &mut self.oracle);
+            }
+            Action::TakeSnapshot { base } => self.freeze(at, base),
+            Action::Restore { id } => self.snapshot_later(at, SnapshotJob::Restore(id)),
+            Action::ReadPiece { to, id, offset, bytes_max } => {
+                self.piece_later(at, PieceJob::Read { to, id, offset, bytes_max });
+            }
+            Action::BeginFetch { id } => self.piece_later(at, PieceJob::Begin(id)),
+            Action::WritePiece { id, offset, bytes } => {
+                self.piece_later(at, PieceJob::Write { id, offset, bytes });
+            }
+            Action::FinishFetch { id } => self.piece_later(at, PieceJob::Finish(id)),
+            Action::AbandonFetch { id } => self.piece_later(at, PieceJob::Abandon(id)),
+            Action::PruneSnapshots { keep, spare } => {
+                self.piece_later(at, PieceJob::Prune { keep, spare });
             }
             Action::Event(event) => self.on_event(at, event),
             Action::Halt(reason) => self.halted(at, reason),
@@ -675,6 +700,13 @@ impl World {
                     self.mark(Marker::ResignedForItsDisk);
                 }
             }
+            Told::Snapshot { phase, .. } => match phase {
+                SnapshotPhase::Built => self.mark(Marker::SnapshotBuilt),
+                SnapshotPhase::Installed => self.mark(Marker::SnapshotInstalled),
+                SnapshotPhase::Failed => self.mark(Marker::TransferFailed),
+                SnapshotPhase::Fetching => self.mark(Marker::SnapshotFetched),
+                SnapshotPhase::Sending | SnapshotPhase::Sent | SnapshotPhase::Fetched => {}
+            },
             Told::Role { .. }
             | Told::Leader { .. }
             | Told::Ready { .. }

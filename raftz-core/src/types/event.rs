@@ -114,8 +114,54 @@ pub enum Event {
         /// Whether proposals are refused.
         full: bool,
     },
+    /// A snapshot has come to this phase.
+    Snapshot {
+        /// What is done with it.
+        phase: SnapshotPhase,
+        /// The other node, where there is one.
+        peer: Option<NodeId>,
+        /// The last entry that it covers.
+        index: Index,
+        /// Bytes that are through.
+        bytes: u64,
+        /// All its bytes.
+        total_bytes: u64,
+    },
     /// The node has stopped and does nothing more for its group.
     Faulted(FaultReason),
+}
+
+/// What is done with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SnapshotPhase {
+    /// This node has taken it.
+    Built,
+    /// A peer fetches it from this node.
+    Sending,
+    /// The peer was given its last piece.
+    Sent,
+    /// This node fetches it.
+    Fetching,
+    /// It is on this node's disk, whole.
+    Fetched,
+    /// The state machine was restored from it.
+    Installed,
+    /// It is not fetched any more; a later offer may go on with it.
+    Failed,
+}
+
+impl fmt::Display for SnapshotPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Built => "built",
+            Self::Sending => "sending",
+            Self::Sent => "sent",
+            Self::Fetching => "fetching",
+            Self::Fetched => "fetched",
+            Self::Installed => "installed",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// Why a replica stopped.

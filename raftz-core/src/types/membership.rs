@@ -138,15 +138,20 @@ pub const ENTRY_BYTES_LIMIT: u64 = 1 << 30;
 /// The highest feature level that this version understands.
 pub const FEATURE_LEVEL: u32 = 1;
 
+impl Settings {
+    /// What a group is founded with that says nothing else.
+    pub const DEFAULT: Self = Self {
+        feature_level: FEATURE_LEVEL,
+        entry_bytes_max: 4 << 20,
+        election_timeout_min_ms: 150,
+        sessions_max: 4096,
+        session_ttl_ms: 30 * 60 * 1000,
+    };
+}
+
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            feature_level: FEATURE_LEVEL,
-            entry_bytes_max: 4 << 20,
-            election_timeout_min_ms: 150,
-            sessions_max: 4096,
-            session_ttl_ms: 30 * 60 * 1000,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica};
+use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
 use raftz_core::types::*;
 
 pub(crate) const MS: u64 = 1000;
@@ -43,7 +43,7 @@ pub(crate) fn recovered(node: u64, voters: u64, term: u64) -> Recovered {
 
 pub(crate) fn config(node: u64) -> Config {
     let raft = raft::Config::new(id(node), DiskId(u128::from(node)));
-    Config { raft, held_bytes_max: 1 << 20 }
+    Config { raft, held_bytes_max: 1 << 20, snapshots: SnapshotPolicy::default() }
 }
 
 pub(crate) fn entry(term: u64, index: u64, kind: EntryKind, payload: Payload) -> Entry {
@@ -223,7 +223,8 @@ impl Solo {
 /// A machine that answers every command with nothing.
 fn applied(first: Index, last: Index) -> Input {
     let reply = |raw| (Index(raw), Reply::Ok(bytes::Bytes::new()));
-    Input::Applied { last, replies: (first.0..=last.0).map(reply).collect() }
+    let (log_time_us, bytes) = (last.0, 1);
+    Input::Applied { last, log_time_us, bytes, replies: (first.0..=last.0).map(reply).collect() }
 }
 
 /// Members in virtual time: links and disks take as long as they are said to take. The dead ones take

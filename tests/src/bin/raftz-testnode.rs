@@ -148,6 +148,9 @@ fn launch(args: &[String], brake: Brake) -> Result<Node> {
     };
     let addresses: Vec<String> = addresses.split(',').map(str::to_owned).collect();
     let mut config = config(place.parse()?, &addresses, Path::new(root))?;
+    // So few that logs are shortened all the time, and who was away for a moment needs a snapshot.
+    config.snapshot_log_entries = 500;
+    config.snapshot_retain_bytes = 20_000;
     let mut machine = "kv";
     for option in options {
         match option.split_once('=').ok_or("an option is key=value")? {

@@ -29,7 +29,11 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::Truncated
         | Marker::CrashInRecovery
         | Marker::CrashBetweenOutputs
-        | Marker::LinkFull => 300,
+        | Marker::LinkFull
+        | Marker::SnapshotBuilt
+        | Marker::Compacted
+        | Marker::SnapshotFetched
+        | Marker::SnapshotInstalled => 300,
         Marker::StorageFull
         | Marker::ForwardUnsent
         | Marker::VoteSplit
@@ -38,13 +42,17 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::Healed
         | Marker::DamagedOpen
         | Marker::CutFrame
-        | Marker::BadFrame => 1000,
+        | Marker::BadFrame
+        | Marker::CrashInSnapshot
+        | Marker::TransferFailed => 1000,
         Marker::TornTail
         | Marker::LeaderSyncFailed
         | Marker::Refused
         | Marker::ManySegments
         | Marker::QuorumLost
-        | Marker::ResignedForItsDisk => 4000,
+        | Marker::ResignedForItsDisk
+        | Marker::TransferResumed
+        | Marker::InstallFinished => 4000,
     }
 }
 

@@ -81,6 +81,13 @@ pub(super) const KEYS: &[Key] = &[
     number!(link_queue_bytes_max, bytes),
     number!(segment_bytes, bytes),
     number!(reserve_bytes, bytes),
+    number!(snapshot_log_bytes, bytes),
+    number!(snapshot_log_entries, count),
+    number!(snapshot_retain_bytes, bytes),
+    number!(snapshots_kept, count),
+    number!(snapshot_write_bytes_per_s, bytes),
+    number!(snapshot_send_bytes_per_s, bytes),
+    number!(snapshot_stall_timeout_ms, count),
     Key {
         name: "seed",
         set: |config, text| {

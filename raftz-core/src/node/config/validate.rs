@@ -88,6 +88,7 @@ fn timings(config: &Config) -> Checked {
         ("election_timeout_max_ms", max),
         ("heartbeat_interval_ms", heartbeat),
         ("propose_timeout_ms", propose),
+        ("snapshot_stall_timeout_ms", config.snapshot_stall_timeout_ms),
     ];
     for (key, value) in all {
         if value == 0 {
@@ -124,6 +125,7 @@ fn caps(config: &Config) -> Checked {
         ("calls_bytes_max", config.calls_bytes_max),
         ("link_queue_bytes_max", config.link_queue_bytes_max),
         ("segment_bytes", config.segment_bytes),
+        ("snapshots_kept", config.snapshots_kept),
     ];
     for (key, value) in all {
         if value == 0 {

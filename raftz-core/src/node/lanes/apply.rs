@@ -5,22 +5,46 @@
 //! holds could be half of a batch.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
-use crate::machine::StateMachine;
+use crate::machine::{SnapshotView, StateMachine};
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
 use crate::node::query::QueryJob;
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
+use crate::replica::Input;
 use crate::storage::LogReader;
-use crate::types::{Entries, Entry, GroupId, Index, Reply};
+use crate::storage::snapshot::SnapshotStore;
+use crate::types::{Base, Entries, Entry, GroupId, Index, Reply, SnapshotId};
 
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
 use super::read::read;
 use super::rules::{self, ApplyFailure};
+use super::snapshot::BuildJob;
 
 /// What became of a range, or of a part of it.
 pub(super) type ApplyStep = Result<Vec<(Index, Reply)>, ApplyFailure>;
+
+/// What a range of entries comes to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    /// The last index.
+    pub(crate) last: Index,
+    /// Its log time.
+    pub(crate) log_time_us: u64,
+    /// What all cost, in bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Sum {
+    /// Of entries, at least one.
+    pub(crate) fn of(entries: &[Entry]) -> Option<Self> {
+        let last = entries.last()?;
+        let bytes = entries.iter().map(Entry::cost_bytes).sum();
+        Some(Self { last: last.index, log_time_us: last.log_time_us, bytes })
+    }
+}
 
 /// One group's machine and what it takes to feed it.
 pub(crate) struct Applier {
@@ -107,7 +131,10 @@ impl Applier {
                 }
             }
             let applied = match self.apply(&entries) {
-                Ok(replies) => Applied::Upto(chunk_last, replies),
+                Ok(replies) => {
+                    let nothing = Sum { last: chunk_last, log_time_us: 0, bytes: 0 };
+                    Applied::Upto(Sum::of(&entries).unwrap_or(nothing), replies)
+                }
                 Err(failure) => Applied::Failed(failure),
             };
             if report(applied) == Next::Stop {
@@ -118,16 +145,46 @@ impl Applier {
         }
     }
 
+    /// Freezes the machine, which has applied what it was given and nothing else.
+    pub(crate) fn freeze(&mut self) -> Result<Box<dyn SnapshotView>, String> {
+        let machine = match (&self.failed, &mut self.machine) {
+            (Some(failed), _) => return Err(format!("it had failed before: {failed}")),
+            (None, None) => return Err("the state machine is gone".into()),
+            (None, Some(machine)) => machine,
+        };
+        guarded(|| run_inside("the state machine's snapshot", || machine.snapshot()))
+            .map_err(|panic| format!("the state machine panicked: {panic}"))?
+            .map_err(|error| error.to_string())
+    }
+
+    /// Makes the machine what a snapshot holds. One that fails in this is never called again.
+    pub(crate) fn restore(
+        &mut self,
+        store: &dyn SnapshotStore,
+        id: &SnapshotId,
+    ) -> Result<(), RestoreFailure> {
+        let restored = match (&self.failed, &mut self.machine) {
+            (Some(failed), _) => {
+                Err(RestoreFailure::Machine(format!("it had failed before: {failed}")))
+            }
+            (None, None) => Err(RestoreFailure::Machine("it is gone".into())),
+            (None, Some(machine)) => restore(machine.as_mut(), store, self.group, id),
+        };
+        restored.inspect_err(|failure| self.failed = Some(failure.to_string()))
+    }
+
     /// The same machine over a log that was opened again.
     #[cfg(feature = "sim")]
     pub(crate) fn reopened(mut self, reader: Arc<dyn LogReader>) -> Self {
         self.reader = reader;
+        // A process that starts anew has not failed yet.
+        self.failed = None;
         self
     }
 
     /// What the machine would put into a snapshot, if it can make one.
     #[cfg(feature = "sim")]
-    pub(crate) fn freeze(&mut self) -> Option<Vec<u8>> {
+    pub(crate) fn content(&mut self) -> Option<Vec<u8>> {
         crate::sim::freeze(self.machine.as_mut()?.as_mut())
     }
 
@@ -157,6 +214,50 @@ impl Applier {
     }
 }
 
+/// Why a machine is not what a snapshot holds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RestoreFailure {
+    /// The snapshot cannot be read.
+    #[error("reading a snapshot: {0}")]
+    Storage(String),
+    /// The machine does not take it.
+    #[error("{0}")]
+    Machine(String),
+}
+
+/// A snapshot's content that remembers why it could not be read: a machine may hide it.
+struct Watched<'a> {
+    content: &'a mut dyn Read,
+    failed: Option<String>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        self.content.read(bytes).inspect_err(|error| self.failed = Some(error.to_string()))
+    }
+}
+
+/// Restores a machine from a snapshot, and reads that to its end, so that all of it was verified.
+pub(crate) fn restore(
+    machine: &mut dyn StateMachine,
+    store: &dyn SnapshotStore,
+    group: GroupId,
+    id: &SnapshotId,
+) -> Result<(), RestoreFailure> {
+    let unread = |detail: String| RestoreFailure::Storage(detail);
+    let mut content = store.open(group, id).map_err(|error| unread(error.to_string()))?;
+    let mut watched = Watched { content: content.as_mut(), failed: None };
+    let ran =
+        guarded(|| run_inside("the state machine's restore", || machine.restore(&mut watched)));
+    if let Some(failed) = watched.failed {
+        return Err(unread(failed));
+    }
+    ran.map_err(|panic| RestoreFailure::Machine(format!("it panicked: {panic}")))?
+        .map_err(|error| RestoreFailure::Machine(error.to_string()))?;
+    let rest = std::io::copy(&mut content, &mut std::io::sink());
+    rest.map(drop).map_err(|error| unread(error.to_string()))
+}
+
 impl Drop for Applier {
     fn drop(&mut self) {
         let machine = self.machine.take();
@@ -167,7 +268,7 @@ impl Drop for Applier {
 
 /// What became of a range on the lane, or of the next part of it.
 enum Applied {
-    Upto(Index, Vec<(Index, Reply)>),
+    Upto(Sum, Vec<(Index, Reply)>),
     Failed(ApplyFailure),
     Unreadable(String),
 }
@@ -183,6 +284,16 @@ enum Next {
 enum Job {
     Apply { group: GroupId, first: Index, last: Index, entries: Entries },
     Query(GroupId, QueryJob),
+    Freeze { group: GroupId, base: Box<Base> },
+    Restore { group: GroupId, id: SnapshotId },
+}
+
+/// Where snapshots go, where there is such a place.
+pub(crate) struct SnapshotPlace {
+    /// The store.
+    pub(crate) store: Arc<dyn SnapshotStore>,
+    /// Who writes what a machine froze.
+    pub(crate) builder: Arc<LaneQueue<BuildJob>>,
 }
 
 /// The apply lane's thread, for machines that may block.
@@ -194,11 +305,12 @@ impl ApplyLane {
     /// Starts the thread.
     pub(crate) fn start(
         appliers: BTreeMap<GroupId, Applier>,
+        place: Option<SnapshotPlace>,
         intake: Arc<Intake>,
         threads: &Threads,
     ) -> Result<Self, NodeError> {
         let (queue, theirs) = lane();
-        threads.spawn("apply", move || run(appliers, &theirs, &intake))?;
+        threads.spawn("apply", move || run(appliers, place.as_ref(), &theirs, &intake))?;
         Ok(Self { queue })
     }
 
@@ -212,6 +324,16 @@ impl ApplyLane {
         self.queue.push_all([Job::Query(group, job)]);
     }
 
+    /// Asks for a snapshot of the machine as it is after what it was given before.
+    pub(crate) fn freeze(&self, group: GroupId, base: Box<Base>) {
+        self.queue.push_all([Job::Freeze { group, base }]);
+    }
+
+    /// Asks that the machine become what a snapshot holds.
+    pub(crate) fn restore(&self, group: GroupId, id: SnapshotId) {
+        self.queue.push_all([Job::Restore { group, id }]);
+    }
+
     /// Lets the thread end after what it is doing; the rest of the queue is dropped, since nobody
     /// needs it applied in this life.
     pub(crate) fn stop(&self) {
@@ -220,7 +342,12 @@ impl ApplyLane {
     }
 }
 
-fn run(mut appliers: BTreeMap<GroupId, Applier>, queue: &LaneQueue<Job>, intake: &Intake) {
+fn run(
+    mut appliers: BTreeMap<GroupId, Applier>,
+    place: Option<&SnapshotPlace>,
+    queue: &LaneQueue<Job>,
+    intake: &Intake,
+) {
     let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
     while queue.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
         for job in jobs.drain(..) {
@@ -229,12 +356,33 @@ fn run(mut appliers: BTreeMap<GroupId, Applier>, queue: &LaneQueue<Job>, intake:
                     Some(applier) => drop(applier.query(query)),
                     None => drop(query),
                 },
+                Job::Freeze { group, base } => {
+                    let (Some(applier), Some(place)) = (appliers.get_mut(&group), place) else {
+                        continue;
+                    };
+                    match applier.freeze() {
+                        Ok(view) => {
+                            place.builder.push_all([BuildJob::Build { group, view, base }]);
+                        }
+                        Err(detail) => {
+                            let failed = Box::new(Input::SnapshotBuilt(Err(detail)));
+                            intake.notify([Note::Snapshot(group, failed)]);
+                        }
+                    }
+                }
+                Job::Restore { group, id } => {
+                    let (Some(applier), Some(place)) = (appliers.get_mut(&group), place) else {
+                        continue;
+                    };
+                    let result = applier.restore(place.store.as_ref(), &id);
+                    intake.notify([Note::Restored { group, applier: None, id, result }]);
+                }
                 Job::Apply { group, first, last, entries } => {
                     let Some(applier) = appliers.get_mut(&group) else { continue };
                     applier.apply_range(first, last, entries, |applied| {
                         let (note, next) = match applied {
-                            Applied::Upto(last, replies) => {
-                                (Note::Applied { group, last, replies }, Next::Go)
+                            Applied::Upto(sum, replies) => {
+                                (Note::Applied { group, sum, replies }, Next::Go)
                             }
                             Applied::Failed(failure) => {
                                 (Note::ApplyFailed { group, failure }, Next::Stop)
@@ -345,7 +493,7 @@ mod tests {
         applier.apply_range(Index(1), Index(5), Entries::new(), |applied| {
             let Applied::Upto(upto, replies) = applied else { panic!("not applied") };
             let indexes: Vec<u64> = replies.iter().map(|(index, _)| index.0).collect();
-            reported.push((upto.0, indexes));
+            reported.push((upto.last.0, indexes));
             Next::Go
         });
         assert_eq!(reported, [(2, vec![1, 2]), (4, vec![4]), (5, vec![5])]);

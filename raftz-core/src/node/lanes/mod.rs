@@ -11,8 +11,12 @@ mod log;
 mod queue;
 mod read;
 pub(crate) mod rules;
+mod snapshot;
 
-pub(crate) use apply::{Applier, ApplyLane};
+pub(crate) use apply::{Applier, ApplyLane, RestoreFailure, SnapshotPlace, Sum, restore};
 pub(crate) use log::LogLane;
 pub(crate) use read::{ReadJob, ReadLane};
 pub(crate) use rules::ApplyFailure;
+pub(crate) use snapshot::{BuildJob, PieceJob, SnapshotLane};
+#[cfg(feature = "sim")]
+pub(crate) use snapshot::{Pieces, build};

@@ -30,6 +30,13 @@ pub(crate) fn lane<T>() -> (LaneSender<T>, Arc<LaneQueue<T>>) {
 /// queued.
 pub(crate) struct LaneSender<T>(Arc<LaneQueue<T>>);
 
+impl<T> LaneSender<T> {
+    /// A sender beside this one, which does not end the thread when it goes.
+    pub(crate) fn beside(&self) -> Arc<LaneQueue<T>> {
+        Arc::clone(&self.0)
+    }
+}
+
 impl<T> std::ops::Deref for LaneSender<T> {
     type Target = LaneQueue<T>;
 

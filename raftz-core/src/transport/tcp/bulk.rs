@@ -5,7 +5,7 @@
 //! there is something to send, and closed when nothing has moved for a while. It stands beside a
 //! link of the same life and ends with it; it makes no link itself: no `LinkUp` or `LinkDown` is
 //! told for it. A peer that is not in the set of peers, or does not know such connections, is sent
-//! bulk frames on its link.
+//! bulk frames on its link; so is one whose address cannot be reached, for as long as that is so.
 //!
 //! Invariant: of one peer there are at most one bulk connection dialled here, being set up or
 //! carrying frames, and one that it dialled.
@@ -19,6 +19,9 @@ use crate::transport::handshake::{Accepted, Identity, Role};
 use crate::transport::{OutFrame, SendError, TransportEvent};
 use crate::types::NodeId;
 
+/// So long a bulk frame waits for its connection; others then go on the link until there is one.
+const LATE_US: u64 = 1_000_000;
+
 /// The bulk connections of one peer.
 #[derive(Debug)]
 pub(super) struct Bulk {
@@ -31,6 +34,8 @@ pub(super) struct Bulk {
     /// What waits for the one that is dialled here.
     waiting: VecDeque<OutFrame>,
     waiting_bytes: usize,
+    /// Since when something waits.
+    waiting_since_us: Option<u64>,
 }
 
 impl Bulk {
@@ -42,6 +47,7 @@ impl Bulk {
             inbound: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            waiting_since_us: None,
         }
     }
 
@@ -51,7 +57,8 @@ impl Bulk {
     }
 
     /// Keeps a frame for the connection that will be there. One always finds room.
-    fn wait(&mut self, frame: OutFrame, bytes_max: usize) -> Result<(), SendError> {
+    fn wait(&mut self, frame: OutFrame, bytes_max: usize, now_us: u64) -> Result<(), SendError> {
+        self.waiting_since_us.get_or_insert(now_us);
         let bytes = self.waiting_bytes.saturating_add(frame.len());
         if self.waiting_bytes > 0 && bytes > bytes_max {
             return Err(SendError::Full);
@@ -61,9 +68,17 @@ impl Bulk {
         Ok(())
     }
 
+    /// Whether what is to be sent has waited in vain for so long that it is better sent on the link: the peer's
+    /// address may be one that only the peer itself can be reached from.
+    pub(super) fn is_late(&self, now_us: u64) -> bool {
+        let waited = self.waiting_since_us.map(|since_us| now_us.saturating_sub(since_us));
+        self.outbound.is_none() && waited.is_some_and(|waited_us| waited_us > LATE_US)
+    }
+
     /// Takes what has waited.
     pub(super) fn take_waiting(&mut self) -> VecDeque<OutFrame> {
         self.waiting_bytes = 0;
+        self.waiting_since_us = None;
         std::mem::take(&mut self.waiting)
     }
 
@@ -97,7 +112,7 @@ impl TcpTransport {
     ) -> Result<(), SendError> {
         let peer = self.peers.get_mut(&to).ok_or(SendError::NoLink)?;
         let Some(token) = peer.bulk.outbound else {
-            return peer.bulk.wait(frame, self.limits.bulk_queue_bytes_max);
+            return peer.bulk.wait(frame, self.limits.bulk_queue_bytes_max, now_us);
         };
         let conn = self.conns.get_mut(&token).ok_or(SendError::NoLink)?;
         conn.link.send(frame, now_us)?;
@@ -175,13 +190,13 @@ mod tests {
     fn what_waits_for_a_connection_is_bounded_and_one_frame_always_finds_room() {
         let mut bulk = Bulk::new();
         assert!(!bulk.is_wanted());
-        assert_eq!(bulk.wait(frame(200), 100), Ok(()));
-        assert_eq!(bulk.wait(frame(1), 100), Err(SendError::Full));
+        assert_eq!(bulk.wait(frame(200), 100, 0), Ok(()));
+        assert_eq!(bulk.wait(frame(1), 100, 0), Err(SendError::Full));
         assert!(bulk.is_wanted());
         assert_eq!(bulk.take_waiting().len(), 1);
         assert!(!bulk.is_wanted());
-        assert_eq!(bulk.wait(frame(60), 100), Ok(()));
-        assert_eq!(bulk.wait(frame(40), 100), Ok(()));
-        assert_eq!(bulk.wait(frame(1), 100), Err(SendError::Full));
+        assert_eq!(bulk.wait(frame(60), 100, 0), Ok(()));
+        assert_eq!(bulk.wait(frame(40), 100, 0), Ok(()));
+        assert_eq!(bulk.wait(frame(1), 100, 0), Err(SendError::Full));
     }
 }

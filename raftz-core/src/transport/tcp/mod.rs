@@ -317,6 +317,7 @@ impl Transport for TcpTransport {
         if frame.class == Class::Bulk
             && let Some(ready) = self.conns.get(&token).and_then(|conn| conn.link.ready())
             && self.has_bulk(&ready.peer)
+            && !self.peers.get(&to).is_some_and(|peer| peer.bulk.is_late(now_us))
         {
             if frame.len() > ready.peer.frame_bytes_max {
                 return Err(SendError::TooLarge);

@@ -9,7 +9,7 @@ mod tongue;
 mod watch;
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica};
+use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
 use raftz_core::types::{
     Base, Boot, DiskId, EntryKind, Index, Member, Membership, NodeId, Now, Payload, Reply,
     Settings, Token,
@@ -81,7 +81,7 @@ impl Member1 {
         raft.unapplied_bytes_max = 1000;
         raft.cache_bytes_max = 200;
         raft.apply_bytes_max = 200;
-        let config = Config { raft, held_bytes_max: 500 };
+        let config = Config { raft, held_bytes_max: 500, snapshots: SnapshotPolicy::NEVER };
         let now = Now { boot_us: 1_000_000, wall_us: 2_000_000 };
         let recovered = disk.open();
         let replica = Replica::new(config.clone(), &recovered, now, 7);
@@ -184,6 +184,13 @@ impl Member1 {
             }
             Action::Reply { token, .. } => self.watch.replies(token),
             Action::Event(_) => {}
+            // Liars offer snapshots and ask for pieces; nothing ever comes of it.
+            Action::BeginFetch { .. } | Action::AbandonFetch { .. } | Action::ReadPiece { .. } => {}
+            Action::TakeSnapshot { .. }
+            | Action::Restore { .. }
+            | Action::WritePiece { .. }
+            | Action::FinishFetch { .. }
+            | Action::PruneSnapshots { .. } => panic!("{action:?} of a member without snapshots"),
             // Goes on being fed: callers do not know yet.
             Action::Halt(_) => self.halted = true,
         }
@@ -231,7 +238,7 @@ impl Member1 {
         let replies = commands.map(|entry| (entry.index, Reply::Ok(entry.payload.bytes().clone())));
         let replies = replies.collect();
         self.watch.applied = last;
-        Some(Input::Applied { last, replies })
+        Some(Input::Applied { last, log_time_us: 0, bytes: 0, replies })
     }
 
     fn read(&mut self, tape: &mut Tape<'_>) -> Option<Input> {

@@ -65,13 +65,14 @@ impl Watch {
             }
             RaftBody::Append(append) => self.claim(*term, append.commit),
             RaftBody::Heartbeat(heartbeat) => self.claim(*term, heartbeat.commit.index),
+            // What a snapshot covers is committed.
+            RaftBody::SnapshotOffer(offer) => self.claim(*term, offer.id.last.index),
             RaftBody::VoteReply(_)
             | RaftBody::PreVote(_)
             | RaftBody::PreVoteReply(_)
             | RaftBody::Vote(_)
             | RaftBody::HeartbeatReply(_)
-            | RaftBody::TimeoutNow
-            | RaftBody::SnapshotOffer(_) => {}
+            | RaftBody::TimeoutNow => {}
         }
     }
 

@@ -1,0 +1,238 @@
+//! Snapshots in the runtime: which lane does what a replica asks for, calls that want one, and the machine's
+//! state at a start.
+
+use std::sync::Arc;
+
+use crate::machine::MachineError;
+use crate::replica::{Action, Input};
+use crate::storage::StorageError;
+use crate::storage::snapshot::SnapshotStore;
+use crate::types::{GroupId, Index, Now, Recovered, Snapshot, SnapshotId};
+
+use super::error::NodeError;
+use super::host::{Host, Machine};
+use super::lanes::{Applier, BuildJob, PieceJob, RestoreFailure};
+use super::pending::Slot;
+
+/// A blocked thread that wants a snapshot of everything applied when it asked.
+pub(crate) struct SnapshotWish {
+    slot: Arc<Slot<Result<Snapshot, NodeError>>>,
+    applied: Index,
+    is_granted: bool,
+}
+
+impl SnapshotWish {
+    /// A wish, and where it is granted.
+    pub(crate) fn new() -> (Self, Arc<Slot<Result<Snapshot, NodeError>>>) {
+        let slot = Slot::empty();
+        let wish = Self { slot: Arc::clone(&slot), applied: Index::ZERO, is_granted: false };
+        (wish, slot)
+    }
+
+    /// Ends it.
+    pub(crate) fn grant(mut self, result: Result<Snapshot, NodeError>) {
+        self.is_granted = true;
+        // Only ever waited for by a blocked thread: there is no waker.
+        drop(self.slot.fill(result));
+    }
+}
+
+impl Drop for SnapshotWish {
+    fn drop(&mut self) {
+        if !self.is_granted {
+            drop(self.slot.fill(Err(NodeError::ShutDown)));
+        }
+    }
+}
+
+impl Host {
+    /// Hands what a replica wants done with snapshots to the lane that does it.
+    pub(super) fn perform_snapshot(&mut self, group: GroupId, action: Action) {
+        match action {
+            Action::TakeSnapshot { base } => self.freeze(group, base),
+            Action::Restore { id } => self.restore(group, id),
+            Action::ReadPiece { to, id, offset, bytes_max } => {
+                self.piece(group, PieceJob::Read { to, id, offset, bytes_max });
+            }
+            Action::BeginFetch { id } => self.piece(group, PieceJob::Begin(id)),
+            Action::WritePiece { id, offset, bytes } => {
+                self.piece(group, PieceJob::Write { id, offset, bytes });
+            }
+            Action::FinishFetch { id } => self.piece(group, PieceJob::Finish(id)),
+            Action::AbandonFetch { id } => self.piece(group, PieceJob::Abandon(id)),
+            Action::PruneSnapshots { keep, spare } => {
+                self.piece(group, PieceJob::Prune { keep, spare });
+            }
+            Action::Persist(_)
+            | Action::Send { .. }
+            | Action::ReadEntries { .. }
+            | Action::Apply { .. }
+            | Action::Reply { .. }
+            | Action::Event(_)
+            | Action::Halt(_) => {}
+        }
+    }
+
+    fn piece(&mut self, group: GroupId, job: PieceJob) {
+        if let Some(lane) = &self.snapshots {
+            return lane.piece(group, job);
+        }
+        let detail = || "this node has no place for snapshots".to_owned();
+        let refused = match job {
+            PieceJob::Read { to, id, offset, .. } => {
+                Input::PieceRead { to, id, offset, result: Err(detail()) }
+            }
+            PieceJob::Begin(id) => Input::FetchBegan { id, result: Err(detail()) },
+            PieceJob::Write { .. }
+            | PieceJob::Finish(_)
+            | PieceJob::Abandon(_)
+            | PieceJob::Prune { .. } => return,
+        };
+        self.unsent.push((group, refused));
+    }
+
+    fn freeze(&mut self, group: GroupId, base: Box<crate::types::Base>) {
+        let Some(lane) = &self.snapshots else {
+            let detail = "this node has no place for snapshots".to_owned();
+            return self.unsent.push((group, Input::SnapshotBuilt(Err(detail))));
+        };
+        match self.members.get_mut(&group).map(|member| &mut member.machine) {
+            Some(Machine::Inline { applier: Some(applier), .. }) => match applier.freeze() {
+                Ok(view) => lane.build(BuildJob::Build { group, view, base }),
+                Err(detail) => self.unsent.push((group, Input::SnapshotBuilt(Err(detail)))),
+            },
+            Some(Machine::Inline { applier: None, .. }) | None => {}
+            Some(Machine::Lane) => {
+                if let Some(lane) = &self.apply {
+                    lane.freeze(group, base);
+                }
+            }
+        }
+    }
+
+    fn restore(&mut self, group: GroupId, id: SnapshotId) {
+        match self.members.get_mut(&group).map(|member| &mut member.machine) {
+            // A large state takes long to read, which nothing on the loop may.
+            Some(Machine::Inline { applier, .. }) => {
+                if let (Some(lane), Some(applier)) = (&self.snapshots, applier.take()) {
+                    lane.build(BuildJob::Restore { group, applier, id });
+                }
+            }
+            Some(Machine::Lane) => {
+                if let Some(lane) = &self.apply {
+                    lane.restore(group, id);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A machine was restored, or not.
+    pub(super) fn restored(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        back: Option<Box<Applier>>,
+        id: SnapshotId,
+        result: Result<(), RestoreFailure>,
+    ) {
+        let Some(member) = self.members.get_mut(&group) else { return };
+        if let (Machine::Inline { applier, .. }, Some(back)) = (&mut member.machine, back) {
+            *applier = Some(back);
+        }
+        match result {
+            Ok(()) => {
+                member.applied = member.applied.max(id.last.index);
+                self.step(now, group, Input::Restored(id));
+            }
+            Err(failure) => self.step(now, group, not_restored(id, &failure)),
+        }
+    }
+
+    /// What the snapshot lane has to say to a replica, and to those who wait for a snapshot.
+    pub(super) fn snapshot_news(&mut self, now: Now, group: GroupId, input: Input) {
+        if let Input::SnapshotBuilt(result) = &input {
+            let covers = |wish: &SnapshotWish| match result {
+                Ok(snapshot) => snapshot.base.id.index >= wish.applied,
+                Err(_) => true,
+            };
+            let granted: Vec<SnapshotWish> = self.wishes.extract_if(.., |it| covers(it)).collect();
+            for wish in granted {
+                let failed = |detail: &String| NodeError::Snapshot { detail: detail.clone() };
+                wish.grant(result.clone().map_err(|detail| failed(&detail)));
+            }
+        }
+        self.step(now, group, input);
+    }
+
+    /// Somebody wants a snapshot now.
+    pub(super) fn wish_snapshot(&mut self, now: Now, group: GroupId, mut wish: SnapshotWish) {
+        let Some(member) = self.members.get(&group) else { return };
+        if let Some(reason) = &member.halted {
+            return wish.grant(Err(NodeError::Faulted { reason: reason.to_string() }));
+        }
+        wish.applied = member.applied;
+        if let Some(newest) = member.replica.newest_snapshot()
+            && newest.base.id.index >= wish.applied
+        {
+            return wish.grant(Ok(newest.clone()));
+        }
+        self.wishes.push(wish);
+        self.step(now, group, Input::TakeSnapshot);
+    }
+}
+
+/// What a replica is told of a machine that was not restored.
+pub(crate) fn not_restored(id: SnapshotId, failure: &RestoreFailure) -> Input {
+    match failure {
+        RestoreFailure::Storage(_) => Input::PersistFailed(failure.to_string()),
+        RestoreFailure::Machine(detail) => {
+            Input::ApplyFailed { index: id.last.index, kind: "restore", detail: detail.clone() }
+        }
+    }
+}
+
+/// Brings a machine to where its log begins, or beyond: to the newest snapshot that can be read. Gives that
+/// snapshot, and what a person should know.
+pub(crate) fn restore_at_start(
+    mut restore: impl FnMut(&dyn SnapshotStore, &SnapshotId) -> Result<(), RestoreFailure>,
+    own: Option<Index>,
+    store: Option<&dyn SnapshotStore>,
+    recovered: &Recovered,
+) -> Result<(Option<Snapshot>, Vec<String>), NodeError> {
+    let group = GroupId::FIRST;
+    let base = recovered.base.id.index;
+    let mut news = Vec::new();
+    let kept = store.map_or_else(|| Ok(Vec::new()), |store| store.list(group))?;
+    for snapshot in kept {
+        let last = snapshot.base.id.index;
+        if last < base {
+            break;
+        }
+        // A machine that persists itself goes on from where it is; only an install that was interrupted may
+        // be ahead of it.
+        if own.is_some_and(|own| own >= last) {
+            return Ok((Some(snapshot), news));
+        }
+        let Some(store) = store else { break };
+        match store.check(group, &snapshot.id, &mut |_| true) {
+            Ok(()) => {}
+            Err(error @ StorageError::Corrupt { .. }) => {
+                news.push(format!("a snapshot is not used and deleted: {error}"));
+                store.remove(group, &snapshot.id)?;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        restore(store, &snapshot.id)
+            .map_err(|failure| MachineError(format!("restoring it at {last}: {failure}")))?;
+        return Ok((Some(snapshot), news));
+    }
+    if base > Index::ZERO && own.is_none_or(|own| own < base) {
+        let detail = format!(
+            "the log begins after entry {base}, and no snapshot that covers it can be read; restore the directory from a copy, or remove this node and join under a new id"
+        );
+        return Err(StorageError::Missing { index: base, detail }.into());
+    }
+    Ok((None, news))
+}
