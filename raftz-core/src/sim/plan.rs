@@ -368,8 +368,8 @@ fn draw_snapshots(c: &mut Chooser) -> SnapshotPolicy {
         retain_bytes: c.pick(&[0, 0, 300, 3_000, 1 << 20]),
         keep: usize::try_from(c.pick(&[1, 1, 2, 3])).unwrap_or(1),
         send_bytes_per_s: c.pick(&[0, 0, 100_000]),
-        piece_bytes: u32::try_from(c.pick(&[1_000, 5_000, 1 << 18])).unwrap_or(1_000),
-        stall_us: c.pick(&[300_000, 1_000_000]),
+        piece_bytes: u32::try_from(c.pick(&[5_000, 20_000, 1 << 18])).unwrap_or(5_000),
+        stall_us: 1_000_000,
     }
 }
 
