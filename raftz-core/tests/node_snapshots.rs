@@ -5,7 +5,7 @@
 mod support;
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -34,9 +34,25 @@ impl Cluster {
         (Self { root: tempfile::tempdir().unwrap(), addresses, seen }, listeners)
     }
 
+    /// With all nodes running.
+    fn founded() -> (Self, Vec<Node>) {
+        let (cluster, listeners) = Self::new();
+        let mut nodes = Vec::new();
+        for (n, listener) in (1..).zip(listeners) {
+            let config = cluster.config(n);
+            Node::bootstrap(&config).unwrap();
+            let machine = || -> Result<Box<dyn StateMachine>, _> { Ok(Box::new(KvStore::new())) };
+            nodes.push(Node::start_with_listener(config, listener, machine).unwrap());
+        }
+        (cluster, nodes)
+    }
+
+    fn dir(&self, n: usize) -> PathBuf {
+        self.root.path().join(n.to_string())
+    }
+
     fn config(&self, n: usize) -> Config {
-        let mut config = Config::new(id(n as u64), ClusterId(0x5a9))
-            .with_directory(self.root.path().join(n.to_string()));
+        let mut config = Config::new(id(n as u64), ClusterId(0x5a9)).with_directory(self.dir(n));
         for (founder, address) in (1..).zip(&self.addresses) {
             config = config.with_founder(id(founder), address.clone());
         }
@@ -101,14 +117,7 @@ fn leader(nodes: &[Node]) -> &Node {
 
 #[test]
 fn a_node_that_was_away_comes_back_by_snapshot_while_writes_go_on_and_logs_stay_short() {
-    let (cluster, listeners) = Cluster::new();
-    let mut nodes = Vec::new();
-    for (n, listener) in (1..).zip(listeners) {
-        let config = cluster.config(n);
-        Node::bootstrap(&config).unwrap();
-        let machine = || -> Result<Box<dyn StateMachine>, _> { Ok(Box::new(KvStore::new())) };
-        nodes.push(Node::start_with_listener(config, listener, machine).unwrap());
-    }
+    let (cluster, mut nodes) = Cluster::founded();
     set(leader(&nodes), 0..100);
     let away = nodes.iter().position(|node| node.status().role != Role::Leader).unwrap();
     nodes.remove(away).shutdown(LONG).unwrap();
@@ -132,7 +141,7 @@ fn a_node_that_was_away_comes_back_by_snapshot_while_writes_go_on_and_logs_stay_
     }
     // Two thousand entries of a kilobyte were written, sixteen segments of them; what is kept is less.
     for n in 1..=3 {
-        let dir = cluster.root.path().join(n.to_string());
+        let dir = cluster.dir(n);
         until("old segments to go", || files(&dir, "wal-") <= 8);
         until("old snapshots to go", || (1..=2).contains(&files(&dir, "snap-")));
     }
@@ -191,14 +200,7 @@ impl StateMachine for Stubborn {
 
 #[test]
 fn a_machine_that_cannot_be_restored_leaves_its_node_faulted_and_its_old_log_on_disk() {
-    let (cluster, listeners) = Cluster::new();
-    let mut nodes = Vec::new();
-    for (n, listener) in (1..).zip(listeners) {
-        let config = cluster.config(n);
-        Node::bootstrap(&config).unwrap();
-        let machine = || -> Result<Box<dyn StateMachine>, _> { Ok(Box::new(KvStore::new())) };
-        nodes.push(Node::start_with_listener(config, listener, machine).unwrap());
-    }
+    let (cluster, mut nodes) = Cluster::founded();
     set(leader(&nodes), 0..50);
     let away = nodes.iter().position(|node| node.status().role != Role::Leader).unwrap();
     nodes.remove(away).shutdown(LONG).unwrap();
@@ -223,4 +225,117 @@ fn a_machine_that_cannot_be_restored_leaves_its_node_faulted_and_its_old_log_on_
     let last = set(leader(&nodes), 0..10);
     node.wait_for_applied(last, LONG).unwrap();
     assert_eq!(digest(&node), digest(leader(&nodes)));
+}
+
+/// The complete snapshots in a directory.
+fn snapshots(dir: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.extension().is_some_and(|it| it == "rz")).collect()
+}
+
+fn spoil(path: &Path, at: u64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = usize::try_from(at).unwrap() % bytes.len();
+    bytes[at] ^= 0x10;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn whatever_happened_to_its_snapshots_a_node_starts_and_is_cured_by_the_others() {
+    let (cluster, mut nodes) = Cluster::founded();
+    for round in 0..10 {
+        set(leader(&nodes), round * 100..(round + 1) * 100);
+    }
+    until("compaction", || nodes.iter().all(|node| node.status().base.index > Index(200)));
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 4] = [
+        ("a byte in the middle", |path| spoil(path, 70_000)),
+        ("a byte of the head", |path| spoil(path, 40)),
+        ("cut short", |path| {
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }),
+        ("missing", |path| std::fs::remove_file(path).unwrap()),
+    ];
+    for (what, harm) in harms {
+        let away = nodes.iter().position(|node| node.status().role != Role::Leader).unwrap();
+        let n = usize::try_from(nodes[away].id().get()).unwrap();
+        nodes.remove(away).shutdown(LONG).unwrap();
+        snapshots(&cluster.dir(n)).iter().for_each(|path| harm(path));
+        cluster.seen[n - 1].lock().unwrap().clear();
+        let back = cluster.start(n);
+        let last = set(leader(&nodes), 0..10);
+        back.wait_for_applied(last, LONG).unwrap();
+        assert_eq!(digest(&back), digest(leader(&nodes)), "{what}");
+        assert!(cluster.was(n, is_phase(SnapshotPhase::Fetched)) > 0, "{what}: without the others");
+        // What it has now is whole: it starts from that.
+        back.shutdown(LONG).unwrap();
+        cluster.seen[n - 1].lock().unwrap().clear();
+        let back = cluster.start(n);
+        back.wait_for_applied(last, LONG).unwrap();
+        assert_eq!(digest(&back), digest(leader(&nodes)), "{what}, and again");
+        assert_eq!(cluster.was(n, is_phase(SnapshotPhase::Fetched)), 0, "{what}: not cured");
+        nodes.push(back);
+    }
+}
+
+#[test]
+fn a_node_alone_whose_snapshot_is_damaged_is_refused_by_name_and_nothing_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Config::new(id(1), ClusterId(0x5ab)).with_directory(dir.path().join("one"));
+    config = config.with_founder(id(1), "127.0.0.1:7999");
+    config.snapshot_log_entries = 100;
+    config.snapshot_retain_bytes = 0;
+    Node::bootstrap(&config).unwrap();
+    let start = |config: &Config| Node::start(config.clone(), || Ok(Box::new(KvStore::new())));
+    let node = start(&config).unwrap();
+    node.wait_for_leader(LONG).unwrap();
+    set(&node, 0..300);
+    until("compaction", || node.status().base.index > Index(100));
+    node.snapshot(LONG).unwrap();
+    let wanted = digest(&node);
+    node.shutdown(LONG).unwrap();
+    let kept = snapshots(&dir.path().join("one"));
+    kept.iter().for_each(|path| spoil(path, 70_000));
+    let refusal = start(&config).unwrap_err().to_string();
+    assert!(refusal.contains("restore the directory from a copy"), "{refusal}");
+    // The same byte once more: as if the copy were there.
+    kept.iter().for_each(|path| spoil(path, 70_000));
+    assert_eq!(digest(&start(&config).unwrap()), wanted);
+}
+
+#[test]
+fn a_scrub_finds_damage_while_the_machine_is_whole_and_another_snapshot_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("one");
+    let seen = Seen::default();
+    let mut config = Config::new(id(1), ClusterId(0x5ac)).with_directory(&path);
+    config = config.with_founder(id(1), "127.0.0.1:7999");
+    config.snapshot_log_entries = 0;
+    config.snapshot_log_bytes = 0;
+    config.snapshot_scrub_interval_ms = 20;
+    let told = Arc::clone(&seen);
+    config.on_event = Some(Arc::new(move |_, event| told.lock().unwrap().push(event.clone())));
+    Node::bootstrap(&config).unwrap();
+    let node = Node::start(config.clone(), || Ok(Box::new(KvStore::new()))).unwrap();
+    node.wait_for_leader(LONG).unwrap();
+    set(&node, 0..200);
+    let snapshot = node.snapshot(LONG).unwrap();
+    let harms: [fn(&Path); 2] =
+        [|path| spoil(path, 70_000), |path| std::fs::remove_file(path).unwrap()];
+    for (round, harm) in (2..).zip(harms) {
+        let [file] = &snapshots(&path)[..] else { panic!("{:?}", snapshots(&path)) };
+        let whole = std::fs::read(file).unwrap();
+        harm(file);
+        let built = || {
+            let seen = seen.lock().unwrap();
+            seen.iter().filter(|event| is_phase(SnapshotPhase::Built)(event)).count()
+        };
+        until("another one", || built() == round);
+        // Nothing was written since: it is the same, in the place of the damaged one.
+        assert_eq!(std::fs::read(file).unwrap(), whole);
+        assert_eq!(node.snapshot(LONG).unwrap(), snapshot);
+    }
+    let damage = |event: &Event| matches!(event, Event::StorageTrouble { detail } if detail.contains("another one is taken"));
+    assert_eq!(seen.lock().unwrap().iter().filter(|event| damage(event)).count(), 2);
 }

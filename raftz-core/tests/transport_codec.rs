@@ -149,6 +149,8 @@ fn messages() -> Vec<(&'static str, Message)> {
             }),
         ),
         ("snapshot-gone", Message::Snapshot(SnapshotMessage::Gone { id })),
+        ("snapshot-want", Message::Snapshot(SnapshotMessage::Want { least: Index(7) })),
+        ("snapshot-have", Message::Snapshot(SnapshotMessage::Have { id })),
     ]
 }
 
@@ -570,6 +572,8 @@ fn any_snapshot_message() -> impl Strategy<Value = SnapshotMessage> {
         (any_snapshot_id(), any::<u64>(), bytes)
             .prop_map(|(id, offset, bytes)| SnapshotMessage::Piece { id, offset, bytes }),
         any_snapshot_id().prop_map(|id| SnapshotMessage::Gone { id }),
+        any::<u64>().prop_map(|least| SnapshotMessage::Want { least: Index(least) }),
+        any_snapshot_id().prop_map(|id| SnapshotMessage::Have { id }),
     ]
 }
 

@@ -51,6 +51,7 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// - `snapshot_write_bytes_per_s`, `snapshot_send_bytes_per_s`: how fast one is written, and snapshots are sent
 ///   to all peers together; 0 for no bound; 128 MiB and 0.
 /// - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
+/// - `snapshot_scrub_interval_ms`: so often all snapshots on the disk are read for damage; 86400000, 0: never.
 /// - `seed`: of the randomness that spreads elections, or `random`; random.
 pub struct raftz_config {
     pub(crate) config: Config,

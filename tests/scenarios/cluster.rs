@@ -280,7 +280,9 @@ impl Cluster {
             | Action::WritePiece { .. }
             | Action::FinishFetch { .. }
             | Action::AbandonFetch { .. }
-            | Action::PruneSnapshots { .. } => {
+            | Action::PruneSnapshots { .. }
+            | Action::FindSnapshot { .. }
+            | Action::ScrubSnapshots { .. } => {
                 panic!("{id}: {action:?}, and there are no snapshots")
             }
         }

@@ -83,6 +83,8 @@ pub(crate) fn message(message: &Message) -> String {
             format!("SnapshotPiece {} from={offset} bytes={}", id.last, bytes.len())
         }
         Message::Snapshot(SnapshotMessage::Gone { id }) => format!("SnapshotGone {}", id.last),
+        Message::Snapshot(SnapshotMessage::Want { least }) => format!("SnapshotWant {least}"),
+        Message::Snapshot(SnapshotMessage::Have { id }) => format!("SnapshotHave {}", id.last),
     }
 }
 

@@ -158,6 +158,8 @@ pub struct Config {
     pub snapshot_send_bytes_per_s: u64,
     /// A transfer of a snapshot that has not moved for so long is given up, and begun again. Default 10000.
     pub snapshot_stall_timeout_ms: u64,
+    /// So often all snapshots on the disk are read, slowly, to find damage while it can be cured; 0: never.
+    pub snapshot_scrub_interval_ms: u64,
     /// Seed of the randomness that spreads elections and reconnects; drawn afresh when `None`.
     pub seed: Option<u64>,
     /// Called with every event, on the callback thread.
@@ -210,6 +212,7 @@ impl Config {
             snapshot_write_bytes_per_s: 128 << 20,
             snapshot_send_bytes_per_s: 0,
             snapshot_stall_timeout_ms: 10_000,
+            snapshot_scrub_interval_ms: 24 * 3_600_000,
             seed: None,
             on_event: None,
         }
@@ -283,6 +286,7 @@ impl Config {
             keep: usize::try_from(self.snapshots_kept).unwrap_or(usize::MAX),
             send_bytes_per_s: self.snapshot_send_bytes_per_s,
             stall_us: self.snapshot_stall_timeout_ms.saturating_mul(1000),
+            scrub_interval_us: self.snapshot_scrub_interval_ms.saturating_mul(1000),
             ..SnapshotPolicy::default()
         }
     }

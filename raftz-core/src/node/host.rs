@@ -373,7 +373,9 @@ impl Host {
             | Action::WritePiece { .. }
             | Action::FinishFetch { .. }
             | Action::AbandonFetch { .. }
-            | Action::PruneSnapshots { .. } => self.perform_snapshot(group, action),
+            | Action::PruneSnapshots { .. }
+            | Action::FindSnapshot { .. }
+            | Action::ScrubSnapshots { .. } => self.perform_snapshot(group, action),
             Action::Event(event) => self.tell(now, group, event),
             Action::Halt(reason) => self.halt(group, reason),
         }

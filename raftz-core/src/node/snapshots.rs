@@ -13,6 +13,7 @@ use super::error::NodeError;
 use super::host::{Host, Machine};
 use super::lanes::{Applier, BuildJob, PieceJob, RestoreFailure};
 use super::pending::Slot;
+use super::start::latest_membership;
 
 /// A blocked thread that wants a snapshot of everything applied when it asked.
 pub(crate) struct SnapshotWish {
@@ -60,8 +61,14 @@ impl Host {
             }
             Action::FinishFetch { id } => self.piece(group, PieceJob::Finish(id)),
             Action::AbandonFetch { id } => self.piece(group, PieceJob::Abandon(id)),
-            Action::PruneSnapshots { keep, spare } => {
-                self.piece(group, PieceJob::Prune { keep, spare });
+            Action::PruneSnapshots { keep, spare, damaged } => {
+                self.piece(group, PieceJob::Prune { keep, spare, damaged });
+            }
+            Action::FindSnapshot { least } => self.piece(group, PieceJob::Find(least)),
+            Action::ScrubSnapshots { newest } => {
+                if let Some(lane) = &self.snapshots {
+                    lane.scrub(group, newest);
+                }
             }
             Action::Persist(_)
             | Action::Send { .. }
@@ -86,6 +93,7 @@ impl Host {
             PieceJob::Write { .. }
             | PieceJob::Finish(_)
             | PieceJob::Abandon(_)
+            | PieceJob::Find(_)
             | PieceJob::Prune { .. } => return,
         };
         self.unsent.push((group, refused));
@@ -203,6 +211,7 @@ pub(crate) fn restore_at_start(
     let group = GroupId::FIRST;
     let base = recovered.base.id.index;
     let mut news = Vec::new();
+    let mut damaged = Vec::new();
     let kept = store.map_or_else(|| Ok(Vec::new()), |store| store.list(group))?;
     for snapshot in kept {
         let last = snapshot.base.id.index;
@@ -217,22 +226,35 @@ pub(crate) fn restore_at_start(
         let Some(store) = store else { break };
         match store.check(group, &snapshot.id, &mut |_| true) {
             Ok(()) => {}
-            Err(error @ StorageError::Corrupt { .. }) => {
-                news.push(format!("a snapshot is not used and deleted: {error}"));
-                store.remove(group, &snapshot.id)?;
+            Err(error) if error.is_damage() => {
+                news.push(format!("a snapshot is not used: {error}"));
+                damaged.push(snapshot.id);
                 continue;
             }
             Err(error) => return Err(error.into()),
         }
         restore(store, &snapshot.id)
             .map_err(|failure| MachineError(format!("restoring it at {last}: {failure}")))?;
+        // Nobody needs them now, and the newest are the ones that are kept.
+        damaged.iter().try_for_each(|id| store.remove(group, id))?;
         return Ok((Some(snapshot), news));
     }
     if base > Index::ZERO && own.is_none_or(|own| own < base) {
+        if store.is_some() && has_peers(recovered) {
+            news.push(format!(
+                "the log begins after entry {base}, and no snapshot that covers it can be read: one is asked of the other nodes, and until it is here nothing is applied"
+            ));
+            return Ok((None, news));
+        }
         let detail = format!(
             "the log begins after entry {base}, and no snapshot that covers it can be read; restore the directory from a copy, or remove this node and join under a new id"
         );
         return Err(StorageError::Missing { index: base, detail }.into());
     }
     Ok((None, news))
+}
+
+/// Whether there is another node to ask.
+fn has_peers(recovered: &Recovered) -> bool {
+    latest_membership(recovered).members.keys().any(|id| *id != recovered.identity.node)
 }

@@ -276,7 +276,12 @@ fn host(
     );
     let membership = replica.raft().membership().clone();
     let base = recovered.base.id.index.max(restored);
-    let member = Member::new(replica, machine, machine_applied.unwrap_or(base).max(base));
+    let applied = if replica.raft().lacks_snapshot() {
+        replica.raft().applied()
+    } else {
+        machine_applied.unwrap_or(base).max(base)
+    };
+    let member = Member::new(replica, machine, applied);
     let mut host = Host {
         id: config.node_id,
         disk: recovered.identity.disk,
@@ -394,7 +399,7 @@ fn news(
 }
 
 /// The membership in force at the end of the log.
-fn latest_membership(recovered: &Recovered) -> Membership {
+pub(super) fn latest_membership(recovered: &Recovered) -> Membership {
     let entries = recovered.config_entries.iter().rev();
     entries
         .filter(|entry| entry.kind == crate::types::EntryKind::Membership)

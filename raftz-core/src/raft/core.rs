@@ -139,14 +139,16 @@ impl Raft {
         }
         let known = if bug!(RestartCommitsItsLog) { Index(u64::MAX) } else { recovered.commit };
         let snapshot = config.snapshot.clone();
-        // Where the machine is: at the snapshot that it was restored from, or at the log's beginning.
+        // Where the machine is: at the snapshot that it was restored from, or where it says.
         let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
+        let machine = config.machine_applied.unwrap_or_default().max(restored);
         let base = recovered.base.id.index.max(restored);
         // What a machine has applied is committed, and stays so.
         let own = config.machine_applied.unwrap_or(base).max(base);
         let commit = known.max(own).min(log.last().index);
         configs.committed(commit);
-        let applied = base.min(commit);
+        let lacks_snapshot = machine < recovered.base.id.index;
+        let applied = if lacks_snapshot { machine } else { base.min(commit) };
         let mut raft = Self {
             now,
             hard: recovered.hard_state,
@@ -228,6 +230,9 @@ impl Raft {
                 self.on_entries_read(request, result, actions);
             }
             Input::SnapshotKept { snapshot } => self.on_snapshot_kept(snapshot),
+            Input::SnapshotLost { id } => {
+                self.snapshot.take_if(|kept| kept.id == id);
+            }
             Input::Compact { upto } => self.compact(upto),
             Input::Restored { id } => self.on_restored(id, actions),
             Input::LinkUp { peer, disk, boot: _ } => self.on_link_up(peer, disk, actions),
@@ -316,6 +321,9 @@ impl Raft {
     /// the next range.
     fn apply_committed(&mut self, actions: &mut Vec<Action>) {
         if self.applying.is_some() || self.install.is_some() || self.applied >= self.commit {
+            return;
+        }
+        if self.lacks_snapshot() {
             return;
         }
         if let Some(own) = self.config.machine_applied
@@ -409,7 +417,9 @@ impl Raft {
     pub(super) fn await_election(&mut self) {
         let (min, max) = self.election_timeouts_us();
         let spread = max.saturating_sub(min).max(1);
-        let wait = min.saturating_add(self.rng.next_u64() % spread);
+        // Who cannot apply yet should lead only where nobody else can.
+        let patience = if self.lacks_snapshot() { max } else { 0 };
+        let wait = min.saturating_add(self.rng.next_u64() % spread).saturating_add(patience);
         self.election_due_us = self.now.boot_us.saturating_add(wait);
     }
 

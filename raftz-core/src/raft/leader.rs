@@ -115,6 +115,7 @@ impl Raft {
     }
 
     pub(super) fn propose(&mut self, proposals: Vec<Proposal>, actions: &mut Vec<Action>) {
+        let lacks_snapshot = self.lacks_snapshot();
         let RoleState::Leader(leader) = &mut self.role else {
             let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
             let why = Refusal::NotLeader { hint: self.leader };
@@ -137,6 +138,10 @@ impl Raft {
                 Some(Refusal::TooLarge { bytes, limit })
             } else if self.storage_full {
                 Some(Refusal::StorageFull)
+            } else if lacks_snapshot {
+                let what =
+                    "a leader whose snapshot was damaged, and which waits for another".into();
+                Some(Refusal::Busy { what })
             } else if uncommitted > 0
                 && uncommitted.saturating_add(bytes) > self.config.uncommitted_bytes_max
             {
@@ -365,6 +370,13 @@ impl Raft {
             AppendOutcome::Rejected { prev, .. } if peer.takes_back(prev) => {
                 self.restart_peer(from);
                 self.nonsense(from, "it refuses what it has acknowledged", actions);
+            }
+            AppendOutcome::Rejected { hint, .. } if *peer.mode() == Mode::Snapshot => {
+                if self.log.holds(hint)
+                    && let Some(peer) = self.peer_mut(from)
+                {
+                    peer.reconnect(hint.index.next());
+                }
             }
             AppendOutcome::Rejected { prev, hint } => {
                 let below = hint.index.min(prev.prev());

@@ -160,6 +160,11 @@ pub enum Input {
         /// The snapshot.
         snapshot: Snapshot,
     },
+    /// A snapshot turned out to be damaged, or is gone.
+    SnapshotLost {
+        /// The snapshot.
+        id: SnapshotId,
+    },
     /// Nobody needs entries up to here from this node's log any more. A snapshot covers them.
     Compact {
         /// Last index that may go.

@@ -305,6 +305,12 @@ impl Progress {
         fresh
     }
 
+    /// The peer was offered a snapshot, and its log ends where this leader's has an entry: that is tried first.
+    pub(crate) fn reconnect(&mut self, next: Index) {
+        self.next = next.max(self.matched.next());
+        self.mode = Mode::Probe { outstanding: None, bare: true };
+    }
+
     /// Whether the refusal of the open probe at `prev` takes back what the peer acknowledged in this
     /// very session: its disk has lost it, and nobody noticed the restart.
     pub(crate) fn takes_back(&self, prev: Index) -> bool {

@@ -30,6 +30,22 @@ impl std::hash::Hash for Install {
 }
 
 impl Raft {
+    /// Whether entries that the machine lacks are no longer in the log: a snapshot was damaged or lost. Until
+    /// there is another one nothing is applied, and everything else goes on.
+    pub fn lacks_snapshot(&self) -> bool {
+        self.applied < self.log.base().index
+    }
+
+    /// The snapshot that the machine is to be restored from, if there is one.
+    pub fn installing(&self) -> Option<SnapshotId> {
+        self.install.as_ref().map(|install| install.snapshot.id)
+    }
+
+    /// Whether a snapshot that ends there would move the machine forward more surely than the log does.
+    pub fn wants_snapshot(&self, last: Index) -> bool {
+        last > self.commit || (self.lacks_snapshot() && last >= self.log.base().index)
+    }
+
     // ---- the own log ----
 
     /// The base of a log that begins behind `index`; `None` unless all of it is applied and still in the log.
@@ -55,12 +71,13 @@ impl Raft {
         }
         let is_wanted = match &self.install {
             None => {
-                (last.index > self.applied && last.index > self.commit)
+                (last.index > self.applied && self.wants_snapshot(last.index))
                     || bug!(OldSnapshotsAreInstalled)
             }
             Some(install) => !install.is_restoring,
         };
-        if is_wanted && !matches!(self.role, RoleState::Leader(_)) {
+        // A leader's log holds whatever is committed: only its machine may lack something.
+        if is_wanted && (!matches!(self.role, RoleState::Leader(_)) || self.lacks_snapshot()) {
             self.install = Some(Install { snapshot: snapshot.clone(), is_restoring: false });
         }
         self.snapshot = Some(snapshot);
@@ -144,7 +161,10 @@ impl Raft {
             if !is_here {
                 actions.push(Action::Fetch { from, id });
             }
-            return;
+            // It may have come so far by an older one that the leader's log is enough.
+            let outcome = AppendOutcome::Rejected { prev: last.index, hint: self.log.last() };
+            let reply = AppendReply { session, outcome };
+            return self.send(from, RaftBody::AppendReply(reply), actions);
         }
         // What a snapshot covers is committed; so is what this log holds of it, up to its very last entry.
         self.advance_verified(last.index);

@@ -86,7 +86,8 @@ impl Replica {
         let raft = Raft::new(config.raft.clone(), recovered, now, seed);
         let base = raft.base().index;
         let newest = config.raft.snapshot.clone();
-        let snapshots = Snapshots::new(config.snapshots, newest, base, seed);
+        let own = config.raft.machine_applied;
+        let snapshots = Snapshots::new(config.snapshots, newest, base, own, seed);
         Self {
             snapshots,
             config,
@@ -178,6 +179,8 @@ impl Replica {
                 self.piece_written(id, held_bytes, damage, out);
             }
             Input::FetchFinished { id, result } => self.fetch_finished(id, result, out),
+            Input::SnapshotFound(snapshot) => self.found(snapshot, out),
+            Input::SnapshotsScrubbed(damaged) => self.scrubbed(damaged, out),
             Input::SnapshotTrouble(detail) => {
                 out.push(Action::Event(Event::StorageTrouble { detail }));
             }
@@ -203,7 +206,7 @@ impl Replica {
         if self.fault.is_some() {
             return callers;
         }
-        let snapshots = self.snapshots.next_deadline();
+        let snapshots = self.snapshot_deadline();
         [self.raft.next_deadline(), callers, snapshots].into_iter().flatten().min()
     }
 

@@ -165,6 +165,10 @@ pub enum Input {
         /// It, complete on disk and verified from end to end; or what is wrong with it.
         result: Result<Snapshot, String>,
     },
+    /// The answer to [`Action::ScrubSnapshots`]: which are damaged or missing, and how.
+    SnapshotsScrubbed(Vec<(SnapshotId, String)>),
+    /// The answer to [`Action::FindSnapshot`]: it was verified from end to end.
+    SnapshotFound(Snapshot),
     /// Something about snapshots went wrong that is only to be told.
     SnapshotTrouble(String),
     /// Take no more calls and answer those that wait. Consensus goes on until the host stops.
@@ -249,12 +253,25 @@ pub enum Action {
         /// The snapshot.
         id: SnapshotId,
     },
-    /// Delete all complete snapshots but the newest ones and those that peers are fetching.
+    /// Delete the damaged ones, then all complete snapshots but the newest ones and those that peers are fetching.
     PruneSnapshots {
         /// How many of the newest stay.
         keep: usize,
         /// Which others stay.
         spare: Vec<SnapshotId>,
+        /// Which are damaged.
+        damaged: Vec<SnapshotId>,
+    },
+    /// Look once more for a snapshot here that can be read and covers `least`, and answer with
+    /// [`Input::SnapshotFound`] if there is one.
+    FindSnapshot {
+        /// The entry to cover.
+        least: Index,
+    },
+    /// Read and verify everything that is kept, without hurry; answered by [`Input::SnapshotsScrubbed`].
+    ScrubSnapshots {
+        /// The newest one, which must be there.
+        newest: Option<SnapshotId>,
     },
     /// A call has ended. Each token gets exactly one.
     Reply {

@@ -83,7 +83,7 @@ impl World {
     fn choose_core(&mut self) -> Option<Vec<usize>> {
         let voters = usize::try_from(self.plan.voters).unwrap_or_default();
         let mut sound: Vec<usize> = (0..voters)
-            .filter(|at| !self.nodes[*at].is_gone && !self.nodes[*at].is_damaged)
+            .filter(|at| !self.nodes[*at].is_gone && !self.nodes[*at].has_lost())
             .collect();
         let majority = voters / 2 + 1;
         if sound.len() < majority {
@@ -95,6 +95,12 @@ impl World {
             let drop = usize::try_from(self.fates.below(sound.len() as u64)).unwrap_or_default();
             sound.remove(drop);
         }
+        // Who lost a snapshot, and nothing else, must get another one from the others, and work again.
+        let is_curable = |at: &usize| {
+            let node = &self.nodes[*at];
+            node.struck.snapshot && !node.is_damaged && !node.is_gone
+        };
+        sound.extend((0..voters).filter(is_curable));
         Some(sound)
     }
 

@@ -255,7 +255,10 @@ impl World {
         let place = Some(snapshots.as_ref());
         let snapshot =
             match restore_at_start(|store, id| applier.restore(store, id), own, place, recovered) {
-                Ok((snapshot, _)) => snapshot,
+                Ok((snapshot, news)) => {
+                    news.iter().for_each(|note| self.tell(|| format!("{id}: {note}")));
+                    snapshot
+                }
                 Err(error) => {
                     let error =
                         StorageError::Missing { index: Index::ZERO, detail: error.to_string() };
@@ -269,6 +272,11 @@ impl World {
             if kept.base.id.index > recovered.last.index {
                 *self.markers.entry(Marker::InstallFinished).or_default() += 1;
             }
+        }
+        if snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index).max(machine_applied)
+            < recovered.base.id.index
+        {
+            self.mark(Marker::SnapshotLacking);
         }
         let node = &mut self.nodes[at];
         let config = node::replica_config(

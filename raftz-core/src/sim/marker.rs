@@ -83,11 +83,15 @@ pub enum Marker {
     CrashInSnapshot,
     /// A node came back after a crash between the arrival of a snapshot and its place in the log.
     InstallFinished,
+    /// A scrub found a snapshot damaged.
+    SnapshotRotFound,
+    /// A node started without the snapshot that its log begins after.
+    SnapshotLacking,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -128,5 +132,7 @@ impl Marker {
         Self::TransferResumed,
         Self::CrashInSnapshot,
         Self::InstallFinished,
+        Self::SnapshotRotFound,
+        Self::SnapshotLacking,
     ];
 }

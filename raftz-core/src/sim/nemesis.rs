@@ -135,6 +135,7 @@ impl World {
                 true
             }
             Fault::Rot | Fault::DeadSector | Fault::LostDisk => self.damage(fault, at),
+            Fault::SnapshotRot => self.damage_snapshot(at),
             Fault::SlowMachine => {
                 self.nodes[at].machine_slow = 200;
                 self.later(lasts_us, Event::Sequel { sequel: Sequel::MachineSlow(at) });
@@ -406,9 +407,9 @@ impl World {
         let draw = self.fates.below(8);
         let flavour = self.fates.below(3);
         let leaves_it = self.fates.percent(50);
-        let damaged = self.nodes.iter().filter(|node| node.is_damaged).count() as u64;
+        let damaged = self.nodes.iter().filter(|node| node.has_lost()).count() as u64;
         if self.nodes[at].is_gone
-            || (!self.nodes[at].is_damaged && damaged >= self.plan.damaged_max)
+            || (!self.nodes[at].has_lost() && damaged >= self.plan.damaged_max)
         {
             return false;
         }
@@ -457,6 +458,30 @@ impl World {
         self.oracle.on_damaged(id);
         if leaves_it {
             // It is found out at once, while others may still lack what was here.
+            self.die(at, Death::Killed);
+        }
+        true
+    }
+
+    /// A snapshot goes bad: on one disk at a time, and within what a cluster can lose.
+    fn damage_snapshot(&mut self, at: usize) -> bool {
+        let rot = self.fates.pick(&[0, 1, 2, 3]);
+        let rot =
+            [Rot::FlipBit, Rot::GarbleSector, Rot::ZeroSector, Rot::LatentError][rot as usize];
+        let dies = self.fates.percent(50);
+        let lost = self.nodes.iter().filter(|node| node.has_lost()).count() as u64;
+        let is_struck = self.nodes.iter().any(|node| node.struck.snapshot);
+        if self.nodes[at].is_gone || self.nodes[at].is_damaged || is_struck {
+            return false;
+        }
+        if lost >= self.plan.damaged_max {
+            return false;
+        }
+        let Some(what) = self.nodes[at].disk.rot(rot, "snap-") else { return false };
+        self.nodes[at].struck.snapshot = true;
+        self.tell(|| format!("{}: {what}", at + 1));
+        if dies {
+            // It is found out at once, and there is no machine left to take another one of.
             self.die(at, Death::Killed);
         }
         true

@@ -54,6 +54,7 @@ pub(super) enum SnapshotJob {
     Build { view: Box<dyn SnapshotView>, base: Box<Base> },
     Restore(SnapshotId),
     Piece(PieceJob),
+    Scrub(Option<SnapshotId>),
 }
 
 /// What became of submissions.
@@ -114,6 +115,8 @@ impl Life {
 pub(super) struct Struck {
     pub(super) log: bool,
     pub(super) vote_slots: u64,
+    /// A snapshot was, and no other one has taken its place since.
+    pub(super) snapshot: bool,
 }
 
 /// One machine of the cluster, running or not.
@@ -170,6 +173,11 @@ impl SimNode {
             starts: 0,
             kept: None,
         }
+    }
+
+    /// Whether something is missing that it had made durable.
+    pub(super) fn has_lost(&self) -> bool {
+        self.is_damaged || self.struck.snapshot
     }
 
     /// Whether its disk has failed an operation since its last good start: what fails then proves nothing

@@ -68,6 +68,8 @@ pub enum Fault {
     DeadSector,
     /// A disk is lost, with all that was on it.
     LostDisk,
+    /// A snapshot rots.
+    SnapshotRot,
     /// A state machine is slow for a while.
     SlowMachine,
     /// A clock runs too fast or too slowly.
@@ -84,7 +86,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Kill,
         Self::PowerCut,
         Self::Blackout,
@@ -114,6 +116,7 @@ impl Fault {
         Self::Rot,
         Self::DeadSector,
         Self::LostDisk,
+        Self::SnapshotRot,
         Self::SlowMachine,
         Self::Drift,
         Self::ClockStep,
@@ -154,6 +157,7 @@ impl Fault {
             Self::Rot => "rot",
             Self::DeadSector => "dead-sector",
             Self::LostDisk => "lost-disk",
+            Self::SnapshotRot => "snapshot-rot",
             Self::SlowMachine => "slow-machine",
             Self::Drift => "drift",
             Self::ClockStep => "clock-step",
@@ -170,7 +174,10 @@ impl Fault {
 
     /// Whether it damages what a disk had made durable, so that only a minority may meet it.
     pub const fn damages(self) -> bool {
-        matches!(self, Self::Rot | Self::DeadSector | Self::LostDisk | Self::Ambush)
+        matches!(
+            self,
+            Self::Rot | Self::DeadSector | Self::LostDisk | Self::SnapshotRot | Self::Ambush
+        )
     }
 }
 
@@ -345,7 +352,7 @@ impl Plan {
 }
 
 /// Faults that lead into the same corner when they come together.
-const THEMES: [&[Fault]; 6] = [
+const THEMES: [&[Fault]; 7] = [
     // Elections that overlap.
     &[Fault::Isolate, Fault::Split, Fault::OneWay, Fault::Clog, Fault::Reorder, Fault::Unrest],
     // Answers that come when their question is of another time.
@@ -354,6 +361,8 @@ const THEMES: [&[Fault]; 6] = [
     &[Fault::Isolate, Fault::Split, Fault::Pause, Fault::Kill, Fault::Unrest],
     // Disks that lose what they had, beside nodes that never had it.
     &[Fault::Rot, Fault::DeadSector, Fault::Ambush, Fault::Kill, Fault::Split, Fault::Unrest],
+    // Snapshots that cannot be read, when somebody needs them.
+    &[Fault::SnapshotRot, Fault::Kill, Fault::PowerCut, Fault::CrashLoop, Fault::Isolate],
     // Writes that are done when something else counts.
     &[Fault::SlowDisk, Fault::StalledDisk, Fault::Split, Fault::Unrest, Fault::Reset],
     // Power that goes while files change.
@@ -368,8 +377,9 @@ fn draw_snapshots(c: &mut Chooser) -> SnapshotPolicy {
         retain_bytes: c.pick(&[0, 0, 300, 3_000, 1 << 20]),
         keep: usize::try_from(c.pick(&[1, 1, 2, 3])).unwrap_or(1),
         send_bytes_per_s: c.pick(&[0, 0, 100_000]),
-        piece_bytes: u32::try_from(c.pick(&[5_000, 20_000, 1 << 18])).unwrap_or(5_000),
-        stall_us: 1_000_000,
+        piece_bytes: u32::try_from(c.pick(&[1_000, 5_000, 1 << 18])).unwrap_or(1_000),
+        stall_us: c.pick(&[300_000, 1_000_000]),
+        scrub_interval_us: c.pick(&[0, 500_000, 5_000_000]),
     }
 }
 

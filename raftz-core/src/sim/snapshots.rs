@@ -1,6 +1,6 @@
 //! What a node's snapshot threads would do: freeze, write, serve, receive and restore, each in its time.
 
-use crate::node::lanes::{PieceJob, build};
+use crate::node::lanes::{PieceJob, build, scrub};
 use crate::node::not_restored;
 use crate::replica::Input;
 use crate::types::{Base, GroupId};
@@ -68,6 +68,7 @@ impl World {
             SnapshotJob::Build { view, base } => {
                 let built = build(life.snapshots.as_ref(), group, view, &base, 0, &|| false);
                 if let Ok(snapshot) = &built {
+                    self.nodes[at].struck.snapshot = false;
                     self.oracle.on_snapshot(node_id(at), snapshot);
                 }
                 Some(Input::SnapshotBuilt(built))
@@ -80,13 +81,24 @@ impl World {
                 }
                 Err(failure) => Some(not_restored(id, &failure)),
             },
+            SnapshotJob::Scrub(newest) => {
+                let damaged = scrub(life.snapshots.as_ref(), group, newest, &mut |_| true);
+                if !damaged.is_empty() {
+                    self.mark(Marker::SnapshotRotFound);
+                }
+                Some(Input::SnapshotsScrubbed(damaged))
+            }
             SnapshotJob::Piece(job) => {
                 let input = life.pieces.serve(group, job);
                 match &input {
                     Some(Input::FetchBegan { result: Ok(held), .. }) if *held > 0 => {
                         self.mark(Marker::TransferResumed);
                     }
-                    Some(Input::FetchFinished { result: Ok(snapshot), .. }) => {
+                    Some(
+                        Input::FetchFinished { result: Ok(snapshot), .. }
+                        | Input::SnapshotFound(snapshot),
+                    ) => {
+                        self.nodes[at].struck.snapshot = false;
                         self.oracle.on_snapshot(node_id(at), snapshot);
                     }
                     Some(_) | None => {}

@@ -631,8 +631,12 @@ impl World {
             }
             Action::FinishFetch { id } => self.piece_later(at, PieceJob::Finish(id)),
             Action::AbandonFetch { id } => self.piece_later(at, PieceJob::Abandon(id)),
-            Action::PruneSnapshots { keep, spare } => {
-                self.piece_later(at, PieceJob::Prune { keep, spare });
+            Action::PruneSnapshots { keep, spare, damaged } => {
+                self.piece_later(at, PieceJob::Prune { keep, spare, damaged });
+            }
+            Action::FindSnapshot { least } => self.piece_later(at, PieceJob::Find(least)),
+            Action::ScrubSnapshots { newest } => {
+                self.snapshot_later(at, SnapshotJob::Scrub(newest));
             }
             Action::Event(event) => self.on_event(at, event),
             Action::Halt(reason) => self.halted(at, reason),

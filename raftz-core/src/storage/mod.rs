@@ -216,3 +216,14 @@ pub enum StorageError {
         detail: String,
     },
 }
+
+impl StorageError {
+    /// Whether it says that what was stored is not there any more as it was: other bytes, or a sector that is
+    /// lost.
+    pub(crate) fn is_damage(&self) -> bool {
+        let lost_sector = Some(rustix::io::Errno::IO.raw_os_error());
+        let is_lost = |source: &std::io::Error| source.raw_os_error() == lost_sector;
+        matches!(self, Self::Corrupt { .. })
+            || matches!(self, Self::Io { source, .. } if is_lost(source))
+    }
+}

@@ -34,8 +34,9 @@ use crate::types::{
 };
 use wire::{
     AppendMeta, AppendReplyMeta, ForwardMeta, ForwardReplyMeta, HeartbeatMeta, HeartbeatReplyMeta,
-    OutcomeRecord, PreVoteMeta, SnapshotFetchMeta, SnapshotGoneMeta, SnapshotOfferMeta,
-    SnapshotPieceMeta, TimeoutNowMeta, VoteMeta, VoteReplyMeta, outcome_of, record_of,
+    OutcomeRecord, PreVoteMeta, SnapshotFetchMeta, SnapshotMeta, SnapshotOfferMeta,
+    SnapshotPieceMeta, SnapshotWantMeta, TimeoutNowMeta, VoteMeta, VoteReplyMeta, outcome_of,
+    record_of,
 };
 
 /// Payloads below this size are copied beside the metadata, so that many small ones cost one
@@ -74,6 +75,10 @@ pub mod kind {
     pub const SNAPSHOT_PIECE: u16 = 19;
     /// [`SnapshotMessage::Gone`](crate::types::SnapshotMessage::Gone).
     pub const SNAPSHOT_GONE: u16 = 20;
+    /// [`SnapshotMessage::Want`](crate::types::SnapshotMessage::Want).
+    pub const SNAPSHOT_WANT: u16 = 21;
+    /// [`SnapshotMessage::Have`](crate::types::SnapshotMessage::Have).
+    pub const SNAPSHOT_HAVE: u16 = 22;
     /// A link's question whether the other end is alive; the transport's own, never handed up.
     pub const PING: u16 = 240;
     /// The answer to [`PING`].
@@ -231,7 +236,13 @@ fn encode_snapshot(group: GroupId, message: &SnapshotMessage) -> OutFrame {
             out.finish(kind::SNAPSHOT_PIECE, Class::Bulk, group)
         }
         SnapshotMessage::Gone { id } => {
-            control(kind::SNAPSHOT_GONE, group, &SnapshotGoneMeta { id: (*id).into() })
+            control(kind::SNAPSHOT_GONE, group, &SnapshotMeta { id: (*id).into() })
+        }
+        SnapshotMessage::Want { least } => {
+            control(kind::SNAPSHOT_WANT, group, &SnapshotWantMeta { least: least.0 })
+        }
+        SnapshotMessage::Have { id } => {
+            control(kind::SNAPSHOT_HAVE, group, &SnapshotMeta { id: (*id).into() })
         }
     }
 }
@@ -516,8 +527,16 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
             Message::Snapshot(SnapshotMessage::Piece { id, offset, bytes })
         }
         kind::SNAPSHOT_GONE => {
-            let SnapshotGoneMeta { id } = reader.meta()?;
+            let SnapshotMeta { id } = reader.meta()?;
             Message::Snapshot(SnapshotMessage::Gone { id: id.into() })
+        }
+        kind::SNAPSHOT_WANT => {
+            let SnapshotWantMeta { least } = reader.meta()?;
+            Message::Snapshot(SnapshotMessage::Want { least: Index(least) })
+        }
+        kind::SNAPSHOT_HAVE => {
+            let SnapshotMeta { id } = reader.meta()?;
+            Message::Snapshot(SnapshotMessage::Have { id: id.into() })
         }
         unknown => return Ok((header.group, Decoded::Unknown(unknown))),
     };

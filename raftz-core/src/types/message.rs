@@ -220,6 +220,16 @@ pub enum SnapshotMessage {
         /// Which snapshot.
         id: SnapshotId,
     },
+    /// Any snapshot is wanted that covers this entry: the one that did cannot be read, and the log has it no more.
+    Want {
+        /// The entry.
+        least: Index,
+    },
+    /// Such a one is here.
+    Have {
+        /// Which snapshot.
+        id: SnapshotId,
+    },
 }
 
 impl RaftMessage {

@@ -52,7 +52,9 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::QuorumLost
         | Marker::ResignedForItsDisk
         | Marker::TransferResumed
-        | Marker::InstallFinished => 4000,
+        | Marker::InstallFinished
+        | Marker::SnapshotRotFound
+        | Marker::SnapshotLacking => 4000,
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) const KEYS: &[Key] = &[
     number!(snapshot_write_bytes_per_s, bytes),
     number!(snapshot_send_bytes_per_s, bytes),
     number!(snapshot_stall_timeout_ms, count),
+    number!(snapshot_scrub_interval_ms, count),
     Key {
         name: "seed",
         set: |config, text| {

@@ -19,4 +19,4 @@ pub(crate) use read::{ReadJob, ReadLane};
 pub(crate) use rules::ApplyFailure;
 pub(crate) use snapshot::{BuildJob, PieceJob, SnapshotLane};
 #[cfg(feature = "sim")]
-pub(crate) use snapshot::{Pieces, build};
+pub(crate) use snapshot::{Pieces, build, scrub};

@@ -1,5 +1,6 @@
-//! The snapshot lane: two threads beside all others. One writes what machines froze and restores machines
-//! that otherwise run on the event loop; one serves and takes pieces, which must not wait for that.
+//! The snapshot lane: threads beside all others. One writes what machines froze and restores machines that
+//! otherwise run on the event loop; one serves and takes pieces, which must not wait for that; one reads what is
+//! kept, now and then and without hurry, for damage.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,7 +16,7 @@ use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::replica::Input;
 use crate::storage::StorageError;
 use crate::storage::snapshot::{SnapshotIntake, SnapshotStore};
-use crate::types::{Base, GroupId, Snapshot, SnapshotId};
+use crate::types::{Base, GroupId, Index, Snapshot, SnapshotId};
 
 use super::apply::Applier;
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
@@ -70,12 +71,16 @@ pub(crate) enum PieceJob {
     Finish(SnapshotId),
     /// Receives no more.
     Abandon(SnapshotId),
+    /// Looks for one that covers this entry.
+    Find(Index),
     /// Deletes old ones.
     Prune {
         /// How many of the newest stay.
         keep: usize,
         /// Which others stay.
         spare: Vec<SnapshotId>,
+        /// Which go whatever their age.
+        damaged: Vec<SnapshotId>,
     },
 }
 
@@ -83,7 +88,11 @@ pub(crate) enum PieceJob {
 pub(crate) struct SnapshotLane {
     build: LaneSender<BuildJob>,
     pieces: LaneSender<(GroupId, PieceJob)>,
+    scrubs: LaneSender<(GroupId, Option<SnapshotId>)>,
 }
+
+/// How fast a scrub reads.
+const SCRUB_BYTES_PER_S: u64 = 32 << 20;
 
 impl SnapshotLane {
     /// Starts the threads.
@@ -95,10 +104,13 @@ impl SnapshotLane {
     ) -> Result<Self, NodeError> {
         let (build, builds) = lane();
         let (pieces, requests) = lane();
+        let (scrubs, wanted) = lane();
         let (builder, answers) = (Arc::clone(&store), Arc::clone(&intake));
         threads.spawn("snap", move || {
             run_builds(builder.as_ref(), write_bytes_per_s, &builds, &answers);
         })?;
+        let (scrubbed, answers) = (Arc::clone(&store), Arc::clone(&intake));
+        threads.spawn("scrub", move || run_scrubs(scrubbed.as_ref(), &wanted, &answers))?;
         threads.spawn("piece", move || {
             let mut receiver = Pieces::new(store);
             let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
@@ -108,7 +120,7 @@ impl SnapshotLane {
                 }
             }
         })?;
-        Ok(Self { build, pieces })
+        Ok(Self { build, pieces, scrubs })
     }
 
     /// Asks for long work.
@@ -126,12 +138,19 @@ impl SnapshotLane {
         self.pieces.push_all([(group, job)]);
     }
 
+    /// Asks for a look at everything that is kept.
+    pub(crate) fn scrub(&self, group: GroupId, newest: Option<SnapshotId>) {
+        self.scrubs.push_all([(group, newest)]);
+    }
+
     /// Lets the threads end after what they are doing.
     pub(crate) fn stop(&self) {
         self.build.abandon();
         self.build.close();
         self.pieces.abandon();
         self.pieces.close();
+        self.scrubs.abandon();
+        self.scrubs.close();
     }
 }
 
@@ -161,6 +180,63 @@ fn run_builds(
             }
         }
     }
+}
+
+fn run_scrubs(
+    store: &dyn SnapshotStore,
+    queue: &LaneQueue<(GroupId, Option<SnapshotId>)>,
+    intake: &Intake,
+) {
+    let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
+    while queue.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
+        for (group, newest) in jobs.drain(..) {
+            let begun_us = clock::boot_us();
+            let mut pace = |bytes: u64| {
+                let due_us = begun_us.saturating_add(time_us(bytes, SCRUB_BYTES_PER_S));
+                clock::sleep_until(due_us);
+                !queue.is_closed()
+            };
+            let damaged = scrub(store, group, newest, &mut pace);
+            intake.notify([answer(group, Input::SnapshotsScrubbed(damaged))]);
+        }
+    }
+}
+
+/// Reads everything that is kept, and `newest`, which must be; gives what is damaged or missing. `pace` is
+/// called after every chunk with the bytes read so far, and may end it.
+pub(crate) fn scrub(
+    store: &dyn SnapshotStore,
+    group: GroupId,
+    newest: Option<SnapshotId>,
+    pace: &mut dyn FnMut(u64) -> bool,
+) -> Vec<(SnapshotId, String)> {
+    let named = store.named(group).unwrap_or_default();
+    let missing = newest.filter(|id| !named.contains(id));
+    let (mut damaged, mut before) = (Vec::new(), 0);
+    for id in named.into_iter().chain(missing) {
+        match store.check(group, &id, &mut |bytes| pace(before + bytes)) {
+            Ok(()) => {}
+            // It may have been let go meanwhile, unless it is the newest.
+            Err(error) if is_missing(&error) && newest != Some(id) => {}
+            Err(error) if is_missing(&error) || error.is_damage() => {
+                damaged.push((id, error.to_string()));
+            }
+            // That the disk cannot be read right now is no reason to give up what is on it.
+            Err(_) => {}
+        }
+        before += id.bytes;
+    }
+    damaged
+}
+
+fn is_missing(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+/// How long so many bytes take at most at a rate.
+fn time_us(bytes: u64, bytes_per_s: u64) -> u64 {
+    let us = u128::from(bytes) * 1_000_000 / u128::from(bytes_per_s);
+    u64::try_from(us).unwrap_or(u64::MAX)
 }
 
 /// Writes what a machine froze into a snapshot, not faster than `write_bytes_per_s` (0: as fast as it goes).
@@ -209,9 +285,7 @@ impl Write for Paced<'_> {
         let count = self.out.write(bytes)?;
         self.bytes += count as u64;
         if self.bytes_per_s > 0 {
-            let due = u128::from(self.bytes) * 1_000_000 / u128::from(self.bytes_per_s);
-            let due_us = self.begun_us.saturating_add(u64::try_from(due).unwrap_or(u64::MAX));
-            clock::sleep_until(due_us);
+            clock::sleep_until(self.begun_us.saturating_add(time_us(self.bytes, self.bytes_per_s)));
         }
         Ok(count)
     }
@@ -269,8 +343,9 @@ impl Pieces {
                 }
                 return None;
             }
-            PieceJob::Prune { keep, spare } => {
-                return prune(self.store.as_ref(), group, keep, &spare)
+            PieceJob::Find(least) => Input::SnapshotFound(find(self.store.as_ref(), group, least)?),
+            PieceJob::Prune { keep, spare, damaged } => {
+                return prune(self.store.as_ref(), group, keep, &spare, &damaged)
                     .err()
                     .map(|error| Input::SnapshotTrouble(format!("old snapshots stay: {error}")));
             }
@@ -278,12 +353,23 @@ impl Pieces {
     }
 }
 
+/// The newest snapshot that covers `least` and can be read.
+fn find(store: &dyn SnapshotStore, group: GroupId, least: Index) -> Option<Snapshot> {
+    let kept = store.list(group).ok()?;
+    let mut covering = kept.into_iter().filter(|it| it.id.last.index >= least);
+    covering.find(|it| store.check(group, &it.id, &mut |_| true).is_ok())
+}
+
 fn prune(
     store: &dyn SnapshotStore,
     group: GroupId,
     keep: usize,
     spare: &[SnapshotId],
+    damaged: &[SnapshotId],
 ) -> Result<(), StorageError> {
+    for id in damaged {
+        store.remove(group, id)?;
+    }
     for old in store.list(group)?.iter().skip(keep).filter(|old| !spare.contains(&old.id)) {
         store.remove(group, &old.id)?;
     }

@@ -70,7 +70,7 @@ impl FileSnapshots {
             let Name::Complete(group, id) = name else { continue };
             match self.dir.source(*group, id).and_then(|source| source.glance()) {
                 Ok(snapshot) => found.push(snapshot),
-                Err(StorageError::Corrupt { .. }) => {}
+                Err(error) if error.is_damage() => {}
                 // Somebody removes it at the same time.
                 Err(error) if is_missing(&error) => {}
                 Err(error) => return Err(error),
@@ -89,7 +89,7 @@ impl FileSnapshots {
 fn damage(dir: &Dir, group: GroupId, id: &SnapshotId) -> Result<Option<String>, StorageError> {
     match dir.source(group, id).and_then(|source| source.glance()) {
         Ok(_) => Ok(None),
-        Err(error @ StorageError::Corrupt { .. }) => Ok(Some(error.to_string())),
+        Err(error) if error.is_damage() => Ok(Some(error.to_string())),
         Err(error) => Err(error),
     }
 }
@@ -101,6 +101,14 @@ fn is_missing(error: &StorageError) -> bool {
 impl SnapshotStore for FileSnapshots {
     fn list(&self, group: GroupId) -> Result<Vec<Snapshot>, StorageError> {
         self.sound(&self.names(group)?)
+    }
+
+    fn named(&self, group: GroupId) -> Result<Vec<SnapshotId>, StorageError> {
+        let complete = |name: &Name| match name {
+            Name::Complete(of, id) if *of == group => Some(*id),
+            Name::Complete(..) | Name::Building(..) | Name::Incoming(..) => None,
+        };
+        Ok(self.dir.names()?.iter().filter_map(complete).collect())
     }
 
     fn create(&self, group: GroupId, base: &Base) -> Result<Box<dyn SnapshotSink>, StorageError> {

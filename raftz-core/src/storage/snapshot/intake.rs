@@ -98,7 +98,7 @@ fn held(dir: &Dir, group: GroupId, id: &SnapshotId) -> Result<Option<Snapshot>, 
         Ok(snapshot)
     });
     match judged {
-        Err(StorageError::Corrupt { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         fate => fate.map(Some),
     }
 }

@@ -81,6 +81,11 @@ impl SnapshotStore for MemorySnapshots {
             .collect())
     }
 
+    fn named(&self, group: GroupId) -> Result<Vec<SnapshotId>, StorageError> {
+        let held = self.0.held.lock();
+        Ok(held.complete.keys().filter(|(of, _)| *of == group).map(|(_, id)| *id).collect())
+    }
+
     fn create(&self, group: GroupId, base: &Base) -> Result<Box<dyn SnapshotSink>, StorageError> {
         let name = Name::Building(group, base.id);
         let path = Path::new("memory").join(name.text());

@@ -68,6 +68,12 @@ pub trait SnapshotStore: Send + Sync {
     /// going on without it would be a mistake.
     fn list(&self, group: GroupId) -> Result<Vec<Snapshot>, StorageError>;
 
+    /// The complete snapshots of a group by their names alone, sound or not.
+    ///
+    /// # Errors
+    /// As of any read.
+    fn named(&self, group: GroupId) -> Result<Vec<SnapshotId>, StorageError>;
+
     /// Begins a snapshot of the machine as of `base`.
     ///
     /// One that equals a snapshot that is here takes its place when it is finished.

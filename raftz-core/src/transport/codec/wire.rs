@@ -129,8 +129,13 @@ pub(super) struct SnapshotPieceMeta {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct SnapshotGoneMeta {
+pub(super) struct SnapshotMeta {
     pub(super) id: SnapshotIdMeta,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct SnapshotWantMeta {
+    pub(super) least: u64,
 }
 
 #[derive(Serialize, Deserialize)]

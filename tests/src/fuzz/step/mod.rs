@@ -190,7 +190,9 @@ impl Member1 {
             | Action::Restore { .. }
             | Action::WritePiece { .. }
             | Action::FinishFetch { .. }
-            | Action::PruneSnapshots { .. } => panic!("{action:?} of a member without snapshots"),
+            | Action::PruneSnapshots { .. }
+            | Action::FindSnapshot { .. }
+            | Action::ScrubSnapshots { .. } => panic!("{action:?} of a member without snapshots"),
             // Goes on being fed: callers do not know yet.
             Action::Halt(_) => self.halted = true,
         }

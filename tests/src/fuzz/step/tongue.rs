@@ -136,8 +136,10 @@ impl Speaker<'_, '_> {
 
     fn snapshot(&mut self) -> SnapshotMessage {
         let (id, offset) = (self.snapshot_id(), self.tape.number());
-        match self.tape.below(4) {
+        match self.tape.below(6) {
             0 => SnapshotMessage::Gone { id },
+            4 => SnapshotMessage::Want { least: self.index() },
+            5 => SnapshotMessage::Have { id },
             1 => SnapshotMessage::Fetch { id, offset, bytes_max: self.tape.number() as u32 },
             _ => SnapshotMessage::Piece { id, offset, bytes: self.payload().bytes().clone() },
         }

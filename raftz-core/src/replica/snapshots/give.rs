@@ -1,0 +1,211 @@
+//! Giving snapshots to peers: one piece after the other to each, all of them within one rate.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::types::{Event, Message, NodeId, SnapshotId, SnapshotMessage, SnapshotPhase};
+
+use super::super::Action;
+use super::super::member::Replica;
+use super::{NEWS_BYTES, PIECE_BYTES_MAX};
+
+/// Requests of one peer that wait to be served.
+const REQUESTS_MAX: usize = 8;
+
+/// All peers that are given a snapshot.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Giving {
+    peers: BTreeMap<NodeId, Serving>,
+    budget: Budget,
+    /// Who was given the last piece: the next one is for somebody behind it.
+    turn: Option<NodeId>,
+}
+
+/// A peer that is given a snapshot.
+#[derive(Clone, Debug)]
+struct Serving {
+    id: SnapshotId,
+    /// Where pieces begin and their most bytes, ascending.
+    requests: VecDeque<(u64, u32)>,
+    reading: Option<(u64, u32)>,
+    asked_us: u64,
+    told_bytes: u64,
+}
+
+/// What of the send rate is left.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    bytes: u64,
+    filled_us: u64,
+}
+
+impl Budget {
+    /// Fills up to what a tenth of a second allows. True where something may be sent.
+    fn fill(&mut self, now_us: u64, bytes_per_s: u64) -> bool {
+        if bytes_per_s == 0 {
+            self.bytes = u64::MAX;
+            return true;
+        }
+        let most = (bytes_per_s / 10).max(1);
+        let passed_us = now_us.saturating_sub(self.filled_us);
+        let gained = u128::from(bytes_per_s) * u128::from(passed_us) / 1_000_000;
+        let gained = u64::try_from(gained).unwrap_or(u64::MAX);
+        if gained > 0 {
+            self.bytes = self.bytes.min(most).saturating_add(gained).min(most);
+            self.filled_us = now_us;
+        }
+        self.bytes > 0
+    }
+
+    fn spend(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+impl Giving {
+    /// The snapshots that somebody is given.
+    pub(super) fn ids(&self) -> impl Iterator<Item = SnapshotId> {
+        self.peers.values().map(|it| it.id)
+    }
+
+    /// What a peer is given.
+    pub(super) fn id_for(&self, peer: NodeId) -> Option<SnapshotId> {
+        self.peers.get(&peer).map(|it| it.id)
+    }
+
+    /// When the rate allows the next piece, if one waits.
+    pub(super) fn next_deadline(&self, bytes_per_s: u64) -> Option<u64> {
+        let wait_us = (1_000_000 / bytes_per_s.max(1)).max(10_000);
+        let is_waiting = self.peers.values().any(Serving::is_waiting);
+        is_waiting.then(|| self.budget.filled_us.saturating_add(wait_us))
+    }
+
+    /// Lets those go who have not asked for so long. True if there were any.
+    fn forget_silent(&mut self, now_us: u64, stall_us: u64) -> bool {
+        let before = self.peers.len();
+        let is_there = |it: &Serving| now_us.saturating_sub(it.asked_us) < stall_us;
+        self.peers.retain(|_, it| it.reading.is_some() || is_there(it));
+        self.peers.len() < before
+    }
+
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<(NodeId, &mut Serving)> {
+        let behind = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut later = self.peers.range(ranged(behind)).chain(&self.peers);
+        let peer = later.find(|(_, it)| it.is_waiting()).map(|(peer, _)| *peer)?;
+        self.turn = Some(peer);
+        self.peers.get_mut(&peer).map(|it| (peer, it))
+    }
+}
+
+fn ranged(from: Bound<NodeId>) -> (Bound<NodeId>, Bound<NodeId>) {
+    (from, Bound::Unbounded)
+}
+
+impl Serving {
+    fn is_waiting(&self) -> bool {
+        self.reading.is_none() && !self.requests.is_empty()
+    }
+
+    /// Takes a request. Somebody asks for one piece after the other: who asks for an earlier one than before
+    /// has begun anew, and whatever it asked for from there on is asked for once more or not wanted.
+    fn ask(&mut self, request: (u64, u32)) {
+        self.requests.retain(|(offset, _)| *offset < request.0);
+        if self.reading != Some(request) && self.requests.len() < REQUESTS_MAX {
+            self.requests.push_back(request);
+        }
+    }
+}
+
+impl Replica {
+    pub(super) fn take_fetch(
+        &mut self,
+        from: NodeId,
+        id: SnapshotId,
+        request: (u64, u32),
+        out: &mut Vec<Action>,
+    ) {
+        let is_absurd = request.0 >= id.bytes || request.1 == 0;
+        if is_absurd || !self.raft.membership().contains(from) {
+            return;
+        }
+        let request = (request.0, request.1.min(PIECE_BYTES_MAX));
+        let now_us = self.now.boot_us;
+        let serving = self.snapshots.giving.peers.entry(from).or_insert_with(|| Serving {
+            id,
+            requests: VecDeque::new(),
+            reading: None,
+            asked_us: now_us,
+            told_bytes: 0,
+        });
+        if serving.id != id {
+            serving.id = id;
+            serving.requests.clear();
+            serving.told_bytes = 0;
+        }
+        serving.asked_us = now_us;
+        serving.ask(request);
+        let is_news = request.0 == 0 || request.0 >= serving.told_bytes.saturating_add(NEWS_BYTES);
+        if is_news {
+            serving.told_bytes = request.0;
+            self.tell(SnapshotPhase::Sending, Some(from), id, request.0, out);
+        }
+    }
+
+    /// Starts the reads that the rate allows.
+    pub(super) fn give(&mut self, out: &mut Vec<Action>) {
+        let now_us = self.now.boot_us;
+        let policy = self.snapshots.policy;
+        let giving = &mut self.snapshots.giving;
+        if giving.peers.is_empty() {
+            return;
+        }
+        if giving.forget_silent(now_us, policy.stall_us) {
+            self.prune(out);
+        }
+        let giving = &mut self.snapshots.giving;
+        while giving.peers.values().any(Serving::is_waiting)
+            && giving.budget.fill(now_us, policy.send_bytes_per_s)
+        {
+            let Some((to, serving)) = giving.next() else { return };
+            let id = serving.id;
+            let Some((offset, bytes_max)) = serving.requests.pop_front() else { return };
+            serving.reading = Some((offset, bytes_max));
+            giving.budget.spend(u64::from(bytes_max));
+            out.push(Action::ReadPiece { to, id, offset, bytes_max });
+        }
+    }
+
+    pub(in crate::replica) fn piece_read(
+        &mut self,
+        to: NodeId,
+        id: SnapshotId,
+        offset: u64,
+        result: Result<Bytes, String>,
+        out: &mut Vec<Action>,
+    ) {
+        if let Some(serving) = self.snapshots.giving.peers.get_mut(&to) {
+            serving.reading = None;
+        }
+        let message = match result {
+            Ok(bytes) => {
+                if offset.saturating_add(bytes.len() as u64) >= id.bytes {
+                    self.tell(SnapshotPhase::Sent, Some(to), id, id.bytes, out);
+                }
+                SnapshotMessage::Piece { id, offset, bytes }
+            }
+            Err(detail) => {
+                self.snapshots.giving.peers.remove(&to);
+                if self.snapshots.newest.as_ref().is_some_and(|kept| kept.id == id) {
+                    self.snapshot_damaged(id, &detail, out);
+                }
+                let detail = format!("node {to} is refused a snapshot: {detail}");
+                out.push(Action::Event(Event::StorageTrouble { detail }));
+                SnapshotMessage::Gone { id }
+            }
+        };
+        out.push(Action::Send { to, message: Message::Snapshot(message) });
+    }
+}
