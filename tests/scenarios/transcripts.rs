@@ -30,13 +30,43 @@ macro_rules! transcripts {
 }
 
 transcripts! {
-    aba acknowledged_and_lost answers_of_another_life bridge calls_end caps commit_after_blip damage deaf_leader
-    disk_fails divergent_tail_learns_no_commit doubled_forward election faith
-    faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
-    healed_stays_healed isolated_asker kept_machine leader_forgotten learner_votes link_restart lone_damaged lone_voter nonsense partitions prevote_changes_nothing
-    prevote_cohorts prevote_from_lower_term refused_votes_reset_no_timer reordered_answers
-    replication restarts slow_disks stale_log_cannot_win stalled_peer stuck_candidate timers
-    unapplied unreadable_log votes_are_sets votes_once window_lost wrong_disk
+    aba acknowledged_and_lost answers_of_another_life bridge calls_end caps commit_after_blip
+    compacted_log damage deaf_leader disk_fails divergent_tail_learns_no_commit doubled_forward
+    election faith faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
+    healed_stays_healed install_conflicting_suffix install_crash install_keeps_suffix
+    install_late_messages isolated_asker kept_machine leader_forgotten learner_votes link_restart
+    lone_damaged lone_voter nonsense partitions prevote_changes_nothing prevote_cohorts
+    prevote_from_lower_term refused_votes_reset_no_timer reordered_answers replication restarts
+    restore_fails slow_disks snapshot_after_silence snapshot_damaged_piece snapshot_gone
+    snapshot_heals snapshot_install snapshot_jitter snapshot_kept_machine snapshot_last_index
+    snapshot_meets_own snapshot_membership snapshot_overtaken snapshot_resumes
+    snapshot_source_deposed snapshot_stale snapshot_tail_kept stale_log_cannot_win stalled_peer
+    stuck_candidate timers unapplied unreadable_log votes_are_sets votes_once window_lost
+    window_lost_compacted wrong_disk
+}
+
+/// Claims that do not hold yet, each with the reason. What their files expect is what should be.
+macro_rules! not_yet {
+    ($($name:ident $why:literal)*) => {
+        $(#[test]
+        #[ignore = $why]
+        fn $name() {
+            play(stringify!($name));
+        })*
+
+        const NOT_YET: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+not_yet! {
+    old_snapshot_outlives_install
+        "where one snapshot is kept, the old one is deleted when the new one has arrived, not when it is installed"
+    snapshot_older
+        "a peer that has installed an older snapshot does not say so to a leader that offers a newer one"
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().chain(NOT_YET).copied()
 }
 
 #[test]
@@ -47,14 +77,14 @@ fn every_transcript_is_a_test() {
             entry.unwrap().file_name().to_str()?.strip_suffix(".txt").map(str::to_owned)
         })
         .collect();
-    let names: BTreeSet<String> = NAMES.iter().map(|name| (*name).to_owned()).collect();
+    let names: BTreeSet<String> = names().map(str::to_owned).collect();
     assert_eq!(files, names);
 }
 
 #[test]
 fn every_transcript_and_test_stands_in_the_table() {
     let table = std::fs::read_to_string(folder().join("README.md")).unwrap();
-    for name in NAMES {
+    for name in names() {
         assert!(table.contains(&format!("`{name}`")), "{name} is missing");
     }
     let sources = [
