@@ -53,6 +53,12 @@ impl Snapshots {
         self.store.list(GROUP).unwrap()
     }
 
+    /// The newest one is there no more, and nobody is told.
+    pub(crate) fn lose_newest(&self) {
+        let newest = self.list().first().expect("no snapshot").id;
+        self.store.remove(GROUP, &newest).unwrap();
+    }
+
     /// All that waits is gone.
     pub(crate) fn crash(&mut self) {
         (self.frozen, self.restoring, self.intake) = (None, None, None);
@@ -161,7 +167,13 @@ impl Cluster {
             return true;
         }
         assert!(node.machine.applied < last.index, "{id}: the machine goes back to {last}");
-        node.machine = node.snapshots.read(&snapshot).unwrap();
+        node.machine = match node.snapshots.read(&snapshot) {
+            Ok(machine) => machine,
+            Err(_) => {
+                self.step(id, Input::PersistFailed(format!("snapshot {last} is not here")));
+                return true;
+            }
+        };
         assert_eq!(node.machine.applied, last.index, "{id}: a snapshot of another state");
         self.oracle.on_restored(id, last.index, node.machine.state());
         self.say(Voice::All, || format!("{id}: restores its machine to {last}"));

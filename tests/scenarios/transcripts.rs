@@ -61,8 +61,14 @@ macro_rules! not_yet {
 not_yet! {
     old_snapshot_outlives_install
         "where one snapshot is kept, the old one is deleted when the new one has arrived, not when it is installed"
+    restore_outlives_pruning
+        "newer snapshots that arrive meanwhile push it out of those that are kept"
+    snapshot_lost
+        "it offers the lost one at every answer to a heartbeat, and is told every time that it is gone"
     snapshot_older
         "a peer that has installed an older snapshot does not say so to a leader that offers a newer one"
+    snapshot_under_load
+        "for the same reason it fetches one snapshot after the other, and never catches up"
 }
 
 fn names() -> impl Iterator<Item = &'static str> {

@@ -23,6 +23,7 @@
 //! | `build 1`, `fail-build 1` | what its machine froze is written into a snapshot; or cannot be |
 //! | `pieces 1 [2]` | its lane of pieces does what waits for it (or two things) |
 //! | `fail-restore 1`, `mend-restore 1` | from now on its machine takes no snapshot; or does again |
+//! | `lose-snapshot 1` | its newest snapshot cannot be read any more |
 //! | `corrupt 1->2` | the oldest message, a piece of a snapshot, is damaged on its way |
 //! | `delay 1->2`, `arrive 1->2` | the oldest message is overtaken by all others; all that were arrive |
 //! | `fail-reads 1` | from now on its disk gives no old entries back |
@@ -170,7 +171,8 @@ impl Script {
                 network(cluster, line, &words);
             }
             "persist" | "fail-write" | "fail-apply" | "fail-reads" | "apply" | "hold"
-            | "release" | "build" | "fail-build" | "pieces" | "fail-restore" | "mend-restore" => {
+            | "release" | "lose-snapshot" | "build" | "fail-build" | "pieces" | "fail-restore"
+            | "mend-restore" => {
                 lane(cluster, &words);
             }
             "advance" | "run" | "stabilize" => time(cluster, &words),
@@ -453,6 +455,7 @@ fn lane(cluster: &mut Cluster, words: &Words<'_>) {
             let count = words.plain.get(2).map_or(usize::MAX, |word| number(word) as usize);
             assert!(cluster.pieces(words.id(1), count), "no piece to read or write");
         }
+        "lose-snapshot" => cluster.nodes[&words.id(1)].snapshots.lose_newest(),
         "fail-restore" | "mend-restore" => {
             let node = cluster.nodes.get_mut(&words.id(1)).expect("no such node");
             node.snapshots.restore_fails = words.plain[0] == "fail-restore";
