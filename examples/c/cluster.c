@@ -1,7 +1,8 @@
 /*
  * Three processes over TCP with their logs on disk. The leader's process is killed while all three
- * write, another takes over; all are killed, all are started again; and everything that was ever
- * acknowledged is read back from each of them and compared.
+ * write, another takes over; the dead node comes back when the others' logs no longer hold what it
+ * lacks, and has it by a snapshot; all are killed, all are started again; and everything that was
+ * ever acknowledged is read back from each of them and compared.
  *
  *     cluster [writes]
  *
@@ -41,6 +42,8 @@ typedef struct process {
     uint64_t leads;
     /* Its writer's ledger: so many of its sequence were acknowledged, from the first. */
     uint64_t acked;
+    /* The last entries of the newest snapshot that it has taken, and that it was brought back by. */
+    uint64_t built, installed;
     /* What it gave back: of each writer the next number to come, and its own word for all. */
     uint64_t next[NODES];
     uint64_t keys;
@@ -54,8 +57,12 @@ typedef struct cluster {
     char addresses[NODES][32];
     process process[NODES];
     uint64_t started, wanted;
-    /* Of the newest term in which anything was acknowledged: itself, and when that was first. */
-    uint64_t newest_term, newest_at, term_before_kill;
+    /* Of the newest term in which anything was acknowledged: itself, and when and where that was
+     * first. */
+    uint64_t newest_term, newest_at, newest_index, term_before_kill;
+    /* Who was killed, and the first entry that it certainly lacks. */
+    int victim;
+    uint64_t lacks;
     uint64_t marked, lost;
     char why[4 * LINE_BYTES];
 } cluster;
@@ -194,14 +201,19 @@ static void compare_end(cluster *self, int at) {
 
 static bool hear(cluster *self, int at, const char *line) {
     process *one = &self->process[at];
-    uint64_t number = 0, term = 0;
+    uint64_t number = 0, term = 0, index = 0;
     char key[LINE_BYTES], value[LINE_BYTES];
-    if (sscanf(line, "acked %" SCNu64 " %" SCNu64, &number, &term) == 2) {
+    if (sscanf(line, "acked %" SCNu64 " %" SCNu64 " %" SCNu64, &number, &term, &index) == 3) {
         one->acked = number;
         if (term > self->newest_term) {
             self->newest_term = term;
             self->newest_at = now_ms();
+            self->newest_index = index;
         }
+    } else if (sscanf(line, "built %" SCNu64, &index) == 1) {
+        one->built = index;
+    } else if (sscanf(line, "installed %" SCNu64, &index) == 1) {
+        one->installed = index;
     } else if (sscanf(line, "pair %255s %255s", key, value) == 2) {
         return compare(self, at, key, value);
     } else if (sscanf(line, "leads %" SCNu64, &term) == 1) {
@@ -312,6 +324,21 @@ static bool two_thirds_are_written(const cluster *self) {
     return acked(self) >= self->wanted / 3 * 2;
 }
 
+/* Logs begin behind the newest snapshot here, so who has taken one of an entry that the dead node lacks
+ * can bring it back by a snapshot only. */
+static bool the_living_have_dropped_it(const cluster *self) {
+    for (int at = 0; at < NODES; at++) {
+        if (at != self->victim && self->process[at].built < self->lacks) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool it_came_back_by_snapshot(const cluster *self) {
+    return self->process[self->victim].installed >= self->lacks;
+}
+
 static bool all_is_written(const cluster *self) {
     return acked(self) >= self->wanted;
 }
@@ -359,7 +386,7 @@ static bool start_all(cluster *self) {
 }
 
 static bool kill_the_leader(cluster *self, uint64_t *failover_ms) {
-    const int victim = leader(self);
+    const int victim = self->victim = leader(self);
     self->term_before_kill = self->newest_term;
     const uint64_t killed_at = now_ms();
     kill_and_reap(self, victim);
@@ -371,12 +398,23 @@ static bool kill_the_leader(cluster *self, uint64_t *failover_ms) {
         return false;
     }
     *failover_ms = self->newest_at - killed_at;
+    /* It cannot have what was first written in a term that began without it. */
+    self->lacks = self->newest_index;
     say(self, "the first write of term %" PRIu64 " was acknowledged %" PRIu64 " ms after the kill",
         self->newest_term, *failover_ms);
-    return until(self, "two nodes have gone on writing", two_thirds_are_written) &&
-           until(self, "the dead node's reports end", the_dead_are_silent) &&
-           start(self, victim) && until(self, "all nodes run", all_are_ready) &&
-           order(self, victim, "write\n") && until(self, "all is written", all_is_written);
+    if (!until(self, "two nodes have gone on writing", two_thirds_are_written) ||
+        !until(self, "the dead node's reports end", the_dead_are_silent) ||
+        !until(self, "no log holds what it lacks", the_living_have_dropped_it)) {
+        return false;
+    }
+    say(self, "the others' logs no longer hold all that node %d lacks", victim + 1);
+    if (!start(self, victim) || !until(self, "all nodes run", all_are_ready) ||
+        !until(self, "a snapshot brings it back", it_came_back_by_snapshot)) {
+        return false;
+    }
+    say(self, "node %d came back by a snapshot of all up to entry %" PRIu64, victim + 1,
+        self->process[victim].installed);
+    return order(self, victim, "write\n") && until(self, "all is written", all_is_written);
 }
 
 static bool kill_all(cluster *self) {

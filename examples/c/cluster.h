@@ -11,7 +11,10 @@
  * A child tells:
  *     ready                  the node runs
  *     leads TERM, follows TERM
- *     acked COUNT TERM       so many writes of its sequence are acknowledged, from the first
+ *     acked COUNT TERM INDEX so many writes of its sequence are acknowledged, from the first; where
+ *                            the last of them is
+ *     built INDEX            it has taken a snapshot up to this entry
+ *     installed INDEX        it lacked more than the others' logs held, and has it by a snapshot
  *     marked INDEX
  *     pair KEY VALUE         in the order of the keys
  *     store KEYS DIGEST      the end of the pairs

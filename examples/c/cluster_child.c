@@ -56,6 +56,12 @@ static void on_event(void *user_data, const raftz_event_info *event) {
     (void)user_data;
     if (event->kind == RAFTZ_EVENT_FAULTED) {
         tell("fatal %.*s", (int)event->text.len, (const char *)event->text.data);
+    } else if (event->kind == RAFTZ_EVENT_SNAPSHOT) {
+        if (event->phase == RAFTZ_SNAPSHOT_BUILT) {
+            tell("built %" PRIu64, event->index);
+        } else if (event->phase == RAFTZ_SNAPSHOT_INSTALLED) {
+            tell("installed %" PRIu64, event->index);
+        }
     } else if (event->role == RAFTZ_ROLE_LEADER) {
         tell("leads %" PRIu64, event->term);
     } else {
@@ -68,13 +74,17 @@ static bool child_start(child *self) {
     raftz_config *config = NULL;
     bool is_formatted = false;
     char directory[4096];
-    const uint64_t kinds = 1u << RAFTZ_EVENT_ROLE | 1u << RAFTZ_EVENT_FAULTED;
+    const uint64_t kinds =
+        1u << RAFTZ_EVENT_ROLE | 1u << RAFTZ_EVENT_FAULTED | 1u << RAFTZ_EVENT_SNAPSHOT;
     snprintf(directory, sizeof directory, "%s/node-%d", self->root, self->id);
     bool started =
         told(raftz_config_new((uint64_t)self->id, "c1a5", &config, &error), &error) &&
         told(raftz_config_set_directory(config, directory, &error), &error) &&
         told(raftz_config_set_listen_address(config, self->addresses[self->id - 1], &error),
              &error) &&
+        /* Far fewer than the default, so that a few seconds are enough to outrun a dead node. */
+        told(raftz_config_set(config, "snapshot_log_entries", "200", &error), &error) &&
+        told(raftz_config_set(config, "snapshot_retain_bytes", "0", &error), &error) &&
         told(raftz_config_set_event_callback(config, kinds, on_event, NULL, NULL, &error), &error);
     for (int id = 1; id <= NODES && started; id++) {
         const char *address = self->addresses[id - 1];
@@ -161,7 +171,7 @@ static void *writer_main(void *argument) {
             }
             return NULL;
         }
-        tell("acked %" PRIu64 " %" PRIu64, next + BATCH, last.term);
+        tell("acked %" PRIu64 " %" PRIu64 " %" PRIu64, next + BATCH, last.term, last.index);
     }
 }
 

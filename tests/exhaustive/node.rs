@@ -9,7 +9,7 @@ use raftz_core::types::{
     Payload, RaftBody, RaftMessage, Settings, Token, WriteOp,
 };
 
-use super::disk::{Disk, edit};
+use super::disk::Disk;
 
 /// Time stands still.
 const NOW: Now = Now { boot_us: 1_000_000, wall_us: 2_000_000 };
@@ -114,7 +114,9 @@ impl Node {
 
     /// The log as all writes issued so far leave it.
     pub(crate) fn log(&self) -> Vec<Entry> {
-        self.disk.queue.iter().fold(self.disk.entries.clone(), edit)
+        let mut log = self.disk.log.clone();
+        self.disk.queue.iter().for_each(|op| log.edit(op));
+        log.entries
     }
 
     /// Names the state: equal numbers, equal futures.
@@ -123,7 +125,7 @@ impl Node {
         let disk = &self.disk;
         (self.id(), self.raft.fingerprint(), disk.boot).hash(&mut hasher);
         (disk.hard_state.term, disk.hard_state.vote, disk.commit).hash(&mut hasher);
-        hash_entries(&disk.entries, &mut hasher);
+        hash_entries(&disk.log.entries, &mut hasher);
         disk.queue.len().hash(&mut hasher);
         for op in &disk.queue {
             op.hard_state.map(|hard_state| (hard_state.term, hard_state.vote)).hash(&mut hasher);
@@ -179,7 +181,7 @@ impl Node {
                     self.disk.persist_one();
                 }
                 if driver == Driver::LostEntry {
-                    self.disk.entries.pop();
+                    self.disk.log.entries.pop();
                 }
                 self.raft = open(self.id(), &mut self.disk, self.window);
                 Input::Tick
@@ -223,7 +225,7 @@ impl Node {
                     }
                     Action::ReadEntries { request, first, last, .. } => {
                         let range = first.prev().0 as usize..last.0 as usize;
-                        let entries = self.disk.entries.get(range).map(<[Entry]>::to_vec);
+                        let entries = self.disk.log.entries.get(range).map(<[Entry]>::to_vec);
                         let result = entries.ok_or_else(|| format!("no entries {first}–{last}"));
                         inputs.push(Input::EntriesRead { request, result });
                     }

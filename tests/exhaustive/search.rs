@@ -466,8 +466,9 @@ impl Search {
 
     fn ensure_durable(&self, state: &State, entry: LogId) -> Result<(), Violation> {
         let nodes = state.nodes.iter().map(|node| &self.known[*node as usize].node);
-        let holders =
-            nodes.filter(|node| node.disk.entry(entry.index).map(Entry::id) == Some(entry)).count();
+        let holders = nodes
+            .filter(|node| node.disk.log.entry(entry.index).map(Entry::id) == Some(entry))
+            .count();
         ensure(holders >= 2, "commits are durable on a majority", || {
             format!("{entry} is committed and durable on {holders} of 3")
         })

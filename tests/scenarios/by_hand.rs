@@ -5,11 +5,13 @@
 //! * `append prev=3@t2 [commit=3] [entries=4@t2,5@t3] [session=1]` (commands named after their identity)
 //! * `appendreply matched=4 | rejected=3 hint=2@t1 [session=1]`
 //! * `heartbeat commit=3@t2 [session=1]`, `heartbeatreply [session=1]`
+//! * `offer last=3@t2 [commit=3] [session=1]`: an offer of a snapshot
 //! * `timeoutnow`
 
 use raftz_core::types::{
     Append, AppendOutcome, AppendReply, Entry, EntryKind, Heartbeat, HeartbeatReply, Index, LogId,
-    Message, Payload, PreVote, RaftBody, RaftMessage, Term, Vote, VoteReply,
+    Message, Payload, PreVote, RaftBody, RaftMessage, SnapshotId, SnapshotOffer, Term, Vote,
+    VoteReply,
 };
 
 use super::verbs::{Words, log_id};
@@ -71,6 +73,11 @@ pub(crate) fn message(line: &str, words: &Words<'_>) -> Message {
         }),
         "heartbeatreply" => {
             RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us: 0, clock_us: 0 })
+        }
+        "offer" => {
+            let id = SnapshotId { last, bytes: 1000, hash: [7; 32] };
+            let commit = Index(words.number("commit").unwrap_or(0));
+            RaftBody::SnapshotOffer(SnapshotOffer { session, id, commit })
         }
         "timeoutnow" => RaftBody::TimeoutNow,
         other => panic!("{line}: no message {other:?}"),

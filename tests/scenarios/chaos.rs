@@ -4,7 +4,7 @@
 //!
 //! `RAFTZ_CHAOS_RUNS=20000` runs more seeds; `RAFTZ_CHAOS_SEED=123` replays one, with all it says.
 
-use raftz_core::replica::Input;
+use raftz_core::replica::{Input, SnapshotPolicy};
 use raftz_core::types::{Message, NodeId, Outcome, Role};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -46,6 +46,15 @@ impl Chaos {
         plan.raft.uncommitted_bytes_max = pick(&mut rng, &[100, 1 << 20]);
         plan.raft.unapplied_bytes_max = pick(&mut rng, &[100, 1 << 20]);
         plan.held_bytes_max = pick(&mut rng, &[10, 1 << 20]);
+        plan.snapshots = SnapshotPolicy {
+            log_entries: pick(&mut rng, &[0, 0, 2, 5, 20]),
+            retain_bytes: pick(&mut rng, &[0, 0, 500, u64::MAX]),
+            keep: pick(&mut rng, &[1, 2]),
+            send_bytes_per_s: pick(&mut rng, &[0, 0, 5_000]),
+            piece_bytes: pick(&mut rng, &[50, 200, 100_000]),
+            stall_us: pick(&mut rng, &[50_000, 500_000]),
+            ..plan.snapshots
+        };
         let mut cluster = Cluster::new(&plan);
         cluster.voice = Voice::Silent;
         let mut level = |choices: &[u32]| pick(&mut rng, choices);
@@ -85,8 +94,15 @@ impl Chaos {
                 let count = pick(&mut self.rng, &[1, 1, 2, usize::MAX]);
                 self.cluster.persist(id, count);
             }
-            55..62 => {
+            55..58 => {
                 self.cluster.apply(id);
+            }
+            58..60 => {
+                self.cluster.build(id);
+            }
+            60..62 => {
+                let count = pick(&mut self.rng, &[1, 2, usize::MAX]);
+                self.cluster.pieces(id, count);
             }
             62..66 => {
                 self.cluster.read(id);
@@ -94,7 +110,8 @@ impl Chaos {
             66..78 => self.pass_time(),
             78..88 => self.propose(id),
             88..90 => {
-                let input = match self.rng.random_range(0..10) {
+                let input = match self.rng.random_range(0..12) {
+                    10.. => Input::TakeSnapshot,
                     0 => Input::StorageFull(true),
                     1..4 => Input::StorageFull(false),
                     4..6 => Input::ForgetLeader,
@@ -236,12 +253,13 @@ impl Chaos {
     /// The disk of a dead node loses durable entries: on one node of the cluster, once.
     fn damage(&mut self, id: NodeId) {
         let disk = &self.cluster.nodes[&id].disk;
-        if disk.entries.is_empty() || self.cluster.oracle.voters.len() < 3 {
+        let entries = &disk.log.entries;
+        if entries.is_empty() || self.cluster.oracle.voters.len() < 3 {
             return;
         }
         self.may_damage = false;
-        let first = self.rng.random_range(0..disk.entries.len());
-        let first_faulty = disk.entries[first].index;
+        let first = self.rng.random_range(0..entries.len());
+        let first_faulty = entries[first].index;
         let last_known = self.rng.random_bool(0.5).then(|| disk.last());
         self.cluster.sabotage(id, first_faulty, last_known);
     }
@@ -287,10 +305,9 @@ impl Chaos {
             assert_eq!(status.role, expected, "{id}");
             assert_eq!(status.commit, self.cluster.raft(leader).commit(), "{id}: commit");
             assert_eq!(status.applied, status.commit, "{id}: all that is committed is applied");
-            assert_eq!(
-                self.cluster.nodes[id].disk.entries, self.cluster.nodes[&leader].disk.entries,
-                "the logs of {id} and {leader} are equal"
-            );
+            let log_of = |id: &NodeId| &self.cluster.nodes[id].disk.log;
+            let is_equal = log_of(id).agrees_with(log_of(&leader));
+            assert!(is_equal, "the logs of {id} and {leader} are equal");
             // Damage without a known end heals in the first term that began after it.
             let last = status.last;
             let healed = status.damage.is_none_or(|damage| !damage.lost.is_overwritten_by(last));
@@ -322,7 +339,8 @@ impl Chaos {
     }
 }
 
-fn run(seed: u64, voice: Voice) -> usize {
+/// How much was committed, and how often a snapshot was installed.
+fn run(seed: u64, voice: Voice) -> (u64, u64) {
     let mut chaos = Chaos::new(seed);
     chaos.cluster.voice = voice;
     chaos.cluster.aloud = voice == Voice::All;
@@ -338,7 +356,8 @@ fn run(seed: u64, voice: Voice) -> usize {
         chaos.disturb();
     }
     chaos.check_recovery();
-    chaos.cluster.oracle.committed.len()
+    let oracle = &chaos.cluster.oracle;
+    (oracle.committed.len() as u64, oracle.restored)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -352,15 +371,19 @@ fn random_clusters_keep_every_promise_and_recover() {
         return;
     }
     let runs = number("RAFTZ_CHAOS_RUNS").unwrap_or(RUNS);
-    let mut committed = 0;
+    let (mut committed, mut restored) = (0, 0);
     for seed in 0..runs {
         match std::panic::catch_unwind(|| run(seed, Voice::Silent)) {
-            Ok(entries) => committed += entries,
+            Ok((entries, installs)) => {
+                committed += entries;
+                restored += installs;
+            }
             Err(_) => panic!(
                 "seed {seed} fails; replay: RAFTZ_CHAOS_SEED={seed} cargo test --test scenarios \
                  chaos -- --nocapture"
             ),
         }
     }
-    assert!(committed as u64 > runs * 15, "the runs commit too little to prove much: {committed}");
+    assert!(committed > runs * 15, "the runs commit too little to prove much: {committed}");
+    assert!(restored > runs / 10, "too few snapshots are installed to prove much: {restored}");
 }

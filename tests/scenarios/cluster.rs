@@ -14,10 +14,11 @@ use raftz_core::types::{
     Membership, Message, NodeId, Now, Outcome, Payload, Reply, Role, Settings, Term, Token,
 };
 
-use super::disk::{Disk, edit};
+use super::disk::{Disk, Log};
 use super::machine::Machine;
 use super::oracle::Oracle;
 use super::show;
+use super::snapshots::Snapshots;
 
 /// Wall time runs this far ahead of boot time.
 const WALL_AHEAD_US: u64 = 1_000_000_000;
@@ -30,8 +31,9 @@ pub(crate) struct Node {
     pub(crate) replica: Option<Replica>,
     pub(crate) disk: Disk,
     /// The log as all writes issued so far leave it.
-    pub(crate) log: Vec<Entry>,
+    pub(crate) log: Log,
     pub(crate) machine: Machine,
+    pub(crate) snapshots: Snapshots,
     pub(crate) applying: Option<(Index, Index, Entries)>,
     pub(crate) reads: VecDeque<(u64, Index, Index, u64)>,
     pub(crate) commit_seen: Index,
@@ -75,6 +77,7 @@ pub(crate) struct Plan {
     pub(crate) raft: raft::Config,
     pub(crate) held_bytes_max: u64,
     pub(crate) settings: Settings,
+    pub(crate) snapshots: SnapshotPolicy,
 }
 
 impl Plan {
@@ -87,6 +90,7 @@ impl Plan {
             raft: raft::Config::new(node(1), disk),
             held_bytes_max: 1 << 20,
             settings: Settings::default(),
+            snapshots: SnapshotPolicy::NEVER,
         }
     }
 }
@@ -96,6 +100,8 @@ pub(crate) struct Cluster {
     pub(crate) now_us: u64,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) net: BTreeMap<(NodeId, NodeId), VecDeque<Message>>,
+    /// Messages that were overtaken: they arrive when it is said.
+    pub(crate) late: BTreeMap<(NodeId, NodeId), VecDeque<Message>>,
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) links: BTreeSet<(NodeId, NodeId)>,
     pub(crate) oracle: Oracle,
@@ -127,6 +133,7 @@ impl Cluster {
             now_us: 1_000_000,
             nodes: BTreeMap::new(),
             net: BTreeMap::new(),
+            late: BTreeMap::new(),
             cut: BTreeSet::new(),
             links: BTreeSet::new(),
             oracle,
@@ -144,12 +151,13 @@ impl Cluster {
                 config: Config {
                     raft,
                     held_bytes_max: plan.held_bytes_max,
-                    snapshots: SnapshotPolicy::NEVER,
+                    snapshots: plan.snapshots,
                 },
                 seed: plan.seed.wrapping_mul(1000).wrapping_add(id.get()),
                 replica: None,
+                snapshots: Snapshots::new(&disk),
+                log: disk.log.clone(),
                 disk,
-                log: Vec::new(),
                 machine: Machine::default(),
                 applying: None,
                 reads: VecDeque::new(),
@@ -238,8 +246,8 @@ impl Cluster {
         match action {
             Action::Persist(op) => {
                 let term = node.replica.as_ref().unwrap().raft().term();
-                self.oracle.on_write(id, term, &node.log, &op);
-                node.log = edit(std::mem::take(&mut node.log), &op);
+                self.oracle.on_write(node, term, &op);
+                node.log.edit(&op);
                 let line = format!("{id}: writes {}", show::write(&op));
                 node.disk.queue.push_back(op);
                 self.say(Voice::All, || line);
@@ -273,18 +281,20 @@ impl Cluster {
                 self.say(voice, || format!("{id}: {}", show::event(&event)));
             }
             Action::Halt(reason) => node.halted = Some(reason),
-            Action::TakeSnapshot { .. }
-            | Action::Restore { .. }
-            | Action::ReadPiece { .. }
+            Action::TakeSnapshot { base } => self.freeze(id, *base),
+            Action::Restore { id: snapshot } => {
+                assert!(node.applying.is_none(), "{id} restores while it applies");
+                node.snapshots.restoring = Some(snapshot);
+                self.say(Voice::All, || format!("{id}: is to restore {}", snapshot.last));
+            }
+            Action::ReadPiece { .. }
             | Action::BeginFetch { .. }
             | Action::WritePiece { .. }
             | Action::FinishFetch { .. }
             | Action::AbandonFetch { .. }
             | Action::PruneSnapshots { .. }
             | Action::FindSnapshot { .. }
-            | Action::ScrubSnapshots { .. } => {
-                panic!("{id}: {action:?}, and there are no snapshots")
-            }
+            | Action::ScrubSnapshots { .. } => node.snapshots.pieces.push_back(action),
         }
     }
 
@@ -351,10 +361,13 @@ impl Cluster {
     /// Applies what waits for the node's machine.
     pub(crate) fn apply(&mut self, id: NodeId) -> bool {
         let node = self.nodes.get_mut(&id).unwrap();
-        let Some((first, last, mut entries)) = node.applying.take() else { return false };
+        let Some((first, last, mut entries)) = node.applying.take() else {
+            return self.restore(id);
+        };
         if entries.is_empty() {
-            let range = first.prev().0 as usize..last.0 as usize;
-            entries = node.disk.entries.get(range).expect("must be readable").to_vec().into();
+            let count = (last.0 - first.0 + 1) as usize;
+            let range = node.disk.log.from(first).get(..count);
+            entries = range.expect("must be readable").to_vec().into();
         }
         assert_eq!(entries.len() as u64, last.0 - first.0 + 1, "a range without its entries");
         let mut replies = Vec::new();
@@ -365,7 +378,8 @@ impl Cluster {
             self.oracle.on_applied(id, entry.index, node.machine.state());
         }
         self.say(Voice::All, || format!("{id}: applies [{}]", show::entries(&entries)));
-        let (log_time_us, bytes) = (0, 0);
+        let log_time_us = entries.iter().last().unwrap().log_time_us;
+        let bytes = entries.iter().map(Entry::cost_bytes).sum();
         self.step(id, Input::Applied { last, log_time_us, bytes, replies });
         true
     }
@@ -376,7 +390,7 @@ impl Cluster {
         let Some((request, first, last, bytes_max)) = node.reads.pop_front() else { return false };
         let mut bytes = 0;
         let mut entries: Vec<Entry> = Vec::new();
-        for entry in node.disk.entries.iter().skip(first.prev().0 as usize) {
+        for entry in node.disk.log.from(first) {
             bytes += entry.cost_bytes();
             if entry.index > last || (!entries.is_empty() && bytes > bytes_max) {
                 break;
@@ -448,7 +462,8 @@ impl Cluster {
             node.disk.persist_one();
         }
         node.disk.queue.clear();
-        node.log = node.disk.entries.clone();
+        node.log = node.disk.log.clone();
+        node.snapshots.crash();
         node.replica = None;
         node.applying = None;
         node.reads.clear();
@@ -469,11 +484,17 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).unwrap();
         let recovered = node.disk.open();
         // A machine that persists itself has what it applied, and says how far that goes.
-        match &mut node.config.raft.machine_applied {
-            Some(applied) => *applied = node.machine.applied,
-            None => node.machine = Machine::default(),
+        if node.config.raft.machine_applied.is_none() {
+            node.machine = Machine::default();
         }
-        node.log = node.disk.entries.clone();
+        match node.restore_at_start() {
+            Ok(snapshot) => node.config.raft.snapshot = snapshot,
+            Err(why) => return self.say(Voice::News, || format!("{id}: does not start: {why}")),
+        }
+        if let Some(applied) = &mut node.config.raft.machine_applied {
+            *applied = node.machine.applied;
+        }
+        node.log = node.disk.log.clone();
         node.halted = None;
         node.shutting_down = false;
         node.replica = Some(Replica::new(node.config.clone(), &recovered, now, node.seed));
@@ -489,9 +510,10 @@ impl Cluster {
     /// The machine fails at the entry it should apply next.
     pub(crate) fn fail_machine(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
-        let Some((index, _, _)) = node.applying.take() else { return };
         let detail = "no such account".into();
-        self.step(id, Input::ApplyFailed { index, kind: "apply", detail });
+        if let Some((index, _, _)) = node.applying.take() {
+            self.step(id, Input::ApplyFailed { index, kind: "apply", detail });
+        }
     }
 
     /// Gives a node that is down a hard state, and a log of commands with these terms.
@@ -513,8 +535,8 @@ impl Cluster {
             entries.push(entry);
         }
         let node = self.nodes.get_mut(&id).unwrap();
-        node.log = entries.clone();
-        node.disk.entries = entries;
+        node.disk.log.entries = entries;
+        node.log = node.disk.log.clone();
     }
 
     /// Loses everything on a disk from `first_faulty` on.
@@ -525,7 +547,7 @@ impl Cluster {
     /// Replaces a dead node's directory by a new, empty one.
     pub(crate) fn wipe(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
-        node.disk = Disk::new(id, node.disk.base.clone());
+        node.disk = Disk::new(id, node.disk.log.base.clone());
         node.disk.id = DiskId(u128::from(id.get()) + 1000);
         node.config.raft.disk_id = node.disk.id;
     }
@@ -563,6 +585,12 @@ impl Cluster {
                 }
                 while self.read(*id) {
                     busy = true;
+                }
+                if !self.nodes[id].snapshots.pieces_held {
+                    busy |= self.pieces(*id, usize::MAX);
+                }
+                if !self.nodes[id].snapshots.build_held {
+                    busy |= self.build(*id);
                 }
             }
             for from in nodes {

@@ -1,5 +1,7 @@
 //! A state machine in which any difference in order shows: each state is a hash of the one before.
 
+use std::io::Read;
+
 use bytes::Bytes;
 use raftz_core::types::{Entry, EntryKind, Index, Reply};
 
@@ -27,6 +29,19 @@ impl Machine {
         self.state = next_state(self.state, entry.index, entry.payload.bytes());
         (entry.kind == EntryKind::Command)
             .then(|| Reply::Ok(Bytes::from(self.state.to_string().into_bytes())))
+    }
+
+    /// What a snapshot of it holds.
+    pub(crate) fn content(&self) -> Vec<u8> {
+        [self.applied.0.to_le_bytes(), self.state.to_le_bytes()].concat()
+    }
+
+    /// The machine that a snapshot holds.
+    pub(crate) fn restored(from: &mut dyn Read) -> Self {
+        let mut content = [[0; 8]; 2];
+        content.iter_mut().for_each(|field| from.read_exact(field).expect("a sound snapshot"));
+        let [applied, state] = content.map(u64::from_le_bytes);
+        Self { applied: Index(applied), state }
     }
 
     /// The state, to compare.

@@ -3,9 +3,9 @@
 //! A *transcript* (`*.txt` beside this file) is a script of verbs against a whole cluster of replicas in
 //! one thread, with everything that the cluster says as expected output. `cluster` is that cluster:
 //! a virtual clock, queues instead of sockets, a disk per node that makes nothing durable until it is told to,
-//! and a machine whose state shows every difference in order. `oracle` watches each step of each node and
-//! panics when Raft's promises are broken, whatever the expected output says. `chaos` drives the same
-//! cluster at random. `cells` feeds one core messages that no honest peer sends.
+//! snapshots in memory, and a machine whose state shows every difference in order. `oracle` watches each
+//! step of each node and panics when Raft's promises are broken, whatever the expected output says. `chaos`
+//! drives the same cluster at random. `cells` feeds one core messages that no honest peer sends.
 //!
 //! `REWRITE=1 cargo test --test scenarios` writes the transcripts anew: read the difference before
 //! believing it.
@@ -20,6 +20,7 @@ mod machine;
 mod oracle;
 mod rules;
 mod show;
+mod snapshots;
 mod solo;
 mod transcripts;
 mod verbs;

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raftz_core::types::{
-    AppendOutcome, Entry, Index, LogId, Message, NodeId, RaftBody, Role, Term, WriteOp,
+    AppendOutcome, Entries, Entry, Index, LogId, Message, NodeId, RaftBody, Role, Snapshot, Term,
+    WriteOp,
 };
 
 use super::cluster::Node;
+use super::disk::Log;
 use super::machine::next_state;
 
 /// Everything that has ever been promised or decided.
@@ -25,6 +27,10 @@ pub(crate) struct Oracle {
     committed_in: Vec<Term>,
     /// The machine's state after each committed entry.
     states: Vec<u64>,
+    /// Every snapshot that was ever complete: those of one entry are the same everywhere.
+    snapshots: BTreeMap<LogId, Snapshot>,
+    /// How often a machine was restored while its node ran.
+    pub(crate) restored: u64,
     pub(crate) voters: BTreeSet<NodeId>,
     /// Messages of hand, damage and the like may break what only honest nodes guarantee.
     pub(crate) lenient: bool,
@@ -46,16 +52,30 @@ impl Oracle {
         assert_eq!(known, entry, "log matching: two contents of {}", entry.id());
     }
 
-    /// A node of this term issues a write. `log` is its log before.
-    pub(crate) fn on_write(&mut self, id: NodeId, term: Term, log: &[Entry], op: &WriteOp) {
-        let keep = op.truncate_from.map_or(log.len(), |from| from.prev().0 as usize);
-        for entry in log.get(keep..).unwrap_or(&[]) {
+    /// A node issues a write in this term. What is committed leaves its log only for a snapshot that covers
+    /// it and that its machine has been restored from, or has gone through by itself.
+    pub(crate) fn on_write(&mut self, node: &Node, term: Term, op: &WriteOp) {
+        let (id, log) = (node.id, &node.log);
+        if let Some(base) = &op.base {
+            let last = base.id;
+            assert!(self.is_committed(last), "{id}: a log begins behind {last}, not committed");
+            assert!(last.index <= node.machine.applied, "{id}: its machine is not at {last}");
+            let covers = |kept: &Snapshot| kept.id.last.index >= last.index;
+            let covered = node.snapshots().iter().any(covers);
+            assert!(covered, "{id}: no snapshot covers a log that begins behind {last}");
+        }
+        let kept =
+            op.base.as_ref().filter(|base| !log.holds(base.id)).map(|base| base.id.index.next());
+        let gone = [op.truncate_from, kept].into_iter().flatten().min();
+        for entry in gone.map_or(&[][..], |from| log.from(from)) {
             let at = entry.index.0 as usize - 1;
             let lost = self.committed_in.get(at).is_some_and(|committed_in| *committed_in <= term)
                 && self.committed[at].id() == entry.id();
             assert!(self.lenient || !lost, "{id} truncates the committed entry {}", entry.id());
         }
-        let mut prev = keep.checked_sub(1).map_or(LogId::ZERO, |at| log[at].id());
+        let mut before = log.clone();
+        before.edit(&WriteOp { entries: Entries::new(), ..op.clone() });
+        let mut prev = before.last();
         for entry in &op.entries {
             self.on_entry(prev, entry);
             prev = entry.id();
@@ -124,11 +144,16 @@ impl Oracle {
         assert!(status.commit <= status.last.index, "{id} commits beyond its log");
         assert!(status.applied <= status.commit, "{id} applied beyond its commit index");
         assert!(status.commit >= node.commit_seen, "{id}: the commit index went back");
+        let lacks_snapshot = replica.raft().lacks_snapshot();
+        assert!(
+            status.base.index <= status.applied || lacks_snapshot,
+            "{id}: its log begins above what is applied"
+        );
         if status.role == Role::Leader {
             self.on_leader(id, node, status.term);
             let news = status.commit > node.commit_seen;
             assert!(
-                !news || node.log[status.commit.0 as usize - 1].term == status.term,
+                !news || node.log.entry(status.commit).is_some_and(|it| it.term == status.term),
                 "{id} commits an entry of an old term by itself"
             );
             if !self.lenient {
@@ -137,8 +162,12 @@ impl Oracle {
                 }
             }
         }
-        for at in node.commit_seen.0 as usize..status.commit.0 as usize {
-            self.on_commit(id, status.term, &node.log[at], nodes);
+        // What lies below the base was committed by somebody else before.
+        assert!(self.is_committed(node.log.base.id), "{id}: its base is not committed");
+        let known = node.commit_seen.max(node.log.base.id.index);
+        for at in known.0 + 1..=status.commit.0 {
+            let entry = node.log.entry(Index(at)).expect("a commit without its entry");
+            self.on_commit(id, status.term, entry, nodes);
         }
     }
 
@@ -161,7 +190,9 @@ impl Oracle {
             self.committed.iter().zip(&self.committed_in).enumerate()
         {
             assert!(
-                *committed_in >= term || node.log.get(at).map(Entry::id) == Some(decided.id()),
+                *committed_in >= term
+                    || (at as u64) < node.log.base.id.index.0
+                    || node.log.holds(decided.id()),
                 "leader {id} of t{term} lacks the committed entry {}",
                 decided.id()
             );
@@ -182,7 +213,7 @@ impl Oracle {
                 entry.index >= damage.first_faulty
                     && damage.lost.last_known.is_none_or(|known| entry.id() <= known)
             });
-            lost || disk.entry(entry.index).is_some_and(|held| held.id() == entry.id())
+            lost || disk.log.base.id.index >= entry.index || disk.log.holds(entry.id())
         };
         let durable = self.voters.iter().filter(holds).count();
         assert!(
@@ -197,11 +228,30 @@ impl Oracle {
         self.committed_in.push(term);
     }
 
+    fn is_committed(&self, id: LogId) -> bool {
+        let at = (id.index.0 as usize).checked_sub(1);
+        at.map_or(id == LogId::ZERO, |at| self.committed.get(at).map(Entry::id) == Some(id))
+    }
+
+    /// A snapshot is complete on a node.
+    pub(crate) fn on_snapshot(&mut self, id: NodeId, snapshot: &Snapshot) {
+        let last = snapshot.id.last;
+        assert!(self.is_committed(last), "{id}: a snapshot of {last}, which is not committed");
+        let first = self.snapshots.entry(last).or_insert_with(|| snapshot.clone());
+        assert_eq!(first, snapshot, "{id}: two snapshots of {last}");
+    }
+
     /// A node's machine stands at `index`.
     pub(crate) fn on_applied(&self, id: NodeId, index: Index, state: u64) {
         let at = index.0 as usize - 1;
         assert!(at < self.states.len(), "{id} applies {index}, which is not committed");
         assert_eq!(self.states[at], state, "{id}: another state after {index}");
+    }
+
+    /// A node's machine was restored, and stands at `index`.
+    pub(crate) fn on_restored(&mut self, id: NodeId, index: Index, state: u64) {
+        self.on_applied(id, index, state);
+        self.restored += 1;
     }
 
     /// The state after `index`, if that is committed.
@@ -211,7 +261,7 @@ impl Oracle {
 }
 
 fn last_of(node: &Node) -> LogId {
-    node.log.last().map_or(LogId::ZERO, Entry::id)
+    node.log.last()
 }
 
 /// What a leader believes matched is on that peer's disk.
@@ -219,7 +269,12 @@ fn check_match(leader: &Node, peer: &Node, matched: Index, term: Term) {
     if matched == Index::ZERO || peer.disk.hard_state.term > term || peer.disk.damage.is_some() {
         return;
     }
-    let ours = leader.log.get(matched.0 as usize - 1).map(Entry::id);
-    let theirs = peer.disk.entry(matched).map(Entry::id);
+    let id_at = |log: &Log| log.entry(matched).map(Entry::id);
+    let (ours, theirs) = (id_at(&leader.log), id_at(&peer.disk.log));
+    if matched <= leader.log.base.id.index.max(peer.disk.log.base.id.index) {
+        // Committed on both, so equal; the bases are checked against what was decided.
+        let ends = peer.disk.last().index;
+        return assert!(matched <= ends, "{} credits {} with {matched}", leader.id, peer.id);
+    }
     assert_eq!(ours, theirs, "{} credits {} with {matched}", leader.id, peer.id);
 }

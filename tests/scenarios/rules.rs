@@ -84,7 +84,7 @@ fn a_divergent_tail_of_fifty_thousand_entries_costs_at_most_one_probe_a_term() {
         }
     }
     assert_eq!(cluster.raft(node(1)).role(), Role::Leader);
-    assert_eq!(cluster.nodes[&node(3)].disk.entries, cluster.nodes[&node(1)].disk.entries);
+    assert_eq!(cluster.nodes[&node(3)].disk.log, cluster.nodes[&node(1)].disk.log);
     assert!((1..=21).contains(&rejections), "{rejections} refused probes for 21 terms");
 }
 
@@ -165,9 +165,10 @@ fn proposals_for_ever_without_a_quorum_stay_within_the_bound() {
         cluster.propose(node(1), &[&format!("call {call}")], 1_000_000, true);
         cluster.run(1_000, &ids);
     }
-    let bytes: u64 = cluster.nodes[&node(1)].log.iter().map(|entry| entry.cost_bytes()).sum();
+    let bytes: u64 =
+        cluster.nodes[&node(1)].log.entries.iter().map(|entry| entry.cost_bytes()).sum();
     assert!(bytes <= 4_000 + 200, "{bytes} bytes in the log");
-    assert!(cluster.nodes[&node(1)].log.len() > 50);
+    assert!(cluster.nodes[&node(1)].log.entries.len() > 50);
 }
 
 /// A cluster founded for elections after 150 ms, in which node 1 is configured for 1 s with a heartbeat every

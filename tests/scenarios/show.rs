@@ -3,8 +3,10 @@
 use raftz_core::raft::Status;
 use raftz_core::types::{
     AppendOutcome, Damage, Entry, EntryKind, Event, LogId, Message, NodeId, Outcome, RaftBody,
-    RaftMessage, SnapshotMessage, WriteOp,
+    RaftMessage, Snapshot, SnapshotMessage, WriteOp,
 };
+
+use super::disk::Log;
 
 /// One entry: `3@t2 "x"`.
 pub(crate) fn entry(entry: &Entry) -> String {
@@ -57,6 +59,18 @@ pub(crate) fn runs(list: &[Entry]) -> String {
         }
     };
     runs.iter().map(show).collect::<Vec<_>>().join(" ")
+}
+
+/// A whole log: where it begins, if not at the beginning, and its terms.
+pub(crate) fn log(log: &Log) -> String {
+    let runs = runs(&log.entries);
+    if log.base.id == LogId::ZERO { runs } else { format!("behind {}: {runs}", log.base.id) }
+}
+
+/// Complete snapshots, the newest first.
+pub(crate) fn snapshots(kept: &[Snapshot]) -> String {
+    let shown: Vec<String> = kept.iter().map(|kept| format!("snapshot {}", kept.id.last)).collect();
+    if shown.is_empty() { "no snapshot".into() } else { shown.join(", ") }
 }
 
 /// What a message says.
@@ -178,13 +192,19 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
 }
 
 /// One line of state, and one for each peer that a leader follows.
-pub(crate) fn status(id: NodeId, status: &Status) -> Vec<String> {
+pub(crate) fn status(id: NodeId, status: &Status, newest: Option<&Snapshot>) -> Vec<String> {
     let vote = status.vote.map_or("nobody".into(), |id| id.to_string());
     let leader = status.leader.map_or("none".into(), |id| id.to_string());
     let mut line = format!(
         "{id}: {} t{} vote={vote} leader={leader} last={} durable={} commit={} applied={}",
         status.role, status.term, status.last, status.durable, status.commit, status.applied,
     );
+    if status.base != LogId::ZERO {
+        line += &format!(" base={}", status.base);
+    }
+    if let Some(newest) = newest {
+        line += &format!(" snapshot={}", newest.id.last);
+    }
     if let Some(damage) = &status.damage {
         line += &format!(" {}", self::damage(damage));
     }

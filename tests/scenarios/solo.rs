@@ -2,20 +2,20 @@
 
 use raftz_core::raft::{Action, Config, Input, Raft};
 use raftz_core::types::{
-    AppendOutcome, Base, Entry, Event, HardState, Index, Member, Membership, NodeId, Now, RaftBody,
+    AppendOutcome, Base, Event, HardState, Index, Member, Membership, NodeId, Now, RaftBody,
     RaftMessage, Settings, Term,
 };
 
 use super::by_hand::command;
 use super::cluster::node;
-use super::disk::{Disk, edit};
+use super::disk::{Disk, Log};
 
 /// The core of node 1.
 #[derive(Clone)]
 pub(crate) struct Solo {
     pub(crate) raft: Raft,
     pub(crate) disk: Disk,
-    log: Vec<Entry>,
+    log: Log,
     pub(crate) now: Now,
     commit: Index,
     term: Term,
@@ -35,10 +35,10 @@ impl Solo {
         let mut disk = Disk::new(node(1), Base::founding(membership, Settings::default()));
         for (index, term) in (1..).zip(terms) {
             let id = raftz_core::types::LogId::new(Term(*term), Index(index));
-            disk.entries.push(command(id));
+            disk.log.entries.push(command(id));
         }
         disk.hard_state = HardState { term: Term(term), vote: None };
-        let log = disk.entries.clone();
+        let log = disk.log.clone();
         let mut config = Config::new(node(1), disk.id);
         config.election_timeout_min_us = 1_000_000;
         config.election_timeout_max_us = 2_000_000;
@@ -62,7 +62,7 @@ impl Solo {
         for action in actions {
             match action {
                 Action::Persist(op) => {
-                    self.log = edit(std::mem::take(&mut self.log), &op);
+                    self.log.edit(&op);
                     self.disk.queue.push_back(op);
                 }
                 Action::Send { to, message } => {

@@ -30,13 +30,20 @@ macro_rules! transcripts {
 }
 
 transcripts! {
-    aba acknowledged_and_lost answers_of_another_life bridge calls_end caps commit_after_blip damage deaf_leader
-    disk_fails divergent_tail_learns_no_commit doubled_forward election faith
-    faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
-    healed_stays_healed isolated_asker kept_machine leader_forgotten learner_votes link_restart lone_damaged lone_voter nonsense partitions prevote_changes_nothing
-    prevote_cohorts prevote_from_lower_term refused_votes_reset_no_timer reordered_answers
-    replication restarts slow_disks stale_log_cannot_win stalled_peer stuck_candidate timers
-    unapplied unreadable_log votes_are_sets votes_once window_lost wrong_disk
+    aba acknowledged_and_lost old_snapshot_outlives_install restore_outlives_pruning snapshot_lost
+    snapshot_older snapshot_under_load snapshot_cured snapshot_scrubbed answers_of_another_life bridge calls_end caps commit_after_blip
+    compacted_log damage deaf_leader disk_fails divergent_tail_learns_no_commit doubled_forward
+    election faith faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
+    healed_stays_healed install_conflicting_suffix install_crash install_keeps_suffix
+    install_late_messages isolated_asker kept_machine leader_forgotten learner_votes link_restart
+    lone_damaged lone_voter nonsense partitions prevote_changes_nothing prevote_cohorts
+    prevote_from_lower_term refused_votes_reset_no_timer reordered_answers replication restarts
+    restore_fails slow_disks snapshot_after_silence snapshot_damaged_piece snapshot_gone
+    snapshot_heals snapshot_install snapshot_jitter snapshot_kept_machine snapshot_last_index
+    snapshot_meets_own snapshot_membership snapshot_overtaken snapshot_resumes
+    snapshot_source_deposed snapshot_stale snapshot_tail_kept stale_log_cannot_win stalled_peer
+    stuck_candidate timers unapplied unreadable_log votes_are_sets votes_once window_lost
+    window_lost_compacted wrong_disk
 }
 
 #[test]

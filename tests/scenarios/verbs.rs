@@ -3,11 +3,14 @@
 //! | verb | does |
 //! |---|---|
 //! | `cluster 3 [learners=1] [window=2] [window-bytes=…] [append-bytes=…] [uncommitted=…] [unapplied=…] [cache=…] [held=…] [timeout=150..300]` | founds and starts nodes 1, 2, 3 … |
+//! | … `[log-entries=…] [retain=…] [keep=…] [rate=…] [piece=…] [stall=500ms]` | its policy of snapshots; without it, none is taken and no log is shortened |
+//! | `policy 1 [log-entries=…] …` | node 1 changes its own, now and in later lives |
 //! | `preset 1 [terms=1,1,4] [term=6] [vote=2]` | restarts node 1 with such a log (by default: its own) and hard state |
 //! | `campaign 1` | as if the election timeout had passed |
 //! | `forget 1` | node 1 is told that its leader is dead |
 //! | `elect 1` | campaigns and works everything off, quietly; node 1 leads and all know its commit |
 //! | `propose 1 a b … [wait=1s] [no-forward]` | callers of node 1 propose, in one batch |
+//! | `load 1 20` | so many commands, one after the other, quietly; all of them are committed and applied |
 //! | `deliver 1->2 [3]` | hands over the oldest message (or three) of that direction |
 //! | `drop 1->2 [3\|all]`, `drop-all` | loses messages |
 //! | `duplicate 1->2` | doubles the oldest message, at the end of the queue |
@@ -15,9 +18,16 @@
 //! | `cut 1->2`, `partition 1 2 \| 3`, `heal` | messages sent from now on are lost; waiting ones, too |
 //! | `link-up 1 2`, `link-down 1 2`, `link-up all` | the transport's word about a link; a break loses what is under way |
 //! | `persist 1 [2]`, `fail-write 1` | all (or two) waiting writes become durable, with one completion; or fail |
-//! | `apply 1`, `fail-apply 1` | the machine applies what waits for it; or fails at it |
+//! | `apply 1`, `fail-apply 1` | the machine applies what waits for it, or is restored; or fails at it |
+//! | `snapshot 1` | node 1 is asked for a snapshot |
+//! | `build 1`, `fail-build 1` | what its machine froze is written into a snapshot; or cannot be |
+//! | `pieces 1 [2]` | its lane of pieces does what waits for it (or two things) |
+//! | `fail-restore 1`, `mend-restore 1` | from now on its machine takes no snapshot; or does again |
+//! | `lose-snapshot 1` | its newest snapshot cannot be read any more |
+//! | `corrupt 1->2` | the oldest message, a piece of a snapshot, is damaged on its way |
+//! | `delay 1->2`, `arrive 1->2` | the oldest message is overtaken by all others; all that were arrive |
 //! | `fail-reads 1` | from now on its disk gives no old entries back |
-//! | `hold disk 1`, `release disk 1`, `hold apply 1` … | that lane stands still in `stabilize` and `run` |
+//! | `hold disk 1`, `release disk 1`, `hold apply 1`, `hold build 1`, `hold pieces 1` … | that lane stands still in `stabilize` and `run` |
 //! | `stabilize [1 2]` | works off everything that waits, time standing still |
 //! | `advance 200ms [1 2]` | time passes at once; all (or these) nodes are told |
 //! | `run 200ms [1 2]` | time passes and everything due is worked off; only news is shown |
@@ -27,16 +37,17 @@
 //! | `storage-full 1`, `storage-ample 1`, `shutdown 1` | |
 //! | `send 2->1 t5 vote last=1@t1 [transfer]` … | a message made by hand; see [`super::by_hand`] |
 //! | `lenient` | from here on hand-made messages may break what the oracle takes for granted |
-//! | `status [1]`, `log [1]`, `queue 1->2` | shows |
+//! | `status [1]`, `log [1]`, `snapshots [1]`, `queue 1->2` | shows |
 //! | `expect 1 role=leader term=2 commit=3 …`, `expect-equal-logs`, `expect-one-leader`, `expect-no-leader` | fails where it is not so |
 
 use std::collections::BTreeMap;
 
-use raftz_core::replica::Input;
-use raftz_core::types::{HardState, Index, LogId, NodeId, Term};
+use raftz_core::replica::{Input, SnapshotPolicy};
+use raftz_core::types::{HardState, Index, LogId, Message, NodeId, SnapshotMessage, Term};
 
 use super::by_hand;
 use super::cluster::{Cluster, Plan, Voice, node};
+use super::disk::Log;
 use super::show;
 
 /// A transcript being played.
@@ -150,21 +161,28 @@ impl Script {
         match words.plain[0] {
             "cluster" => {}
             "elect" => elect(cluster, words.id(1)),
+            "load" => load(cluster, words.id(1), number(words.plain[2])),
             "propose" | "campaign" | "forget" | "send" | "shutdown" | "storage-full"
-            | "storage-ample" => {
+            | "storage-ample" | "snapshot" | "policy" => {
                 call(cluster, line, &words);
             }
             "deliver" | "drop" | "drop-all" | "duplicate" | "reverse" | "cut" | "partition"
-            | "heal" | "link-up" | "link-down" => network(cluster, line, &words),
+            | "heal" | "link-up" | "link-down" | "corrupt" | "delay" | "arrive" => {
+                network(cluster, line, &words);
+            }
             "persist" | "fail-write" | "fail-apply" | "fail-reads" | "apply" | "hold"
-            | "release" => lane(cluster, &words),
+            | "release" | "lose-snapshot" | "build" | "fail-build" | "pieces" | "fail-restore"
+            | "mend-restore" => {
+                lane(cluster, &words);
+            }
             "advance" | "run" | "stabilize" => time(cluster, &words),
             "crash" | "restart" | "preset" | "sabotage" | "wipe" => life(cluster, &words),
             "lenient" => cluster.oracle.lenient = true,
             "status" => {
                 for id in words.nodes_or_all(1, cluster) {
                     let lines = if cluster.is_alive(id) {
-                        show::status(id, &cluster.raft(id).status())
+                        let replica = cluster.nodes[&id].replica.as_ref().expect("alive");
+                        show::status(id, &replica.raft().status(), replica.newest_snapshot())
                     } else {
                         vec![format!("{id}: down")]
                     };
@@ -175,7 +193,14 @@ impl Script {
             }
             "log" => {
                 for id in words.nodes_or_all(1, cluster) {
-                    let line = format!("{id}: {}", show::runs(&cluster.nodes[&id].log));
+                    let line = format!("{id}: {}", show::log(&cluster.nodes[&id].log));
+                    cluster.say(Voice::Silent, || line);
+                }
+            }
+            "snapshots" => {
+                for id in words.nodes_or_all(1, cluster) {
+                    let kept = &cluster.nodes[&id].snapshots;
+                    let line = format!("{id}: {}", show::snapshots(&kept.list()));
                     cluster.say(Voice::Silent, || line);
                 }
             }
@@ -190,8 +215,9 @@ impl Script {
             "expect" => expect(cluster, line, &words),
             "expect-equal-logs" => {
                 let logs: Vec<_> = words.nodes_or_all(1, cluster);
-                let logs: Vec<_> = logs.iter().map(|id| &cluster.nodes[id].disk.entries).collect();
-                assert!(logs.windows(2).all(|two| two[0] == two[1]), "the logs differ");
+                let logs: Vec<_> = logs.iter().map(|id| &cluster.nodes[id].disk.log).collect();
+                let agree = |two: &[&Log]| two[0].agrees_with(two[1]);
+                assert!(logs.windows(2).all(agree), "the logs differ");
             }
             "expect-one-leader" => assert_eq!(cluster.leaders().len(), 1, "{line}"),
             "expect-no-leader" => assert_eq!(cluster.leaders(), vec![], "{line}"),
@@ -216,6 +242,21 @@ fn elect(cluster: &mut Cluster, id: NodeId) {
     cluster.voice = Voice::All;
 }
 
+/// Commands whose way is not the subject.
+fn load(cluster: &mut Cluster, id: NodeId, count: u64) {
+    let ids = cluster.ids();
+    cluster.voice = Voice::Silent;
+    for number in 1..=count {
+        cluster.propose(id, &[&format!("load-{number}")], 1_000_000, true);
+        cluster.run(10_000, &ids);
+    }
+    cluster.heard();
+    let (commit, applied) = (cluster.raft(id).commit(), cluster.raft(id).applied());
+    assert_eq!((applied, cluster.raft(id).last().index), (commit, commit), "not all is applied");
+    cluster.say(Voice::Silent, || format!("{id}: has committed and applied all up to {commit}"));
+    cluster.voice = Voice::All;
+}
+
 fn plan(words: &Words<'_>) -> Plan {
     let mut plan = Plan::of(number(words.plain[1]));
     for (name, value) in &words.named {
@@ -234,6 +275,7 @@ fn plan(words: &Words<'_>) -> Plan {
                 plan.raft.machine_applied = Some(Index::ZERO);
             }
             "seed" => plan.seed = number(value),
+            name if is_policy(name) => set_policy(&mut plan.snapshots, name, value),
             "timeout" => {
                 let (min, max) = value.split_once("..").expect("timeout=min..max");
                 plan.raft.election_timeout_min_us = number(min) * 1000;
@@ -243,6 +285,23 @@ fn plan(words: &Words<'_>) -> Plan {
         }
     }
     plan
+}
+
+fn is_policy(name: &str) -> bool {
+    matches!(name, "log-entries" | "retain" | "keep" | "rate" | "piece" | "stall" | "scrub")
+}
+
+fn set_policy(policy: &mut SnapshotPolicy, name: &str, value: &str) {
+    match name {
+        "log-entries" => policy.log_entries = number(value),
+        "retain" => policy.retain_bytes = number(value),
+        "keep" => policy.keep = number(value) as usize,
+        "rate" => policy.send_bytes_per_s = number(value),
+        "piece" => policy.piece_bytes = number(value) as u32,
+        "stall" => policy.stall_us = micros(value),
+        "scrub" => policy.scrub_interval_us = micros(value),
+        other => panic!("unknown policy {other:?}"),
+    }
 }
 
 fn call(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
@@ -262,6 +321,15 @@ fn call(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
             cluster.step(to, Input::Receive { from, message });
         }
         "shutdown" => cluster.step(words.id(1), Input::Shutdown),
+        "snapshot" => cluster.step(words.id(1), Input::TakeSnapshot),
+        "policy" => {
+            let id = words.id(1);
+            let node = cluster.nodes.get_mut(&id).expect("no such node");
+            let policy = &mut node.config.snapshots;
+            words.named.iter().for_each(|(name, value)| set_policy(policy, name, value));
+            let policy = *policy;
+            cluster.step(id, Input::SetSnapshotPolicy(policy));
+        }
         "storage-full" => cluster.step(words.id(1), Input::StorageFull(true)),
         _ => cluster.step(words.id(1), Input::StorageFull(false)),
     }
@@ -289,7 +357,33 @@ fn network(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
                 cluster.deliver(from, to);
             }
         }
-        "drop-all" => cluster.net.clear(),
+        "drop-all" => {
+            cluster.net.clear();
+            cluster.late.clear();
+        }
+        "corrupt" => {
+            let queue = cluster.net.entry(words.pair(1)).or_default();
+            let Some(Message::Snapshot(SnapshotMessage::Piece { bytes, .. })) = queue.front_mut()
+            else {
+                panic!("the oldest message is no piece of a snapshot");
+            };
+            let mut damaged = bytes.to_vec();
+            damaged[bytes.len() / 2] ^= 1;
+            *bytes = damaged.into();
+        }
+        "delay" => {
+            let queue = cluster.net.entry(words.pair(1)).or_default();
+            let message = queue.pop_front().expect("nothing to delay");
+            cluster.late.entry(words.pair(1)).or_default().push_back(message);
+        }
+        "arrive" => {
+            let (from, to) = words.pair(1);
+            let late = cluster.late.remove(&(from, to)).expect("nothing was delayed");
+            for message in late {
+                cluster.net.entry((from, to)).or_default().push_front(message);
+                cluster.deliver(from, to);
+            }
+        }
         "duplicate" => {
             let queue = cluster.net.entry(words.pair(1)).or_default();
             let copy = queue.front().expect("nothing to double").clone();
@@ -333,8 +427,10 @@ fn network(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
                 if verb == "link-up" {
                     cluster.link_up(a, b);
                 } else {
-                    cluster.net.remove(&(a, b));
-                    cluster.net.remove(&(b, a));
+                    for direction in [(a, b), (b, a)] {
+                        cluster.net.remove(&direction);
+                        cluster.late.remove(&direction);
+                    }
                     cluster.link_down(a, b, "connection reset");
                 }
             }
@@ -354,12 +450,25 @@ fn lane(cluster: &mut Cluster, words: &Words<'_>) {
             cluster.nodes.get_mut(&words.id(1)).expect("no such node").reads_fail = true;
         }
         "apply" => assert!(cluster.apply(words.id(1)), "nothing to apply"),
+        "build" => assert!(cluster.build(words.id(1)), "nothing to build"),
+        "fail-build" => cluster.fail_build(words.id(1)),
+        "pieces" => {
+            let count = words.plain.get(2).map_or(usize::MAX, |word| number(word) as usize);
+            assert!(cluster.pieces(words.id(1), count), "no piece to read or write");
+        }
+        "lose-snapshot" => cluster.nodes[&words.id(1)].snapshots.lose_newest(),
+        "fail-restore" | "mend-restore" => {
+            let node = cluster.nodes.get_mut(&words.id(1)).expect("no such node");
+            node.snapshots.restore_fails = words.plain[0] == "fail-restore";
+        }
         verb => {
             let held = verb == "hold";
             let member = cluster.nodes.get_mut(&words.id(2)).expect("no such node");
             match words.plain[1] {
                 "disk" => member.disk_held = held,
                 "apply" => member.apply_held = held,
+                "build" => member.snapshots.build_held = held,
+                "pieces" => member.snapshots.pieces_held = held,
                 other => panic!("no lane {other:?}"),
             }
         }
@@ -428,6 +537,12 @@ fn expect(cluster: &Cluster, line: &str, words: &Words<'_>) {
             "commit" => status.commit.to_string(),
             "applied" => status.applied.to_string(),
             "damaged" => status.damage.is_some().to_string(),
+            "base" => status.base.to_string(),
+            "machine" => cluster.nodes[&id].machine.applied.to_string(),
+            "snapshot" => {
+                let kept = cluster.nodes[&id].snapshots.list();
+                kept.first().map_or("none".into(), |kept| kept.id.last.to_string())
+            }
             other => panic!("cannot expect {other:?}"),
         };
         assert_eq!(&found, wanted, "{line}: {name}");

@@ -21,7 +21,7 @@ fn client_writes_on_all_nodes_at_once_and_the_stores_are_equal() {
 }
 
 #[test]
-fn cluster_goes_on_without_its_leader_and_takes_it_back() {
+fn cluster_goes_on_without_its_leader_and_takes_it_back_by_log_and_by_snapshot() {
     run(env!("CARGO_BIN_EXE_cluster"), "cluster: all as claimed");
 }
 

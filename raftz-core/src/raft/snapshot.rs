@@ -157,7 +157,9 @@ impl Raft {
         }
         self.keep_faith();
         if last.index > self.commit && !self.log.holds(last) {
-            let is_here = self.install.as_ref().is_some_and(|it| it.snapshot.id.last >= last);
+            // Also one that is newer than what the machine is just being restored from.
+            let is_here = self.install.is_some()
+                && self.snapshot.as_ref().is_some_and(|kept| kept.id.last >= last);
             if !is_here {
                 actions.push(Action::Fetch { from, id });
             }
@@ -207,7 +209,7 @@ impl Raft {
         };
         let base = install.snapshot.base;
         let last = base.id;
-        let before = self.configs.latest().0;
+        let before = self.membership().clone();
         if !self.log.holds(last) {
             if matches!(self.role, RoleState::Leader(_)) || last.index <= self.commit {
                 let what = format!("snapshot {last:?} contradicts the committed log");
@@ -219,7 +221,7 @@ impl Raft {
         self.applied = self.applied.max(last.index);
         self.commit_to(last.index);
         self.advance_verified(last.index);
-        if self.configs.latest().0 != before {
+        if *self.membership() != before {
             self.membership_changed(actions);
         }
         if !self.halted {

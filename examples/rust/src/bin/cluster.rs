@@ -1,14 +1,21 @@
 //! Three nodes; the leader stops; another takes over and writes go on; the old one comes back and
-//! catches up.
+//! catches up: at first from the others' logs, and when it has missed more than those still hold, by a
+//! snapshot.
 
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use raftz_core::node::Node;
-use raftz_core::types::{Index, NodeId, Outcome};
+use raftz_core::node::{Config, Node};
+use raftz_core::types::{Event, Index, NodeId, Outcome, SnapshotPhase};
 use raftz_examples::{
-    PATIENCE, Ports, Result, config, digest, get, node_id, report, set, start, wait_until,
+    PATIENCE, Ports, Result, digest, get, node_id, report, set, start, wait_until,
 };
+
+/// Writes that the stopped node misses: several times the entries between two snapshots.
+const MISSED: u64 = 300;
 
 fn main() -> ExitCode {
     report("cluster", run)
@@ -34,9 +41,7 @@ fn run() -> Result<()> {
     let place = (0..3)
         .find(|place| node_id(*place).is_ok_and(|id| id == first))
         .ok_or("the leader is none of the three")?;
-    let stopped = nodes[place].take().ok_or("the leader is gone already")?;
-    stopped.shutdown(PATIENCE)?;
-    drop(stopped);
+    stop(&mut nodes, place)?;
     let since = Instant::now();
     println!("\nstopped node {first}, the leader");
 
@@ -56,8 +61,42 @@ fn run() -> Result<()> {
             return Err(format!("the node that came back does not have {key} = {value}").into());
         }
     }
+    if back.status().base.index > Index::ZERO {
+        return Err("so few entries, and not all of them are in its log".into());
+    }
     nodes[place] = Some(back);
-    println!("it has caught up to entry {last}");
+    println!("it has caught up to entry {last}, from the others' logs");
+    table(&nodes)?;
+
+    stop(&mut nodes, place)?;
+    println!("\nstopped node {first} again; {MISSED} writes go on without it");
+    let has = last;
+    for number in 1..=MISSED {
+        last = write(&nodes, &format!("page {}", number % 20), &number.to_string())?;
+    }
+    wait_until("no log holds what it lacks", || {
+        nodes.iter().flatten().all(|node| node.status().base.index > has)
+    })?;
+    table(&nodes)?;
+    println!("it ends at entry {has}, and the logs of the others begin later");
+
+    println!("\nstarting node {first} again");
+    let installed = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&installed);
+    let mut lagging = config(place, &addresses, directory.path())?;
+    lagging.on_event = Some(Arc::new(move |_, event| {
+        if let Event::Snapshot { phase: SnapshotPhase::Installed, index, .. } = event {
+            seen.store(index.0, Ordering::Relaxed);
+        }
+    }));
+    let back = start(lagging)?;
+    back.wait_for_applied(last, PATIENCE)?;
+    wait_until("it tells of a snapshot", || installed.load(Ordering::Relaxed) > has.0)?;
+    nodes[place] = Some(back);
+    let snapshot = installed.load(Ordering::Relaxed);
+    println!(
+        "it has caught up to entry {last}: by a snapshot up to entry {snapshot}, then the log"
+    );
     last = write(&nodes, "all", "back")?;
     table(&nodes)?;
 
@@ -71,6 +110,20 @@ fn run() -> Result<()> {
         node.shutdown(PATIENCE)?;
     }
     Ok(())
+}
+
+/// A node that takes a snapshot every hundred entries or so, and keeps no log behind it. The defaults are
+/// a million entries or 64 MiB, and 16 MiB of log for those who are a little behind.
+fn config(place: usize, addresses: &[String], root: &Path) -> Result<Config> {
+    let mut config = raftz_examples::config(place, addresses, root)?;
+    config.snapshot_log_entries = 100;
+    config.snapshot_retain_bytes = 0;
+    Ok(config)
+}
+
+fn stop(nodes: &mut [Option<Node>], place: usize) -> Result<()> {
+    let node = nodes[place].take().ok_or("it is stopped already")?;
+    Ok(node.shutdown(PATIENCE)?)
 }
 
 /// The leader that all running nodes know, and that is not `but`.
@@ -104,14 +157,19 @@ fn write(nodes: &[Option<Node>], key: &str, value: &str) -> Result<Index> {
 }
 
 fn table(nodes: &[Option<Node>]) -> Result<()> {
-    println!("  node  role       term  commit  applied  last");
+    println!("  node  role       term  commit  applied  log");
     for (place, node) in nodes.iter().enumerate() {
         let id = node_id(place)?;
         match node.as_ref().map(Node::status) {
             None => println!("  {id:<5} stopped"),
             Some(status) => println!(
-                "  {id:<5} {:<10} {:<5} {:<7} {:<8} {}",
-                status.role, status.term, status.commit, status.applied, status.last.index
+                "  {id:<5} {:<10} {:<5} {:<7} {:<8} {} to {}",
+                status.role,
+                status.term,
+                status.commit,
+                status.applied,
+                status.base.index.next(),
+                status.last.index
             ),
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Cure {
     /// Who was asked last, and when the next one is.
     asked: Option<NodeId>,
     ask_due_us: u64,
+    /// When another attempt is made at a snapshot that must be.
+    take_due_us: u64,
 }
 
 impl Replica {
@@ -29,7 +31,8 @@ impl Replica {
         let cure = &self.snapshots.cure;
         let scrub = cure.scrub_due_us.filter(|_| !cure.is_scrubbing);
         let ask = self.must_ask().then_some(cure.ask_due_us);
-        [scrub, ask].into_iter().flatten().min()
+        let take = self.must_take().then_some(cure.take_due_us);
+        [scrub, ask, take].into_iter().flatten().min()
     }
 
     /// Has everything read that is kept, from time to time.
@@ -77,6 +80,23 @@ impl Replica {
         let detail = format!("a snapshot is damaged, and another one is taken: {detail}");
         out.push(Action::Event(Event::StorageTrouble { detail }));
         self.drive(raft::Input::SnapshotLost { id }, out);
+    }
+
+    /// Whether nobody could be given what the log no longer has.
+    fn must_take(&self) -> bool {
+        let it = &self.snapshots;
+        let is_bare = it.newest.is_none() && self.raft.base().index > Index::ZERO;
+        is_bare && !it.is_building && !self.raft.lacks_snapshot()
+    }
+
+    /// Wants a snapshot again and again where there must be one.
+    pub(super) fn want_what_must_be(&mut self) {
+        let now_us = self.now.boot_us;
+        if self.must_take() && now_us >= self.snapshots.cure.take_due_us {
+            let wait_us = (self.snapshots.policy.stall_us / RETRY_PARTS).max(1);
+            self.snapshots.cure.take_due_us = now_us.saturating_add(wait_us);
+            self.want_snapshot();
+        }
     }
 
     // ---- asking the others ----

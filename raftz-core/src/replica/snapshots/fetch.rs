@@ -72,6 +72,8 @@ impl Replica {
                 return;
             }
             self.give_up_fetch("another one is offered, and this one does not move", out);
+        } else if now_us < self.snapshots.fetch_from_us {
+            return;
         }
         self.snapshots.fetching = Some(Fetching {
             id,
@@ -204,6 +206,7 @@ impl Replica {
                 self.keep_snapshot(snapshot, out);
             }
             Err(detail) => {
+                self.pause_fetching();
                 let detail = format!("a fetched snapshot is not whole: {detail}");
                 out.push(Action::Event(Event::StorageTrouble { detail }));
                 self.tell(SnapshotPhase::Failed, None, id, 0, out);
@@ -235,7 +238,14 @@ impl Replica {
             let detail = format!("fetching a snapshot from node {from} ended: {why}");
             out.push(Action::Event(Event::StorageTrouble { detail }));
         }
+        self.pause_fetching();
         self.abandon_fetch(out);
+    }
+
+    /// What just failed would only fail again.
+    fn pause_fetching(&mut self) {
+        let patience_us = self.snapshots.policy.stall_us / RETRY_PARTS;
+        self.snapshots.fetch_from_us = self.now.boot_us.saturating_add(patience_us);
     }
 
     fn abandon_fetch(&mut self, out: &mut Vec<Action>) {

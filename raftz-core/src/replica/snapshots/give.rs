@@ -1,7 +1,9 @@
 //! Giving snapshots to peers: one piece after the other to each, all of them within one rate.
+//!
+//! The rate is shared by so many peers at once as get a piece each before they ask again; the others wait for
+//! their turn. Were it shared by more, every transfer could be given up before it moves, and none would end.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -19,19 +21,24 @@ const REQUESTS_MAX: usize = 8;
 pub(super) struct Giving {
     peers: BTreeMap<NodeId, Serving>,
     budget: Budget,
-    /// Who was given the last piece: the next one is for somebody behind it.
-    turn: Option<NodeId>,
+    /// How many transfers have begun, and which of them was given the last piece.
+    begun: u64,
+    turn: u64,
 }
 
 /// A peer that is given a snapshot.
 #[derive(Clone, Debug)]
 struct Serving {
     id: SnapshotId,
+    /// Which transfer it is, counted from 1.
+    number: u64,
     /// Where pieces begin and their most bytes, ascending.
     requests: VecDeque<(u64, u32)>,
     reading: Option<(u64, u32)>,
     asked_us: u64,
     told_bytes: u64,
+    /// It was given the last piece, and has asked for nothing since.
+    is_done: bool,
 }
 
 /// What of the send rate is left.
@@ -90,18 +97,18 @@ impl Giving {
         self.peers.len() < before
     }
 
-    /// Whose turn it is.
-    fn next(&mut self) -> Option<(NodeId, &mut Serving)> {
-        let behind = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut later = self.peers.range(ranged(behind)).chain(&self.peers);
-        let peer = later.find(|(_, it)| it.is_waiting()).map(|(peer, _)| *peer)?;
-        self.turn = Some(peer);
+    /// Whose turn it is, among the `most` oldest transfers.
+    fn next(&mut self, most: usize) -> Option<(NodeId, &mut Serving)> {
+        let open = self.peers.iter().filter(|(_, it)| !it.is_done);
+        let mut oldest: Vec<(u64, NodeId)> = open.map(|(peer, it)| (it.number, *peer)).collect();
+        oldest.sort_unstable();
+        oldest.truncate(most);
+        oldest.retain(|(_, peer)| self.peers.get(peer).is_some_and(Serving::is_waiting));
+        let behind = oldest.iter().find(|(number, _)| *number > self.turn);
+        let (number, peer) = *behind.or(oldest.first())?;
+        self.turn = number;
         self.peers.get_mut(&peer).map(|it| (peer, it))
     }
-}
-
-fn ranged(from: Bound<NodeId>) -> (Bound<NodeId>, Bound<NodeId>) {
-    (from, Bound::Unbounded)
 }
 
 impl Serving {
@@ -112,6 +119,7 @@ impl Serving {
     /// Takes a request. Somebody asks for one piece after the other: who asks for an earlier one than before
     /// has begun anew, and whatever it asked for from there on is asked for once more or not wanted.
     fn ask(&mut self, request: (u64, u32)) {
+        self.is_done = false;
         self.requests.retain(|(offset, _)| *offset < request.0);
         if self.reading != Some(request) && self.requests.len() < REQUESTS_MAX {
             self.requests.push_back(request);
@@ -133,13 +141,17 @@ impl Replica {
         }
         let request = (request.0, request.1.min(PIECE_BYTES_MAX));
         let now_us = self.now.boot_us;
-        let serving = self.snapshots.giving.peers.entry(from).or_insert_with(|| Serving {
+        let giving = &mut self.snapshots.giving;
+        let serving = giving.peers.entry(from).or_insert_with(|| Serving {
             id,
+            number: giving.begun.saturating_add(1),
             requests: VecDeque::new(),
             reading: None,
             asked_us: now_us,
             told_bytes: 0,
+            is_done: false,
         });
+        giving.begun = giving.begun.max(serving.number);
         if serving.id != id {
             serving.id = id;
             serving.requests.clear();
@@ -165,11 +177,10 @@ impl Replica {
         if giving.forget_silent(now_us, policy.stall_us) {
             self.prune(out);
         }
+        let most = policy.served_at_once();
         let giving = &mut self.snapshots.giving;
-        while giving.peers.values().any(Serving::is_waiting)
-            && giving.budget.fill(now_us, policy.send_bytes_per_s)
-        {
-            let Some((to, serving)) = giving.next() else { return };
+        while giving.budget.fill(now_us, policy.send_bytes_per_s) {
+            let Some((to, serving)) = giving.next(most) else { return };
             let id = serving.id;
             let Some((offset, bytes_max)) = serving.requests.pop_front() else { return };
             serving.reading = Some((offset, bytes_max));
@@ -192,6 +203,9 @@ impl Replica {
         let message = match result {
             Ok(bytes) => {
                 if offset.saturating_add(bytes.len() as u64) >= id.bytes {
+                    if let Some(serving) = self.snapshots.giving.peers.get_mut(&to) {
+                        serving.is_done = serving.requests.is_empty();
+                    }
                     self.tell(SnapshotPhase::Sent, Some(to), id, id.bytes, out);
                 }
                 SnapshotMessage::Piece { id, offset, bytes }

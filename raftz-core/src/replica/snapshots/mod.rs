@@ -18,7 +18,7 @@ use crate::raft;
 use crate::types::{Event, Index, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase};
 
 use self::cure::Cure;
-use self::fetch::Fetching;
+use self::fetch::{Fetching, RETRY_PARTS};
 use self::give::Giving;
 use super::Action;
 use super::member::Replica;
@@ -61,6 +61,19 @@ impl SnapshotPolicy {
     };
 }
 
+impl SnapshotPolicy {
+    /// How many peers share the rate.
+    fn served_at_once(&self) -> usize {
+        if self.send_bytes_per_s == 0 {
+            return usize::MAX;
+        }
+        let patience_us = self.stall_us / RETRY_PARTS;
+        let bytes = u128::from(self.send_bytes_per_s) * u128::from(patience_us) / 1_000_000;
+        let pieces = bytes / u128::from(self.piece_bytes.clamp(1, PIECE_BYTES_MAX));
+        usize::try_from(pieces).unwrap_or(usize::MAX).max(1)
+    }
+}
+
 impl Default for SnapshotPolicy {
     fn default() -> Self {
         Self::DEFAULT
@@ -98,6 +111,8 @@ pub(super) struct Snapshots {
     failures: u32,
     giving: Giving,
     fetching: Option<Fetching>,
+    /// After a failure, when the next attempt may begin.
+    fetch_from_us: u64,
     cure: Cure,
     compacted_us: u64,
 }
@@ -130,6 +145,7 @@ impl Snapshots {
             failures: 0,
             giving: Giving::default(),
             fetching: None,
+            fetch_from_us: 0,
             cure: Cure::default(),
             compacted_us: 0,
         }
@@ -214,6 +230,7 @@ impl Replica {
         if self.fault.is_some() {
             return;
         }
+        self.want_what_must_be();
         self.take_snapshot(out);
         self.give(out);
         self.retry_fetch(out);

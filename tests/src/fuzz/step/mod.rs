@@ -15,7 +15,7 @@ use raftz_core::types::{
     Settings, Token,
 };
 
-use super::model_disk::{Disk, edit};
+use super::model_disk::Disk;
 use super::tape::Tape;
 use tongue::Heard;
 use watch::Watch;
@@ -86,7 +86,7 @@ impl Member1 {
         let recovered = disk.open();
         let replica = Replica::new(config.clone(), &recovered, now, 7);
         Self {
-            watch: Watch::new(&replica),
+            watch: Watch::new(&replica, &disk),
             config,
             replica,
             disk,
@@ -168,7 +168,7 @@ impl Member1 {
         match action {
             Action::Persist(op) => {
                 self.watch.writes(&op);
-                self.watch.log = edit(std::mem::take(&mut self.watch.log), &op);
+                self.watch.log.edit(&op);
                 self.disk.queue.push_back(op);
             }
             Action::Send { to, message } => {
@@ -234,7 +234,7 @@ impl Member1 {
             let detail = "no such account".into();
             return Some(Input::ApplyFailed { index: first, kind: "apply", detail });
         }
-        let commands = self.watch.log.iter().filter(|entry| {
+        let commands = self.watch.log.entries.iter().filter(|entry| {
             entry.index >= first && entry.index <= last && entry.kind == EntryKind::Command
         });
         let replies = commands.map(|entry| (entry.index, Reply::Ok(entry.payload.bytes().clone())));
@@ -245,9 +245,8 @@ impl Member1 {
 
     fn read(&mut self, tape: &mut Tape<'_>) -> Option<Input> {
         let (request, first, last) = self.reads.pop()?;
-        let wanted =
-            first.0.saturating_sub(1) as usize..(last.0 as usize).min(self.watch.log.len());
-        let entries = self.watch.log.get(wanted).unwrap_or_default().to_vec();
+        let entries = self.watch.log.from(first).iter();
+        let entries: Vec<_> = entries.take_while(|entry| entry.index <= last).cloned().collect();
         let result = match tape.below(4) {
             0 => Err("input/output error".to_owned()),
             1 => Ok(entries.into_iter().skip(1).collect()),

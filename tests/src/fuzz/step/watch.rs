@@ -9,12 +9,12 @@ use raftz_core::types::{
 };
 
 use super::node;
-use crate::fuzz::model_disk::Disk;
+use crate::fuzz::model_disk::{Disk, Log};
 
 /// What the member has promised and been told.
 pub(super) struct Watch {
     /// Its log as its writes make it.
-    pub(super) log: Vec<Entry>,
+    pub(super) log: Log,
     /// What its machine has applied.
     pub(super) applied: Index,
     term: Term,
@@ -33,9 +33,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(replica: &Replica) -> Self {
+    pub(super) fn new(replica: &Replica, disk: &Disk) -> Self {
         Self {
-            log: Vec::new(),
+            log: disk.log.clone(),
             applied: Index::ZERO,
             term: replica.raft().term(),
             commit: replica.raft().commit(),
@@ -124,7 +124,7 @@ impl Watch {
     pub(super) fn applies(&self, first: Index, last: Index, entries: &[Entry]) {
         assert_eq!(first, self.applied.next(), "a gap between what is applied");
         assert!(last >= first);
-        let log = &self.log[first.0 as usize - 1..last.0 as usize];
+        let log = &self.log.from(first)[..(last.0 - first.0 + 1) as usize];
         assert!(entries.is_empty() || entries == log, "other entries are applied");
     }
 
@@ -140,7 +140,7 @@ impl Watch {
 
     pub(super) fn after(&mut self, replica: &Replica, disk: &Disk) {
         let status = replica.raft().status();
-        assert_eq!(status.last, self.log.last().map_or(status.base, Entry::id), "log and writes");
+        assert_eq!(status.last, self.log.last(), "log and writes");
         assert!(status.durable <= disk.last().index, "more is believed durable than is");
         assert!(status.commit <= status.last.index, "commit beyond the log");
         assert!(status.applied <= status.commit, "applied beyond commit");
@@ -175,7 +175,7 @@ impl Watch {
     }
 
     fn leader_committed(&self, term: Term, commit: Index, membership: &Membership, disk: &Disk) {
-        let at = self.log.get(commit.0 as usize - 1).map(|entry| entry.term);
+        let at = self.log.entry(commit).map(|entry| entry.term);
         assert_eq!(at, Some(term), "{commit} is committed by a leader of another term");
         let holds = |id| {
             if id == node(1) {
@@ -201,7 +201,7 @@ impl Watch {
     pub(super) fn restarts(&mut self, replica: &Replica, disk: &Disk) {
         assert!(replica.raft().term() >= disk.hard_state.term);
         assert_eq!(replica.raft().role(), Role::Follower, "an office is resumed");
-        self.log.clone_from(&disk.entries);
+        self.log.clone_from(&disk.log);
         (self.term, self.commit) = (replica.raft().term(), replica.raft().commit());
         (self.applied, self.role, self.writes) = (Index::ZERO, Role::Follower, 0);
         // What was promised to a life ends with it, but not what was voted.
