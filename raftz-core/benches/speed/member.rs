@@ -246,6 +246,10 @@ pub(crate) fn run(args: &[String]) {
                 steady = Some(Steady::start(Arc::clone(&node), writes_per_s.parse().unwrap()));
                 println!("steady");
             }
+            ["rest"] => {
+                steady = None;
+                println!("rests");
+            }
             ["lap"] => println!("{}", steady.as_ref().expect("a steady load").lap()),
             ["snapshot"] => println!("{}", node.snapshot(PATIENCE).expect("a snapshot").id.bytes),
             ["fetch"] => println!("{}", fetch.lock().unwrap().line()),
