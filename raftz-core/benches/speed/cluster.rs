@@ -1,10 +1,15 @@
 //! Three members in processes of their own.
 
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use super::figures::Run;
+
+/// A child that says nothing for so long says nothing any more.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Where the log is kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,25 +29,35 @@ pub(crate) enum Machine {
 pub(crate) struct Member {
     process: Child,
     input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Receiver<String>,
     address: String,
 }
 
 impl Member {
-    fn start(id: usize, machine: Machine, storage: &str, address: &str) -> Self {
+    /// Starts it; it waits for the addresses of all. A setting is a key of the configuration, `=` and a value.
+    pub(crate) fn start(
+        id: usize,
+        machine: Machine,
+        storage: &str,
+        address: &str,
+        settings: &[&str],
+    ) -> Self {
         let name = match machine {
             Machine::Counting => "count",
             Machine::KeyValue => "store",
         };
         let mut process = Command::new(std::env::current_exe().expect("this program"))
             .args(["--role=member", &id.to_string(), name, storage, address])
+            .args(settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a child process");
         let input = process.stdin.take().expect("piped");
-        let mut output = BufReader::new(process.stdout.take().expect("piped")).lines();
-        let address = output.next().expect("the child answers").expect("text");
+        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let (said, output) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|it| said.send(it)));
+        let address = output.recv_timeout(PATIENCE).expect("the child answers");
         Self { process, input, output, address }
     }
 
@@ -51,12 +66,17 @@ impl Member {
     }
 
     pub(crate) fn hear(&mut self) -> String {
-        self.output.next().expect("the child answers").expect("text")
+        self.output.recv_timeout(PATIENCE).expect("the child answers")
     }
 
     pub(crate) fn ask(&mut self, line: &str) -> String {
         self.say(line);
         self.hear()
+    }
+
+    /// Founds a cluster of its own.
+    pub(crate) fn alone(&mut self) {
+        self.say(&self.address.clone());
     }
 
     pub(crate) fn kill(&mut self) {
@@ -98,10 +118,21 @@ pub(crate) struct Cluster {
     pub(crate) members: Vec<Member>,
     machine: Machine,
     storage: Vec<String>,
+    settings: &'static [&'static str],
 }
 
 impl Cluster {
     pub(crate) fn start(place: Place, machine: Machine, dir: &Path) -> Self {
+        Self::start_with(place, machine, dir, &[])
+    }
+
+    /// Starts three that are configured like this.
+    pub(crate) fn start_with(
+        place: Place,
+        machine: Machine,
+        dir: &Path,
+        settings: &'static [&'static str],
+    ) -> Self {
         std::fs::create_dir_all(dir).expect("a folder");
         let directory = |id: usize| -> PathBuf { dir.join(id.to_string()) };
         let storage: Vec<String> = (1..=3)
@@ -110,11 +141,12 @@ impl Cluster {
                 Place::Disk => directory(id).display().to_string(),
             })
             .collect();
-        let start = |id: usize| Member::start(id, machine, &storage[id - 1], "127.0.0.1:0");
+        let start =
+            |id: usize| Member::start(id, machine, &storage[id - 1], "127.0.0.1:0", settings);
         let mut members: Vec<Member> = (1..=3).map(start).collect();
         let addresses = addresses(&members);
         members.iter_mut().for_each(|member| member.say(&addresses));
-        let mut cluster = Self { members, machine, storage };
+        let mut cluster = Self { members, machine, storage, settings };
         cluster.leader();
         cluster
     }
@@ -139,7 +171,8 @@ impl Cluster {
     pub(crate) fn restart(&mut self, at: usize) {
         let addresses = addresses(&self.members);
         let address = self.members[at].address.clone();
-        let mut member = Member::start(at + 1, self.machine, &self.storage[at], &address);
+        let storage = &self.storage[at];
+        let mut member = Member::start(at + 1, self.machine, storage, &address, self.settings);
         member.say(&addresses);
         self.members[at] = member;
     }

@@ -33,6 +33,16 @@ const TARGETS: &[(&str, Option<Target>)] = &[
     ("idle_cpu_percent", Some(AtMost(0.5))),
     ("failover_worst_ms", Some(AtMost(600.0))),
     ("failover_median_ms", Some(AtMost(390.0))),
+    ("snapshot_freeze_ms", Some(AtMost(10.0))),
+    ("snapshot_write_ratio_while_frozen", None),
+    ("restart_1m_keys_s", None),
+    ("restart_1m_keys_ratio", Some(AtMost(2.0))),
+    ("snapshot_commit_p99_ratio", Some(AtMost(2.0))),
+    ("snapshot_sender_growth_mib", Some(AtMost(64.0))),
+    ("snapshot_receiver_growth_mib", Some(AtMost(64.0))),
+    ("snapshot_elections", Some(AtMost(0.0))),
+    ("snapshot_transfer_mb_per_s", None),
+    ("snapshot_catch_up_s", None),
     ("fdatasync_per_s", None),
 ];
 

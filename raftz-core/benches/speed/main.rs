@@ -3,7 +3,8 @@
 //! Prints tables for people and writes `target/bench/summary.json`. Durable figures stand beside the raw rate of
 //! fdatasync and beside the floor (`floor`), which runs in turns with raftz, so that both meet the same noise.
 //! `RAFTZ_BENCH_ONLY=durable,core` runs some sections alone and writes no summary, `RAFTZ_BENCH_LOADS=1,64` some
-//! numbers of writes outstanding; `RAFTZ_BENCH_ROUNDS=9` takes more rounds than five.
+//! numbers of writes outstanding; `RAFTZ_BENCH_ROUNDS=9` takes more rounds than five, `RAFTZ_BENCH_SNAPSHOT_MIB=128`
+//! a smaller state in the section `snapshot`.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 #![allow(missing_docs)]
 
@@ -13,9 +14,13 @@ mod cluster;
 mod failover;
 mod figures;
 mod floor;
+mod freeze;
 mod idle;
 mod inprocess;
+mod laggard;
 mod member;
+mod restart;
+mod steady;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         match args[at].as_str() {
             "--role=member" => member::run(&args[at + 1..]),
             "--role=floor" => floor::run(&args[at + 1..]),
+            "--role=replay" => restart::replay(&args[at + 1..]),
             "--role=core" => bare::rounds_alone(args[at + 1].parse().expect("a number of rounds")),
             other => panic!("no {other}"),
         }
@@ -77,6 +83,17 @@ fn main() -> ExitCode {
     }
     if wants("failover") {
         failover::bench(dir.path(), &mut figures);
+    }
+    if wants("freeze") {
+        freeze::bench(&mut figures);
+    }
+    if wants("restart") {
+        settle();
+        restart::bench(dir.path(), &mut figures);
+    }
+    if wants("snapshot") {
+        settle();
+        laggard::bench(dir.path(), &mut figures);
     }
     figures.print();
     if std::env::var_os("RAFTZ_BENCH_ONLY").is_none() {

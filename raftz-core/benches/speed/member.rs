@@ -1,5 +1,7 @@
-//! One node in a process of its own, and load on demand: callback proposals, a fixed number outstanding.
+//! One node in a process of its own, and what it is asked to do: load (callback proposals, a fixed number
+//! outstanding), a steady one beside other things, a state to hold, a snapshot of it.
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,16 +11,21 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raftz_core::machine::{CountingMachine, KvCommand, KvStore, StateMachine};
 use raftz_core::node::{Config, Founder, Node, ProposeOptions, StorageKind};
-use raftz_core::types::{ClusterId, NodeId, Outcome};
+use raftz_core::types::{ClusterId, Event, Index, NodeId, Outcome, SnapshotPhase};
 
 use super::figures::Run;
+use super::steady::Steady;
 
 const CLUSTER: ClusterId = ClusterId(0x0062_656e_6368);
 const TIME: Duration = Duration::from_millis(600);
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What a store is filled with at once, and how many such batches are on the way.
+const FILL_BYTES: usize = 1 << 20;
+const FILLS_AHEAD: usize = 4;
 
 /// A closed loop of proposals.
 struct Load {
-    node: Node,
+    node: Arc<Node>,
     payload: Bytes,
     stop: AtomicBool,
     outstanding: AtomicUsize,
@@ -53,7 +60,7 @@ fn issue(load: &Arc<Load>) {
 }
 
 /// Puts load on a node for a while: how many writes were done, and how long they took.
-pub(crate) fn load(node: Node, outstanding: usize, payload: Bytes) -> (Node, String) {
+pub(crate) fn load(node: Arc<Node>, outstanding: usize, payload: Bytes) -> String {
     let load = Arc::new(Load {
         node,
         payload,
@@ -77,15 +84,81 @@ pub(crate) fn load(node: Node, outstanding: usize, payload: Bytes) -> (Node, Str
         std::thread::sleep(Duration::from_millis(1));
     }
     let line = Run::line(nanos, elapsed, load.failed.load(Ordering::Relaxed));
-    let load = loop {
-        // The last callback may still hold its reference for a moment.
-        if Arc::strong_count(&load) == 1 {
-            break load;
-        }
+    // The last callback may still hold its reference for a moment, and must not be the one that ends the node.
+    while Arc::strong_count(&load) > 1 {
         std::thread::yield_now();
-    };
-    let Ok(load) = Arc::try_unwrap(load) else { panic!("the load is still in use") };
-    (load.node, line)
+    }
+    line
+}
+
+/// The command that gives the key of this number a value of so many bytes.
+pub(crate) fn set(key: u64, bytes: usize) -> Bytes {
+    let value = Bytes::from(vec![key as u8; bytes]);
+    KvCommand::Set { key: Bytes::from(format!("key{key:012}")), value }.encode()
+}
+
+/// Writes values of so many bytes under these keys, in order.
+fn fill(node: &Node, keys: std::ops::Range<u64>, bytes: usize) {
+    let step = (FILL_BYTES / bytes).clamp(1, 1000);
+    let mut ahead = VecDeque::new();
+    let mut commands = keys.map(|key| set(key, bytes)).peekable();
+    while commands.peek().is_some() || !ahead.is_empty() {
+        let batch: Vec<Bytes> = commands.by_ref().take(step).collect();
+        if !batch.is_empty() {
+            let options = ProposeOptions { timeout: Some(PATIENCE), ..ProposeOptions::default() };
+            ahead.push_back(node.propose_batch(batch, options));
+        }
+        if (ahead.len() > FILLS_AHEAD || commands.peek().is_none())
+            && let Some(oldest) = ahead.pop_front()
+        {
+            let outcomes: Vec<Outcome> = oldest.wait();
+            let refused = outcomes.iter().find(|it| !matches!(it, Outcome::Done(_)));
+            assert!(refused.is_none(), "a key was not written: {refused:?}");
+        }
+    }
+}
+
+/// When this node came how far with a snapshot that it fetched.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fetch {
+    bytes: u64,
+    fetching: Option<Instant>,
+    fetched: Option<Instant>,
+    installed: Option<Instant>,
+}
+
+impl Fetch {
+    fn note(&mut self, event: &Event) {
+        let Event::Snapshot { phase, total_bytes, .. } = event else { return };
+        let now = Some(Instant::now());
+        match phase {
+            SnapshotPhase::Fetching if self.fetching.is_none() => self.fetching = now,
+            SnapshotPhase::Fetched => (self.fetched, self.bytes) = (now, *total_bytes),
+            SnapshotPhase::Installed => self.installed = now,
+            SnapshotPhase::Built
+            | SnapshotPhase::Sending
+            | SnapshotPhase::Sent
+            | SnapshotPhase::Fetching
+            | SnapshotPhase::Failed => {}
+        }
+    }
+
+    /// The phase, the bytes, and the seconds that fetching and installing took, as far as it has come.
+    fn line(&self) -> String {
+        let between = |from: Option<Instant>, to: Option<Instant>| {
+            let (from, to) = (from?, to?);
+            Some(to.duration_since(from).as_secs_f64())
+        };
+        let phase = match self {
+            Self { installed: Some(_), .. } => "installed",
+            Self { fetched: Some(_), .. } => "fetched",
+            Self { fetching: Some(_), .. } => "fetching",
+            Self { .. } => "none",
+        };
+        let fetching = between(self.fetching, self.fetched).unwrap_or(0.0);
+        let installing = between(self.fetched, self.installed).unwrap_or(0.0);
+        format!("{phase} {} {fetching} {installing}", self.bytes)
+    }
 }
 
 /// A command of so many bytes for a machine.
@@ -117,7 +190,9 @@ pub(crate) fn caps_mib() -> f64 {
 
 /// The child.
 pub(crate) fn run(args: &[String]) {
-    let [id, name, storage, address] = args else { panic!("id, machine, storage, address") };
+    let [id, name, storage, address, settings @ ..] = args else {
+        panic!("id, machine, storage, address, settings")
+    };
     let listener = TcpListener::bind(address).expect("a loopback port");
     println!("{}", listener.local_addr().expect("bound"));
     let mut lines = std::io::stdin().lines();
@@ -133,12 +208,22 @@ pub(crate) fn run(args: &[String]) {
         "memory" => StorageKind::Memory,
         directory => StorageKind::Directory(PathBuf::from(directory)),
     };
+    for setting in settings {
+        let (key, value) = setting.split_once('=').expect("a key and a value");
+        config.set(key, value).expect("a setting");
+    }
+    let fetch = Arc::new(Mutex::new(Fetch::default()));
+    let noted = Arc::clone(&fetch);
+    config.on_event = Some(Arc::new(move |_, event| noted.lock().unwrap().note(event)));
     if !Node::is_formatted(&config).expect("a directory") {
         Node::bootstrap(&config).expect("an empty directory");
     }
     let made = name.clone();
     let factory = move || Ok(machine(&made));
-    let mut node = Node::start_with_listener(config, listener, factory).expect("starts");
+    let begun = Instant::now();
+    let node = Node::start_with_listener(config, listener, factory).expect("starts");
+    let node = Arc::new(node);
+    let mut steady: Option<Steady> = None;
     while let Some(line) = next() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
@@ -148,16 +233,40 @@ pub(crate) fn run(args: &[String]) {
             }
             ["load", outstanding, bytes] => {
                 let payload = payload(name, bytes.parse().unwrap());
-                let (back, result) = load(node, outstanding.parse().unwrap(), payload);
-                node = back;
-                println!("{result}");
+                println!("{}", load(Arc::clone(&node), outstanding.parse().unwrap(), payload));
             }
             ["write-after", killed] => {
                 println!("{}", write_after(&node, killed, payload(name, 64)))
             }
+            ["fill", first, last, bytes] => {
+                fill(&node, first.parse().unwrap()..last.parse().unwrap(), bytes.parse().unwrap());
+                println!("filled");
+            }
+            ["steady", writes_per_s] => {
+                steady = Some(Steady::start(Arc::clone(&node), writes_per_s.parse().unwrap()));
+                println!("steady");
+            }
+            ["rest"] => {
+                steady = None;
+                println!("rests");
+            }
+            ["lap"] => println!("{}", steady.as_ref().expect("a steady load").lap()),
+            ["snapshot"] => println!("{}", node.snapshot(PATIENCE).expect("a snapshot").id.bytes),
+            ["fetch"] => println!("{}", fetch.lock().unwrap().line()),
+            ["status"] => {
+                let status = node.status();
+                let (base, last) = (status.base.index, status.last.index);
+                println!("{} {base} {} {last}", status.term, status.applied);
+            }
+            ["applied", index] => {
+                let index = Index(index.parse().unwrap());
+                node.wait_for_applied(index, PATIENCE).expect("it is applied");
+                println!("{}", begun.elapsed().as_secs_f64());
+            }
             _ => panic!("unknown request {line:?}"),
         }
     }
+    drop(steady);
     drop(node.shutdown(Duration::from_secs(5)));
 }
 

@@ -52,7 +52,8 @@ pub trait VfsFile: Send + Sync {
     /// Returns when everything written, and the file's length, survives a power cut.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Asks that the next read comes from the disk and not from memory. A hint.
+    /// Asks that the next read comes from the disk and not from memory; what is not there yet sets out for it
+    /// now. A hint.
     fn drop_cache(&self) -> io::Result<()>;
 }
 

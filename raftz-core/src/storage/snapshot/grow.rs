@@ -1,4 +1,4 @@
-//! A file that grows by sound chunks, and is synced as it grows.
+//! A file that grows by sound chunks, and goes to the disk as it grows.
 
 use std::io::IoSlice;
 use std::path::PathBuf;
@@ -54,7 +54,12 @@ impl Keep for Growing {
         let written = self.file.write_at(&mut [IoSlice::new(chunk)], at);
         written.map_err(|source| io_error(&self.path, "writing", source))?;
         self.unsynced_bytes += chunk.len() as u64;
-        // One flush of everything at the end would hold up the log's syncs beside it.
-        if self.unsynced_bytes >= SYNC_BYTES { self.sync() } else { Ok(()) }
+        // The log's syncs wait behind whatever is flushed at once: so each chunk is on its way to the disk before
+        // the next one comes, and little is left for a sync.
+        if self.unsynced_bytes >= SYNC_BYTES {
+            return self.sync();
+        }
+        drop(self.file.drop_cache());
+        Ok(())
     }
 }

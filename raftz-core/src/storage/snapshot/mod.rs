@@ -52,7 +52,7 @@ use super::StorageError;
 use crate::types::{Base, GroupId, Snapshot, SnapshotId};
 
 /// How much is written between two syncs.
-const SYNC_BYTES: u64 = 8 << 20;
+const SYNC_BYTES: u64 = 2 << 20;
 /// How much is read between two hints that nobody will read it again.
 const HINT_BYTES: u64 = 8 << 20;
 
