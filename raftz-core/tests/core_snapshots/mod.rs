@@ -226,6 +226,30 @@ fn pieces_are_given_to_members_once_and_within_the_rate() {
 }
 
 #[test]
+fn a_rate_holds_also_for_pieces_that_are_larger_than_what_it_allows_at_once() {
+    let mut solo = giver(1000);
+    let begun_us = solo.now_us;
+    let mut given = 0;
+    ask(&mut solo, 2, 0);
+    while given < 20 {
+        was_read(&mut solo, 2, 0);
+        given += 1;
+        ask(&mut solo, 2, 0);
+        while reads(&solo.step(Input::Tick)).is_empty() {
+            let due = solo.replica.next_deadline().unwrap();
+            assert!(due > solo.now_us, "a deadline that a tick does not move");
+            solo.now_us = due;
+        }
+    }
+    let took_us = solo.now_us - begun_us;
+    assert!((19 * SECOND / 10..=21 * SECOND / 10).contains(&took_us), "{took_us}");
+    // Without a bound nothing waits for the old one.
+    let policy = SnapshotPolicy { send_bytes_per_s: 0, ..POLICY };
+    ask(&mut solo, 3, 0);
+    assert_eq!(reads(&solo.step(Input::SetSnapshotPolicy(policy))), [(3, 0)]);
+}
+
+#[test]
 fn what_was_asked_before_a_transfer_began_anew_is_not_given() {
     let mut solo = giver(0);
     assert_eq!(ask(&mut solo, 2, 0), [(2, 0)]);

@@ -20,10 +20,10 @@ const REQUESTS_MAX: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Giving {
     peers: BTreeMap<NodeId, Serving>,
-    budget: Budget,
+    pace: Pace,
     /// How many transfers have begun, and which of them was given the last piece.
     begun: u64,
-    turn: u64,
+    last: u64,
 }
 
 /// A peer that is given a snapshot.
@@ -41,33 +41,23 @@ struct Serving {
     is_done: bool,
 }
 
-/// What of the send rate is left.
+/// Keeps pieces apart, so that they keep to a rate.
 #[derive(Clone, Copy, Debug, Default)]
-struct Budget {
-    bytes: u64,
-    filled_us: u64,
+struct Pace {
+    /// When the next piece may go.
+    free_us: u64,
 }
 
-impl Budget {
-    /// Fills up to what a tenth of a second allows. True where something may be sent.
-    fn fill(&mut self, now_us: u64, bytes_per_s: u64) -> bool {
-        if bytes_per_s == 0 {
-            self.bytes = u64::MAX;
-            return true;
-        }
-        let most = (bytes_per_s / 10).max(1);
-        let passed_us = now_us.saturating_sub(self.filled_us);
-        let gained = u128::from(bytes_per_s) * u128::from(passed_us) / 1_000_000;
-        let gained = u64::try_from(gained).unwrap_or(u64::MAX);
-        if gained > 0 {
-            self.bytes = self.bytes.min(most).saturating_add(gained).min(most);
-            self.filled_us = now_us;
-        }
-        self.bytes > 0
-    }
+impl Pace {
+    /// So much lateness is made up for: whoever waits is not woken to the microsecond.
+    const LATE_US: u64 = 10_000;
 
-    fn spend(&mut self, bytes: u64) {
-        self.bytes = self.bytes.saturating_sub(bytes);
+    fn spend(&mut self, now_us: u64, bytes: u64, bytes_per_s: u64) {
+        let takes_us = u128::from(bytes) * 1_000_000;
+        let takes_us = takes_us.checked_div(u128::from(bytes_per_s)).unwrap_or_default();
+        let takes_us = u64::try_from(takes_us).unwrap_or(u64::MAX);
+        let from_us = self.free_us.max(now_us.saturating_sub(Self::LATE_US));
+        self.free_us = from_us.saturating_add(takes_us);
     }
 }
 
@@ -82,11 +72,14 @@ impl Giving {
         self.peers.get(&peer).map(|it| it.id)
     }
 
-    /// When the rate allows the next piece, if one waits.
-    pub(super) fn next_deadline(&self, bytes_per_s: u64) -> Option<u64> {
-        let wait_us = (1_000_000 / bytes_per_s.max(1)).max(10_000);
-        let is_waiting = self.peers.values().any(Serving::is_waiting);
-        is_waiting.then(|| self.budget.filled_us.saturating_add(wait_us))
+    /// When the rate allows the next piece, if one waits for that.
+    pub(super) fn next_deadline(&self, most: usize) -> Option<u64> {
+        self.turn(most).map(|_| self.pace.free_us)
+    }
+
+    /// Another rate is in force.
+    pub(super) fn rate_changed(&mut self) {
+        self.pace = Pace::default();
     }
 
     /// Lets those go who have not asked for so long. True if there were any.
@@ -98,15 +91,19 @@ impl Giving {
     }
 
     /// Whose turn it is, among the `most` oldest transfers.
-    fn next(&mut self, most: usize) -> Option<(NodeId, &mut Serving)> {
+    fn turn(&self, most: usize) -> Option<(u64, NodeId)> {
         let open = self.peers.iter().filter(|(_, it)| !it.is_done);
         let mut oldest: Vec<(u64, NodeId)> = open.map(|(peer, it)| (it.number, *peer)).collect();
         oldest.sort_unstable();
         oldest.truncate(most);
         oldest.retain(|(_, peer)| self.peers.get(peer).is_some_and(Serving::is_waiting));
-        let behind = oldest.iter().find(|(number, _)| *number > self.turn);
-        let (number, peer) = *behind.or(oldest.first())?;
-        self.turn = number;
+        let behind = oldest.iter().find(|(number, _)| *number > self.last);
+        behind.or(oldest.first()).copied()
+    }
+
+    fn next(&mut self, most: usize) -> Option<(NodeId, &mut Serving)> {
+        let (number, peer) = self.turn(most)?;
+        self.last = number;
         self.peers.get_mut(&peer).map(|it| (peer, it))
     }
 }
@@ -179,12 +176,12 @@ impl Replica {
         }
         let most = policy.served_at_once();
         let giving = &mut self.snapshots.giving;
-        while giving.budget.fill(now_us, policy.send_bytes_per_s) {
+        while now_us >= giving.pace.free_us {
             let Some((to, serving)) = giving.next(most) else { return };
             let id = serving.id;
             let Some((offset, bytes_max)) = serving.requests.pop_front() else { return };
             serving.reading = Some((offset, bytes_max));
-            giving.budget.spend(u64::from(bytes_max));
+            giving.pace.spend(now_us, u64::from(bytes_max), policy.send_bytes_per_s);
             out.push(Action::ReadPiece { to, id, offset, bytes_max });
         }
     }

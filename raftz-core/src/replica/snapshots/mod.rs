@@ -185,13 +185,14 @@ impl Replica {
     /// Changes how this replica deals with snapshots from now on.
     pub(super) fn set_snapshot_policy(&mut self, policy: SnapshotPolicy) {
         self.snapshots.policy = policy;
+        self.snapshots.giving.rate_changed();
     }
 
     /// The time at which something is due here, if anything is.
     pub(super) fn snapshot_deadline(&self) -> Option<u64> {
         let it = &self.snapshots;
         let retry = it.fetching.as_ref().and_then(Fetching::next_deadline);
-        let refill = it.giving.next_deadline(it.policy.send_bytes_per_s);
+        let refill = it.giving.next_deadline(it.policy.served_at_once());
         [retry, refill, self.cure_deadline()].into_iter().flatten().min()
     }
 
