@@ -49,7 +49,7 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// - `snapshot_retain_bytes`: bytes of the log kept behind it for followers that are a little behind; 16 MiB.
 /// - `snapshots_kept`: how many snapshots stay on disk; 2.
 /// - `snapshot_write_bytes_per_s`, `snapshot_send_bytes_per_s`: how fast one is written, and snapshots are sent
-///   to all peers together; 0 for no bound; 128 MiB and 0.
+///   to all peers together; 0 for no bound; 128 MiB and 32 MiB.
 /// - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
 /// - `snapshot_scrub_interval_ms`: so often all snapshots on the disk are read for damage; 86400000, 0: never.
 /// - `seed`: of the randomness that spreads elections, or `random`; random.

@@ -154,11 +154,11 @@ pub struct Config {
     pub snapshots_kept: u64,
     /// Most bytes a second that a snapshot is written with; 0: no bound. Default 128 MiB.
     pub snapshot_write_bytes_per_s: u64,
-    /// Most bytes of snapshots sent in a second, to all peers together; 0: no bound. Default 0.
+    /// Most bytes of snapshots sent in a second, to all peers together; 0: no bound. Default 32 MiB.
     pub snapshot_send_bytes_per_s: u64,
     /// A transfer of a snapshot that has not moved for so long is given up, and begun again. Default 10000.
     pub snapshot_stall_timeout_ms: u64,
-    /// So often all snapshots on the disk are read, slowly, to find damage while it can be cured; 0: never.
+    /// So often all snapshots on the disk are read, slowly, to find damage while it can be cured; 0: never. Default a day.
     pub snapshot_scrub_interval_ms: u64,
     /// Seed of the randomness that spreads elections and reconnects; drawn afresh when `None`.
     pub seed: Option<u64>,
@@ -210,7 +210,7 @@ impl Config {
             snapshot_retain_bytes: 16 << 20,
             snapshots_kept: 2,
             snapshot_write_bytes_per_s: 128 << 20,
-            snapshot_send_bytes_per_s: 0,
+            snapshot_send_bytes_per_s: 32 << 20,
             snapshot_stall_timeout_ms: 10_000,
             snapshot_scrub_interval_ms: 24 * 3_600_000,
             seed: None,

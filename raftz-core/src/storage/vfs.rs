@@ -55,6 +55,18 @@ pub trait VfsFile: Send + Sync {
     /// Asks that the next read comes from the disk and not from memory; what is not there yet sets out for it
     /// now. A hint.
     fn drop_cache(&self) -> io::Result<()>;
+
+    /// Asks that reads fetch no more from the disk than they give. A hint.
+    ///
+    /// A device may be set to read megabytes ahead, and while it does a sync of another file waits.
+    fn read_no_further(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Tells that so many bytes from there will be read soon. A hint.
+    fn will_read(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An exclusive lock on a directory, released when it is dropped.
@@ -157,6 +169,17 @@ impl VfsFile for RealFile {
 
     fn drop_cache(&self) -> io::Result<()> {
         rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn read_no_further(&self) -> io::Result<()> {
+        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::Random)?;
+        Ok(())
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let bytes = std::num::NonZeroU64::new(bytes);
+        rustix::fs::fadvise(&self.0, offset, bytes, rustix::fs::Advice::WillNeed)?;
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ impl SnapshotPolicy {
         log_entries: 1_000_000,
         retain_bytes: 16 << 20,
         keep: 2,
-        send_bytes_per_s: 0,
+        send_bytes_per_s: 32 << 20,
         piece_bytes: 256 << 10,
         stall_us: 10_000_000,
         scrub_interval_us: 24 * 3_600_000_000,

@@ -113,6 +113,8 @@ impl Dir {
         let wanted = self.wanted(&Name::Complete(group, *id), group, id);
         let opened = self.vfs.open(&wanted.path, OpenMode::Existing);
         let file = opened.map_err(|source| io_error(&wanted.path, "opening", source))?;
+        // A hint, so that it may fail.
+        drop(file.read_no_further());
         Ok(Source { wanted, file })
     }
 

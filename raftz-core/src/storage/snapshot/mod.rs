@@ -55,6 +55,8 @@ use crate::types::{Base, GroupId, Snapshot, SnapshotId};
 const SYNC_BYTES: u64 = 2 << 20;
 /// How much is read between two hints that nobody will read it again.
 const HINT_BYTES: u64 = 8 << 20;
+/// How much of a snapshot that is read from its beginning is fetched at once.
+const AHEAD_BYTES: u64 = 1 << 20;
 
 /// Where snapshots are kept. Its methods block, and may be called from any threads at once.
 ///

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::format::{self, END_BYTES, HEADER_BYTES, Layout};
 use super::verify::{Sound, Verifier, Wanted};
-use super::{HINT_BYTES, to_io};
+use super::{AHEAD_BYTES, HINT_BYTES, to_io};
 use crate::storage::StorageError;
 use crate::storage::vfs::VfsFile;
 use crate::storage::wal::{corrupt, io_error};
@@ -108,13 +108,25 @@ pub(super) struct Reader {
     /// How much of the chunk was given.
     given: usize,
     hinted_at: u64,
+    /// Whether nobody will read it again soon.
+    lets_go: bool,
+    /// What lies before this is on its way.
+    ahead_to: u64,
 }
 
 impl Reader {
     /// Nothing was read yet.
     pub(super) fn new(source: Source) -> Result<Self, StorageError> {
         let verifier = Verifier::new(source.wanted.clone())?;
-        Ok(Self { source, verifier, chunk: Vec::new(), given: 0, hinted_at: 0 })
+        Ok(Self {
+            source,
+            verifier,
+            chunk: Vec::new(),
+            given: 0,
+            hinted_at: 0,
+            lets_go: true,
+            ahead_to: 0,
+        })
     }
 
     /// Reads the next chunk. False behind the end.
@@ -124,10 +136,16 @@ impl Reader {
         }
         self.given = 0;
         self.chunk.clear();
+        let at = self.verifier.taken_bytes();
+        if at + AHEAD_BYTES / 2 > self.ahead_to {
+            drop(self.source.file.will_read(self.ahead_to, AHEAD_BYTES));
+            self.ahead_to += AHEAD_BYTES;
+        }
         // Nothing of a chunk that was not judged may be given.
         self.read_chunk().inspect_err(|_| self.chunk.clear())?;
         let read = self.verifier.taken_bytes();
-        if read - self.hinted_at >= HINT_BYTES || self.verifier.is_ended() {
+        let is_far = read - self.hinted_at >= HINT_BYTES || self.verifier.is_ended();
+        if is_far && self.lets_go {
             self.hinted_at = read;
             self.source.let_go();
         }
@@ -151,8 +169,9 @@ impl Reader {
 
     /// Reads all of it. `pace` is told how much was read, and ends it by saying no.
     pub(super) fn check(mut self, pace: &mut dyn FnMut(u64) -> bool) -> Result<(), StorageError> {
-        // From the disk and not from memory.
+        // From the disk and not from memory, where it then stays for who restores from it next.
         self.source.let_go();
+        self.lets_go = false;
         while self.advance()? {
             if !pace(self.verifier.taken_bytes()) {
                 return Ok(());
