@@ -990,9 +990,9 @@ typedef struct raftz_peer_info {
      */
     uint32_t is_connected;
     /**
-     * \brief Zero.
+     * \brief RAFTZ_SNAPSHOT_SENDING or RAFTZ_SNAPSHOT_FETCHING while a snapshot is on its way; else 0.
      */
-    uint32_t reserved;
+    uint32_t snapshot_phase;
     /**
      * \brief On a leader: its log equals the leader's up to here, durably; else 0.
      */
@@ -1017,6 +1017,14 @@ typedef struct raftz_peer_info {
      * \brief On a leader: "probe", "replicate" or "snapshot", ended by NUL; else empty.
      */
     const char *mode;
+    /**
+     * \brief How many bytes of that snapshot have been sent to it, or are on this node's disk; else 0.
+     */
+    uint64_t snapshot_bytes;
+    /**
+     * \brief How many it has; else 0.
+     */
+    uint64_t snapshot_total_bytes;
 } raftz_peer_info;
 
 /**
@@ -2456,7 +2464,7 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
      {NULL, 0}, {NULL, 0}, {NULL, 0}}
 /** \brief Initializer: `raftz_peer_info x = RAFTZ_PEER_INFO_INIT;` */
 #define RAFTZ_PEER_INFO_INIT                                                                       \
-    {sizeof(raftz_peer_info), 0, 0, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, NULL}
+    {sizeof(raftz_peer_info), 0, 0, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, NULL, 0, 0}
 /** \brief Initializer: `raftz_kv_reply_info x = RAFTZ_KV_REPLY_INFO_INIT;` */
 #define RAFTZ_KV_REPLY_INFO_INIT {sizeof(raftz_kv_reply_info), 0, 0, 0, 0, {NULL, 0}}
 /** \brief Initializer: `raftz_machine x = RAFTZ_MACHINE_INIT;` */

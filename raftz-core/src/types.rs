@@ -18,7 +18,7 @@ pub use entry::{
     ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry, EntryHeader, EntryHeaderError,
     EntryKind, Payload, SessionTag,
 };
-pub use event::{Event, FaultReason, Role, SnapshotPhase};
+pub use event::{Event, FaultReason, Role, SnapshotPhase, SnapshotTransfer};
 pub use id::{Boot, ClusterId, DiskId, GroupId, Index, LogId, NodeId, OpId, SANE_MAX, Term, Token};
 pub use membership::{
     APPEND_BYTES_LIMIT, Base, ENTRY_BYTES_LIMIT, FEATURE_LEVEL, Member, Membership, Settings,

@@ -71,7 +71,7 @@ pub const RAFTZ_SNAPSHOT_INSTALLED: u32 = 6;
 /// \brief A snapshot's phase: it is not fetched any more; a later offer may go on with it.
 pub const RAFTZ_SNAPSHOT_FAILED: u32 = 7;
 
-const fn phase_number(phase: SnapshotPhase) -> u32 {
+pub(crate) const fn phase_number(phase: SnapshotPhase) -> u32 {
     match phase {
         SnapshotPhase::Built => RAFTZ_SNAPSHOT_BUILT,
         SnapshotPhase::Sending => RAFTZ_SNAPSHOT_SENDING,

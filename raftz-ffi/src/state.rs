@@ -7,7 +7,7 @@ use raftz_core::types::NodeId;
 
 use crate::bytes::raftz_slice;
 use crate::error::raftz_error;
-use crate::events::role_number;
+use crate::events::{phase_number, role_number};
 use crate::guard::{Out, borrow, call, free, invalid};
 use crate::node::raftz_node;
 use crate::sized::{Place, Sized};
@@ -86,8 +86,8 @@ pub struct raftz_peer_info {
     pub node_id: u64,
     /// \brief 1 if there is a usable link.
     pub is_connected: u32,
-    /// \brief Zero.
-    pub reserved: u32,
+    /// \brief RAFTZ_SNAPSHOT_SENDING or RAFTZ_SNAPSHOT_FETCHING while a snapshot is on its way; else 0.
+    pub snapshot_phase: u32,
     /// \brief On a leader: its log equals the leader's up to here, durably; else 0.
     pub matched_index: u64,
     /// \brief On a leader: the next entry to send; else 0.
@@ -100,6 +100,10 @@ pub struct raftz_peer_info {
     pub unreachable: raftz_slice,
     /// \brief On a leader: "probe", "replicate" or "snapshot", ended by NUL; else empty.
     pub mode: *const c_char,
+    /// \brief How many bytes of that snapshot have been sent to it, or are on this node's disk; else 0.
+    pub snapshot_bytes: u64,
+    /// \brief How many it has; else 0.
+    pub snapshot_total_bytes: u64,
 }
 
 // SAFETY: integers and pointers alone.
@@ -234,13 +238,15 @@ pub unsafe extern "C" fn raftz_state_peer(
             size: out.size,
             node_id: peer.id.get(),
             is_connected: u32::from(peer.connected),
-            reserved: 0,
+            snapshot_phase: peer.transfer.map_or(0, |it| phase_number(it.phase)),
             matched_index: peer.matched.map_or(0, |index| index.0),
             next_index: peer.next.map_or(0, |index| index.0),
             appends_in_flight: peer.in_flight.unwrap_or_default(),
             address: raftz_slice::of(peer.address.as_bytes()),
             unreachable: raftz_slice::of(unreachable.as_bytes()),
             mode: mode.as_ptr(),
+            snapshot_bytes: peer.transfer.map_or(0, |it| it.bytes),
+            snapshot_total_bytes: peer.transfer.map_or(0, |it| it.total_bytes),
         };
         // SAFETY: the caller's contract.
         unsafe { out.put(&seen) };

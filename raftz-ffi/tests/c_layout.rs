@@ -72,8 +72,8 @@ layout! {
         is_shut_down, disk_count, fault, listen_address, obstacles,
     }
     raftz_peer_info {
-        size, node_id, is_connected, reserved, matched_index, next_index, appends_in_flight, address,
-        unreachable, mode,
+        size, node_id, is_connected, snapshot_phase, matched_index, next_index, appends_in_flight, address,
+        unreachable, mode, snapshot_bytes, snapshot_total_bytes,
     }
     raftz_kv_reply_info { size, kind, is_on, number, count, value }
 }

@@ -629,6 +629,7 @@ static void state_and_peers(struct cluster *cluster, unsigned leader) {
         CHECK(peer.node_id != leader + 1 && peer.node_id <= NODES && peer.address.len > 0);
         CHECK(strcmp(peer.mode, "probe") == 0 || strcmp(peer.mode, "replicate") == 0);
         CHECK(peer.matched_index < peer.next_index);
+        CHECK(peer.snapshot_phase == 0 && peer.snapshot_bytes == 0 && peer.snapshot_total_bytes == 0);
         CHECK(peer.is_connected ? peer.unreachable.len == 0 : peer.unreachable.len > 0);
     }
     raftz_peer_info peer = RAFTZ_PEER_INFO_INIT;

@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::replica;
 use crate::types::{
     Boot, ClusterId, DiskId, FaultReason, GroupId, Index, LogId, Membership, NodeId, Role,
-    Settings, Term,
+    Settings, SnapshotTransfer, Term,
 };
 
 use super::clock;
@@ -86,6 +86,8 @@ pub struct PeerStatus {
     pub next: Option<Index>,
     /// On a leader: appends on the way.
     pub in_flight: Option<u64>,
+    /// The snapshot that is on its way to or from it, and how far that is.
+    pub transfer: Option<SnapshotTransfer>,
 }
 
 impl Status {
@@ -147,6 +149,7 @@ impl Status {
                     matched: progress.map(|progress| progress.matched),
                     next: progress.map(|progress| progress.next),
                     in_flight: progress.map(|progress| progress.in_flight as u64),
+                    transfer: replica.transfers.iter().find(|it| it.peer == *id).copied(),
                 }
             })
             .collect();

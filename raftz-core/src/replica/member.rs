@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::raft::{self, Proposal, Raft};
 use crate::types::{
     Boot, Done, Event, FaultReason, Index, Message, NodeId, Now, Outcome, Payload, Recovered,
-    Refusal, Reply, Role, SessionTag, Term, Token, Unknown,
+    Refusal, Reply, Role, SessionTag, SnapshotTransfer, Term, Token, Unknown,
 };
 
 use super::forward::{Batch, Seen};
@@ -37,6 +37,8 @@ pub struct Status {
     pub linked: Vec<NodeId>,
     /// Peers that cannot be reached, and why.
     pub unreachable: Vec<(NodeId, String)>,
+    /// Snapshots that are on their way to peers, or from one.
+    pub transfers: Vec<SnapshotTransfer>,
     /// Why the replica stopped, if it did.
     pub fault: Option<FaultReason>,
 }
@@ -228,6 +230,7 @@ impl Replica {
             held_bytes: self.held_bytes,
             linked: up.map(|(id, _)| *id).collect(),
             unreachable: self.links.iter().filter_map(down).collect(),
+            transfers: self.snapshot_transfers(),
             fault: self.fault.clone(),
         }
     }

@@ -131,6 +131,21 @@ pub enum Event {
     Faulted(FaultReason),
 }
 
+/// A snapshot on its way between this node and a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotTransfer {
+    /// The peer.
+    pub peer: NodeId,
+    /// [`SnapshotPhase::Sending`] or [`SnapshotPhase::Fetching`].
+    pub phase: SnapshotPhase,
+    /// The last entry that it covers.
+    pub index: Index,
+    /// How many of its bytes have been given, or are on this node's disk.
+    pub bytes: u64,
+    /// How many it has.
+    pub total_bytes: u64,
+}
+
 /// What is done with a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SnapshotPhase {

@@ -150,6 +150,9 @@ fn lost_pieces_are_asked_for_again_and_another_offer_is_taken_when_nothing_moves
     solo.step(Input::FetchBegan { id, result: Ok(0) });
     assert!(piece(&mut solo, 1, id, 100, 100).is_empty(), "not the next one");
     assert!(piece(&mut solo, 3, id, 0, 100).is_empty(), "not asked for there");
+    let transfer = solo.replica.status().transfers[0];
+    assert_eq!((transfer.peer.get(), transfer.phase), (1, SnapshotPhase::Fetching));
+    assert_eq!((transfer.index, transfer.bytes, transfer.total_bytes), (Index(9), 0, 250));
     let newer = snapshot(1, 12).id;
     let begins = |action: &Action| matches!(action, Action::BeginFetch { .. });
     assert!(!offer(&mut solo, 1, newer).iter().any(begins), "the first one moves");
@@ -220,6 +223,9 @@ fn pieces_are_given_to_members_once_and_within_the_rate() {
     assert_eq!(was_read(&mut solo, 2, 0), [], "the rate of this tenth of a second is used up");
     solo.now_us += SECOND / 10;
     assert_eq!(reads(&solo.step(Input::Tick)), [(2, 100)]);
+    let transfer = solo.replica.status().transfers[0];
+    assert_eq!((transfer.peer.get(), transfer.phase), (2, SnapshotPhase::Sending));
+    assert_eq!((transfer.bytes, transfer.total_bytes), (100, 250));
     assert_eq!(was_read(&mut solo, 2, 100), []);
     solo.now_us += SECOND;
     assert_eq!(reads(&solo.step(Input::Tick)), [], "nothing else was asked for");

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::types::{Event, Message, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase};
+use crate::types::{
+    Event, Message, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase, SnapshotTransfer,
+};
 
 use super::super::Action;
 use super::super::member::Replica;
@@ -43,6 +45,17 @@ impl Fetching {
     /// When what did not come is asked for again.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         (self.phase == Phase::Moving).then_some(self.retry_us)
+    }
+
+    /// How far it is.
+    pub(super) fn transfer(&self) -> SnapshotTransfer {
+        SnapshotTransfer {
+            peer: self.from,
+            phase: SnapshotPhase::Fetching,
+            index: self.id.last.index,
+            bytes: self.held,
+            total_bytes: self.id.bytes,
+        }
     }
 
     /// Whether this is what is fetched from there.

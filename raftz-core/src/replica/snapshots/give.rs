@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::types::{Event, Message, NodeId, SnapshotId, SnapshotMessage, SnapshotPhase};
+use crate::types::{
+    Event, Message, NodeId, SnapshotId, SnapshotMessage, SnapshotPhase, SnapshotTransfer,
+};
 
 use super::super::Action;
 use super::super::member::Replica;
@@ -37,6 +39,8 @@ struct Serving {
     reading: Option<(u64, u32)>,
     asked_us: u64,
     told_bytes: u64,
+    /// Where the last piece ended that it was given.
+    given_bytes: u64,
     /// It was given the last piece, and has asked for nothing since.
     is_done: bool,
 }
@@ -65,6 +69,18 @@ impl Giving {
     /// The snapshots that somebody is given.
     pub(super) fn ids(&self) -> impl Iterator<Item = SnapshotId> {
         self.peers.values().map(|it| it.id)
+    }
+
+    /// How far each is that is not done.
+    pub(super) fn transfers(&self) -> impl Iterator<Item = SnapshotTransfer> {
+        let open = self.peers.iter().filter(|(_, it)| !it.is_done);
+        open.map(|(peer, it)| SnapshotTransfer {
+            peer: *peer,
+            phase: SnapshotPhase::Sending,
+            index: it.id.last.index,
+            bytes: it.given_bytes,
+            total_bytes: it.id.bytes,
+        })
     }
 
     /// What a peer is given.
@@ -146,6 +162,7 @@ impl Replica {
             reading: None,
             asked_us: now_us,
             told_bytes: 0,
+            given_bytes: 0,
             is_done: false,
         });
         giving.begun = giving.begun.max(serving.number);
@@ -199,10 +216,12 @@ impl Replica {
         }
         let message = match result {
             Ok(bytes) => {
-                if offset.saturating_add(bytes.len() as u64) >= id.bytes {
-                    if let Some(serving) = self.snapshots.giving.peers.get_mut(&to) {
-                        serving.is_done = serving.requests.is_empty();
-                    }
+                let end = offset.saturating_add(bytes.len() as u64);
+                if let Some(serving) = self.snapshots.giving.peers.get_mut(&to) {
+                    serving.given_bytes = end;
+                    serving.is_done = end >= id.bytes && serving.requests.is_empty();
+                }
+                if end >= id.bytes {
                     self.tell(SnapshotPhase::Sent, Some(to), id, id.bytes, out);
                 }
                 SnapshotMessage::Piece { id, offset, bytes }

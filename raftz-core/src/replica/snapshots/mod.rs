@@ -15,7 +15,9 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::raft;
-use crate::types::{Event, Index, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase};
+use crate::types::{
+    Event, Index, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase, SnapshotTransfer,
+};
 
 use self::cure::Cure;
 use self::fetch::{Fetching, RETRY_PARTS};
@@ -199,6 +201,12 @@ impl Replica {
     /// The newest snapshot on this node's disk.
     pub fn newest_snapshot(&self) -> Option<&Snapshot> {
         self.snapshots.newest.as_ref()
+    }
+
+    /// What is being given to peers, and fetched.
+    pub(super) fn snapshot_transfers(&self) -> Vec<SnapshotTransfer> {
+        let fetching = self.snapshots.fetching.as_ref().map(Fetching::transfer);
+        self.snapshots.giving.transfers().chain(fetching).collect()
     }
 
     /// A snapshot is wanted now, whatever the policy says.
