@@ -463,7 +463,8 @@ impl World {
         true
     }
 
-    /// A snapshot goes bad: on one disk at a time, and within what a cluster can lose.
+    /// A snapshot goes bad: on one disk at a time, and within what a cluster can lose. A lone node would have
+    /// nobody to ask for another.
     fn damage_snapshot(&mut self, at: usize) -> bool {
         let rot = self.fates.pick(&[0, 1, 2, 3]);
         let rot =
@@ -474,7 +475,7 @@ impl World {
         if self.nodes[at].is_gone || self.nodes[at].is_damaged || is_struck {
             return false;
         }
-        if lost >= self.plan.damaged_max {
+        if lost >= self.plan.damaged_max || self.plan.voters < 2 {
             return false;
         }
         let Some(what) = self.nodes[at].disk.rot(rot, "snap-") else { return false };
