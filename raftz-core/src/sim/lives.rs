@@ -31,7 +31,7 @@ impl World {
     pub(super) fn halted(&mut self, at: usize, reason: FaultReason) {
         self.tell(|| format!("{} stops: {reason}", at + 1));
         let node = &mut self.nodes[at];
-        let (excused, replaced) = (node.is_excused() || node.is_damaged, node.is_replaced);
+        let (excused, replaced) = (node.is_excused() || node.has_lost(), node.is_replaced);
         let Some(life) = &mut node.life else { return };
         // As a leader it has resigned by now; this is what it was when it was last seen.
         let led = self.oracle.leads(node_id(at), life.replica.raft().term());

@@ -68,7 +68,7 @@ impl World {
             SnapshotJob::Build { view, base } => {
                 let built = build(life.snapshots.as_ref(), group, view, &base, 0, &|| false);
                 if let Ok(snapshot) = &built {
-                    self.nodes[at].struck.snapshot = false;
+                    self.cure(at);
                     self.oracle.on_snapshot(node_id(at), snapshot);
                 }
                 Some(Input::SnapshotBuilt(built))
@@ -98,7 +98,7 @@ impl World {
                         Input::FetchFinished { result: Ok(snapshot), .. }
                         | Input::SnapshotFound(snapshot),
                     ) => {
-                        self.nodes[at].struck.snapshot = false;
+                        self.cure(at);
                         self.oracle.on_snapshot(node_id(at), snapshot);
                     }
                     Some(_) | None => {}
@@ -106,5 +106,12 @@ impl World {
                 input
             }
         }
+    }
+
+    /// A sound snapshot has come to be. What waits to be restored may be the one that was damaged.
+    fn cure(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let installing = node.life.as_ref().and_then(|life| life.replica.raft().installing());
+        node.struck.snapshot &= installing.is_some();
     }
 }
