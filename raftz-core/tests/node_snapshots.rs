@@ -7,12 +7,14 @@ mod support;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use raftz_core::machine::{
     Command, KvCommand, KvQuery, KvReply, KvStore, MachineError, SnapshotView, StateMachine,
 };
 use raftz_core::node::{Config, Node, NodeError, ProposeOptions};
+use raftz_core::transport::memory::MemoryNetwork;
 use raftz_core::types::{ClusterId, Event, FaultReason, Index, Reply, Role, SnapshotPhase};
 use support::{LONG, done, id, until};
 
@@ -225,6 +227,98 @@ fn a_machine_that_cannot_be_restored_leaves_its_node_faulted_and_its_old_log_on_
     let last = set(leader(&nodes), 0..10);
     node.wait_for_applied(last, LONG).unwrap();
     assert_eq!(digest(&node), digest(leader(&nodes)));
+}
+
+/// The first time that it is frozen there is more and more to write.
+struct Endless {
+    store: KvStore,
+    is_first: bool,
+    never_blocks: bool,
+    stage: Arc<Mutex<&'static str>>,
+}
+
+impl StateMachine for Endless {
+    fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
+        self.store.apply(batch, replies)
+    }
+    fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
+        self.store.query(request)
+    }
+    fn snapshot(&mut self) -> Result<Box<dyn SnapshotView>, MachineError> {
+        if std::mem::take(&mut self.is_first) {
+            return Ok(Box::new(EndlessView(Arc::clone(&self.stage))));
+        }
+        self.store.snapshot()
+    }
+    fn restore(&mut self, from: &mut dyn std::io::Read) -> Result<(), MachineError> {
+        self.store.restore(from)
+    }
+    fn never_blocks(&self) -> bool {
+        self.never_blocks
+    }
+}
+
+struct EndlessView(Arc<Mutex<&'static str>>);
+
+impl SnapshotView for EndlessView {
+    fn write_to(&mut self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        *self.0.lock().unwrap() = "writing";
+        let begun = Instant::now();
+        while begun.elapsed() < 3 * LONG {
+            out.write_all(&[0; 100])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for EndlessView {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() = "ended";
+    }
+}
+
+#[test]
+fn a_nodes_own_snapshot_ends_when_a_newer_one_is_installed_and_whoever_waited_gets_that() {
+    for never_blocks in [true, false] {
+        let (cluster, listeners) = Cluster::new();
+        drop(listeners);
+        let network = MemoryNetwork::new();
+        let stage = Arc::new(Mutex::new("not begun"));
+        let start = |n: usize| {
+            let mut config = cluster.config(n);
+            if n == 3 {
+                config.snapshot_write_bytes_per_s = 64 << 10;
+            }
+            Node::bootstrap(&config).unwrap();
+            let (store, stage) = (KvStore::new(), Arc::clone(&stage));
+            let machine = Endless { store, is_first: n == 3, never_blocks, stage };
+            Node::start_in_network(config, &network, || Ok(Box::new(machine))).unwrap()
+        };
+        let nodes = [start(1), start(2)];
+        leader(&nodes);
+        let slow = start(3);
+        let last = set(leader(&nodes), 0..100);
+        slow.wait_for_applied(last, LONG).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| slow.snapshot(LONG).unwrap());
+            until("its snapshot to begin", || *stage.lock().unwrap() == "writing");
+            network.isolate(id(3));
+            for round in 0..10 {
+                set(leader(&nodes), round * 100..(round + 1) * 100);
+            }
+            until("compaction", || nodes.iter().all(|node| node.status().base.index > Index(300)));
+            assert_eq!(*stage.lock().unwrap(), "writing");
+            network.heal();
+            let newer = waiter.join().unwrap();
+            assert!(newer.base.id.index > Index(300), "{:?}", newer.base.id);
+            until("its own to end", || *stage.lock().unwrap() == "ended");
+        });
+        let last = set(leader(&nodes), 0..10);
+        slow.wait_for_applied(last, LONG).unwrap();
+        assert_eq!(digest(&slow), digest(leader(&nodes)));
+        let trouble = |event: &Event| matches!(event, Event::StorageTrouble { .. });
+        assert_eq!(cluster.was(3, trouble), 0, "{:?}", cluster.seen[2].lock().unwrap());
+    }
 }
 
 /// The complete snapshots in a directory.

@@ -98,7 +98,7 @@ impl Chaos {
                 self.cluster.apply(id);
             }
             58..60 => {
-                self.cluster.build(id);
+                self.cluster.build(id, false);
             }
             60..62 => {
                 let count = pick(&mut self.rng, &[1, 2, usize::MAX]);

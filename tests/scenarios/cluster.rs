@@ -282,6 +282,7 @@ impl Cluster {
             }
             Action::Halt(reason) => node.halted = Some(reason),
             Action::TakeSnapshot { base } => self.freeze(id, *base),
+            Action::CancelSnapshot => node.snapshots.is_cancelled = true,
             Action::Restore { id: snapshot } => {
                 assert!(node.applying.is_none(), "{id} restores while it applies");
                 node.snapshots.restoring = Some(snapshot);
@@ -590,7 +591,7 @@ impl Cluster {
                     busy |= self.pieces(*id, usize::MAX);
                 }
                 if !self.nodes[id].snapshots.build_held {
-                    busy |= self.build(*id);
+                    busy |= self.build(*id, false);
                 }
             }
             for from in nodes {

@@ -24,6 +24,8 @@ const NO_RESTORE: &str = "it does not know this format";
 pub(crate) struct Snapshots {
     store: MemorySnapshots,
     frozen: Option<(Base, Vec<u8>)>,
+    /// What it froze is not to be written any more.
+    pub(crate) is_cancelled: bool,
     pub(crate) restoring: Option<SnapshotId>,
     pub(crate) pieces: VecDeque<Action>,
     intake: Option<(SnapshotId, Box<dyn SnapshotIntake>)>,
@@ -39,6 +41,7 @@ impl Snapshots {
         Self {
             store: MemorySnapshots::new(&disk.identity()),
             frozen: None,
+            is_cancelled: false,
             restoring: None,
             pieces: VecDeque::new(),
             intake: None,
@@ -138,13 +141,19 @@ impl Cluster {
         assert_eq!(node.machine.applied, last.index, "{id}: a snapshot of another state");
         assert!(node.snapshots.frozen.is_none(), "{id} takes two snapshots at once");
         node.snapshots.frozen = Some((base, node.machine.content()));
+        node.snapshots.is_cancelled = false;
         self.say(Voice::All, || format!("{id}: freezes its machine at {last}"));
     }
 
-    /// Writes what the machine froze into a snapshot.
-    pub(crate) fn build(&mut self, id: NodeId) -> bool {
+    /// Writes what the machine froze into a snapshot, unless that was cancelled in time.
+    pub(crate) fn build(&mut self, id: NodeId, is_late: bool) -> bool {
         let node = self.nodes.get_mut(&id).unwrap();
         let Some((base, content)) = node.snapshots.frozen.take() else { return false };
+        if node.snapshots.is_cancelled && !is_late {
+            self.say(Voice::All, || format!("{id}: writes no snapshot of {}", base.id));
+            self.step(id, Input::SnapshotBuilt(Err("cancelled".into())));
+            return true;
+        }
         let snapshot = node.snapshots.build(&base, &content).unwrap();
         self.oracle.on_snapshot(id, &snapshot);
         self.step(id, Input::SnapshotBuilt(Ok(snapshot)));
@@ -256,6 +265,7 @@ impl Cluster {
             | Action::ReadEntries { .. }
             | Action::Apply { .. }
             | Action::TakeSnapshot { .. }
+            | Action::CancelSnapshot
             | Action::Restore { .. }
             | Action::Reply { .. }
             | Action::Event(_)

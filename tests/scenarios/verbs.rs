@@ -20,7 +20,7 @@
 //! | `persist 1 [2]`, `fail-write 1` | all (or two) waiting writes become durable, with one completion; or fail |
 //! | `apply 1`, `fail-apply 1` | the machine applies what waits for it, or is restored; or fails at it |
 //! | `snapshot 1` | node 1 is asked for a snapshot |
-//! | `build 1`, `fail-build 1` | what its machine froze is written into a snapshot; or cannot be |
+//! | `build 1`, `fail-build 1` | what its machine froze is written into a snapshot, unless that was cancelled (`anyway`: it was complete before); or cannot be |
 //! | `pieces 1 [2]` | its lane of pieces does what waits for it (or two things) |
 //! | `fail-restore 1`, `mend-restore 1` | from now on its machine takes no snapshot; or does again |
 //! | `lose-snapshot 1` | its newest snapshot cannot be read any more |
@@ -450,7 +450,10 @@ fn lane(cluster: &mut Cluster, words: &Words<'_>) {
             cluster.nodes.get_mut(&words.id(1)).expect("no such node").reads_fail = true;
         }
         "apply" => assert!(cluster.apply(words.id(1)), "nothing to apply"),
-        "build" => assert!(cluster.build(words.id(1)), "nothing to build"),
+        "build" => {
+            let is_late = words.plain.contains(&"anyway");
+            assert!(cluster.build(words.id(1), is_late), "nothing to build");
+        }
         "fail-build" => cluster.fail_build(words.id(1)),
         "pieces" => {
             let count = words.plain.get(2).map_or(usize::MAX, |word| number(word) as usize);

@@ -17,7 +17,9 @@ use super::callbacks::{Callbacks, Item};
 use super::callers::{Caller, Callers, Gauge};
 use super::error::NodeError;
 use super::intake::{Intake, Note, QueuedCall, ReadPurpose};
-use super::lanes::{Applier, ApplyLane, LogLane, ReadJob, ReadLane, SnapshotLane, Sum, rules};
+use super::lanes::{
+    Applier, ApplyLane, Cancel, LogLane, ReadJob, ReadLane, SnapshotLane, Sum, rules,
+};
 use super::query::{QueryDeadlines, QueryJob};
 use super::snapshots::SnapshotWish;
 use super::status::{Board, Pulse};
@@ -115,12 +117,15 @@ pub(super) struct Member {
     pub(super) machine: Machine,
     pub(super) applied: Index,
     pub(super) halted: Option<FaultReason>,
+    /// Ends the snapshot that is being written.
+    pub(super) build: Cancel,
     out: Vec<Action>,
 }
 
 impl Member {
-    pub(super) const fn new(replica: Replica, machine: Machine, applied: Index) -> Self {
-        Self { replica, machine, applied, halted: None, out: Vec::new() }
+    pub(super) fn new(replica: Replica, machine: Machine, applied: Index) -> Self {
+        let (halted, build) = (None, Cancel::default());
+        Self { replica, machine, applied, halted, build, out: Vec::new() }
     }
 
     /// The refusal for a caller who wants the leader of this term, unless that is who it is.
@@ -367,6 +372,7 @@ impl Host {
                 }
             }
             Action::TakeSnapshot { .. }
+            | Action::CancelSnapshot
             | Action::Restore { .. }
             | Action::ReadPiece { .. }
             | Action::BeginFetch { .. }

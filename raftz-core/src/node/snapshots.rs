@@ -11,7 +11,7 @@ use crate::types::{GroupId, Index, Now, Recovered, Snapshot, SnapshotId};
 
 use super::error::NodeError;
 use super::host::{Host, Machine};
-use super::lanes::{Applier, BuildJob, PieceJob, RestoreFailure};
+use super::lanes::{Applier, BuildJob, Cancel, PieceJob, RestoreFailure};
 use super::pending::Slot;
 use super::start::latest_membership;
 
@@ -51,6 +51,11 @@ impl Host {
     pub(super) fn perform_snapshot(&mut self, group: GroupId, action: Action) {
         match action {
             Action::TakeSnapshot { base } => self.freeze(group, base),
+            Action::CancelSnapshot => {
+                if let Some(member) = self.members.get(&group) {
+                    member.build.cancel();
+                }
+            }
             Action::Restore { id } => self.restore(group, id),
             Action::ReadPiece { to, id, offset, bytes_max } => {
                 self.piece(group, PieceJob::Read { to, id, offset, bytes_max });
@@ -104,15 +109,19 @@ impl Host {
             let detail = "this node has no place for snapshots".to_owned();
             return self.unsent.push((group, Input::SnapshotBuilt(Err(detail))));
         };
-        match self.members.get_mut(&group).map(|member| &mut member.machine) {
-            Some(Machine::Inline { applier: Some(applier), .. }) => match applier.freeze() {
-                Ok(view) => lane.build(BuildJob::Build { group, view, base }),
+        let Some(member) = self.members.get_mut(&group) else { return };
+        member.build = Cancel::default();
+        let cancel = member.build.clone();
+        match &mut member.machine {
+            Machine::Inline { applier: Some(applier), .. } => match applier.freeze() {
+                Ok(view) => lane.build(BuildJob::Build { group, view, base, cancel }),
                 Err(detail) => self.unsent.push((group, Input::SnapshotBuilt(Err(detail)))),
             },
-            Some(Machine::Inline { applier: None, .. }) | None => {}
-            Some(Machine::Lane) => {
+            // It is being restored, and a replica asks for no snapshot meanwhile.
+            Machine::Inline { applier: None, .. } => {}
+            Machine::Lane => {
                 if let Some(lane) = &self.apply {
-                    lane.freeze(group, base);
+                    lane.freeze(group, base, cancel);
                 }
             }
         }
@@ -159,18 +168,26 @@ impl Host {
 
     /// What the snapshot lane has to say to a replica, and to those who wait for a snapshot.
     pub(super) fn snapshot_news(&mut self, now: Now, group: GroupId, input: Input) {
-        if let Input::SnapshotBuilt(result) = &input {
-            let covers = |wish: &SnapshotWish| match result {
-                Ok(snapshot) => snapshot.base.id.index >= wish.applied,
-                Err(_) => true,
-            };
-            let granted: Vec<SnapshotWish> = self.wishes.extract_if(.., |it| covers(it)).collect();
-            for wish in granted {
-                let failed = |detail: &String| NodeError::Snapshot { detail: detail.clone() };
-                wish.grant(result.clone().map_err(|detail| failed(&detail)));
-            }
-        }
+        let failed = if let Input::SnapshotBuilt(Err(detail)) = &input {
+            Some(detail.clone())
+        } else {
+            None
+        };
         self.step(now, group, input);
+        self.grant_wishes(group, failed);
+    }
+
+    /// Ends what the newest snapshot fulfils, whoever made it; everything, where what it waited for failed.
+    fn grant_wishes(&mut self, group: GroupId, failed: Option<String>) {
+        let Some(member) = self.members.get(&group) else { return };
+        let newest = member.replica.newest_snapshot();
+        let reached = newest.map_or(Index::ZERO, |newest| newest.base.id.index);
+        let is_over = |wish: &mut SnapshotWish| wish.applied <= reached || failed.is_some();
+        for wish in self.wishes.extract_if(.., is_over) {
+            let fulfils = newest.filter(|_| wish.applied <= reached).cloned();
+            let detail = || failed.clone().unwrap_or_default();
+            wish.grant(fulfils.ok_or_else(|| NodeError::Snapshot { detail: detail() }));
+        }
     }
 
     /// Somebody wants a snapshot now.

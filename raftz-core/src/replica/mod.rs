@@ -213,6 +213,9 @@ pub enum Action {
         /// What the snapshot stands for.
         base: Box<Base>,
     },
+    /// What [`Action::TakeSnapshot`] began is not wanted any more: end it soon, and answer that it failed, or that
+    /// it was complete before.
+    CancelSnapshot,
     /// See [`raft::Action::Restore`]; answered by [`Input::Restored`] or [`Input::ApplyFailed`].
     Restore {
         /// The snapshot.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::node::lanes::{Applier, Pieces};
+use crate::node::lanes::{Applier, Cancel, Pieces};
 use crate::node::restore_at_start;
 use crate::replica::{Input, Replica};
 use crate::storage::wal::CUT_NOTE;
@@ -299,6 +299,7 @@ impl World {
             applier,
             machine_applied,
             pieces: Pieces::new(Arc::clone(&snapshots)),
+            build: Cancel::default(),
             snapshots,
             snapshot_jobs: VecDeque::new(),
             queue: VecDeque::new(),

@@ -87,11 +87,13 @@ pub enum Marker {
     SnapshotRotFound,
     /// A node started without the snapshot that its log begins after.
     SnapshotLacking,
+    /// A node's own snapshot was not written, since a newer one had arrived.
+    BuildCancelled,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -134,5 +136,6 @@ impl Marker {
         Self::InstallFinished,
         Self::SnapshotRotFound,
         Self::SnapshotLacking,
+        Self::BuildCancelled,
     ];
 }

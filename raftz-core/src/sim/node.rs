@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::machine::SnapshotView;
-use crate::node::lanes::{Applier, PieceJob, Pieces};
+use crate::node::lanes::{Applier, Cancel, PieceJob, Pieces};
 use crate::raft;
 use crate::replica::{Config, Input, Replica};
 use crate::storage::snapshot::{FileSnapshots, SnapshotStore};
@@ -51,7 +51,7 @@ pub(super) struct ReadJob {
 
 /// Work of the snapshot lane.
 pub(super) enum SnapshotJob {
-    Build { view: Box<dyn SnapshotView>, base: Box<Base> },
+    Build { view: Box<dyn SnapshotView>, base: Box<Base>, cancel: Cancel },
     Restore(SnapshotId),
     Piece(PieceJob),
     Scrub(Option<SnapshotId>),
@@ -75,6 +75,8 @@ pub(super) struct Life {
     pub(super) machine_applied: Index,
     pub(super) snapshots: Arc<dyn SnapshotStore>,
     pub(super) pieces: Pieces,
+    /// Ends the snapshot that is being written.
+    pub(super) build: Cancel,
     /// What the snapshot lane is to do, in order.
     pub(super) snapshot_jobs: VecDeque<SnapshotJob>,
     /// Writes that wait for the log lane.

@@ -1,6 +1,8 @@
 //! What a node's snapshot threads would do: freeze, write, serve, receive and restore, each in its time.
 
-use crate::node::lanes::{PieceJob, build, scrub};
+use std::sync::Arc;
+
+use crate::node::lanes::{Cancel, PieceJob, build, scrub};
 use crate::node::not_restored;
 use crate::replica::Input;
 use crate::types::{Base, GroupId};
@@ -23,7 +25,11 @@ impl World {
             return self.oracle.object("snapshots say what they hold", sentence);
         }
         match life.applier.freeze() {
-            Ok(view) => self.snapshot_later(at, SnapshotJob::Build { view, base }),
+            Ok(view) => {
+                life.build = Cancel::default();
+                let cancel = life.build.clone();
+                self.snapshot_later(at, SnapshotJob::Build { view, base, cancel });
+            }
             Err(detail) => life.unsent.push(Input::SnapshotBuilt(Err(detail))),
         }
     }
@@ -65,8 +71,12 @@ impl World {
         let life = self.nodes[at].life.as_mut()?;
         let group = GroupId::FIRST;
         match job {
-            SnapshotJob::Build { view, base } => {
-                let built = build(life.snapshots.as_ref(), group, view, &base, 0, &|| false);
+            SnapshotJob::Build { view, base, cancel } => {
+                let store = Arc::clone(&life.snapshots);
+                let built = build(store.as_ref(), group, view, &base, 0, &|| cancel.check());
+                if cancel.check().is_err() {
+                    self.mark(Marker::BuildCancelled);
+                }
                 if let Ok(snapshot) = &built {
                     self.cure(at);
                     self.oracle.on_snapshot(node_id(at), snapshot);

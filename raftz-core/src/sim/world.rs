@@ -621,6 +621,11 @@ impl World {
                 self.calls.answer(id, token, &outcome, now_us, &mut self.oracle);
             }
             Action::TakeSnapshot { base } => self.freeze(at, base),
+            Action::CancelSnapshot => {
+                if let Some(life) = &self.nodes[at].life {
+                    life.build.cancel();
+                }
+            }
             Action::Restore { id } => self.snapshot_later(at, SnapshotJob::Restore(id)),
             Action::ReadPiece { to, id, offset, bytes_max } => {
                 self.piece_later(at, PieceJob::Read { to, id, offset, bytes_max });

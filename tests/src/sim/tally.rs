@@ -54,7 +54,8 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::TransferResumed
         | Marker::InstallFinished
         | Marker::SnapshotRotFound
-        | Marker::SnapshotLacking => 4000,
+        | Marker::SnapshotLacking
+        | Marker::BuildCancelled => 4000,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::types::{Base, Entries, Entry, GroupId, Index, Reply, SnapshotId};
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
 use super::read::read;
 use super::rules::{self, ApplyFailure};
-use super::snapshot::BuildJob;
+use super::snapshot::{BuildJob, Cancel};
 
 /// What became of a range, or of a part of it.
 pub(super) type ApplyStep = Result<Vec<(Index, Reply)>, ApplyFailure>;
@@ -284,7 +284,7 @@ enum Next {
 enum Job {
     Apply { group: GroupId, first: Index, last: Index, entries: Entries },
     Query(GroupId, QueryJob),
-    Freeze { group: GroupId, base: Box<Base> },
+    Freeze { group: GroupId, base: Box<Base>, cancel: Cancel },
     Restore { group: GroupId, id: SnapshotId },
 }
 
@@ -325,8 +325,8 @@ impl ApplyLane {
     }
 
     /// Asks for a snapshot of the machine as it is after what it was given before.
-    pub(crate) fn freeze(&self, group: GroupId, base: Box<Base>) {
-        self.queue.push_all([Job::Freeze { group, base }]);
+    pub(crate) fn freeze(&self, group: GroupId, base: Box<Base>, cancel: Cancel) {
+        self.queue.push_all([Job::Freeze { group, base, cancel }]);
     }
 
     /// Asks that the machine become what a snapshot holds.
@@ -356,13 +356,14 @@ fn run(
                     Some(applier) => drop(applier.query(query)),
                     None => drop(query),
                 },
-                Job::Freeze { group, base } => {
+                Job::Freeze { group, base, cancel } => {
                     let (Some(applier), Some(place)) = (appliers.get_mut(&group), place) else {
                         continue;
                     };
                     match applier.freeze() {
                         Ok(view) => {
-                            place.builder.push_all([BuildJob::Build { group, view, base }]);
+                            let job = BuildJob::Build { group, view, base, cancel };
+                            place.builder.push_all([job]);
                         }
                         Err(detail) => {
                             let failed = Box::new(Input::SnapshotBuilt(Err(detail)));

@@ -17,6 +17,6 @@ pub(crate) use apply::{Applier, ApplyLane, RestoreFailure, SnapshotPlace, Sum, r
 pub(crate) use log::LogLane;
 pub(crate) use read::{ReadJob, ReadLane};
 pub(crate) use rules::ApplyFailure;
-pub(crate) use snapshot::{BuildJob, PieceJob, SnapshotLane};
+pub(crate) use snapshot::{BuildJob, Cancel, PieceJob, SnapshotLane};
 #[cfg(feature = "sim")]
 pub(crate) use snapshot::{Pieces, build, scrub};

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -21,6 +22,25 @@ use crate::types::{Base, GroupId, Index, Snapshot, SnapshotId};
 use super::apply::Applier;
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
 
+/// Ends a build from elsewhere.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// It is not wanted any more.
+    pub(crate) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it still is.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(io::Error::other("nobody wants it any more"));
+        }
+        Ok(())
+    }
+}
+
 /// Long work.
 pub(crate) enum BuildJob {
     /// Writes what a machine froze.
@@ -31,6 +51,8 @@ pub(crate) enum BuildJob {
         view: Box<dyn SnapshotView>,
         /// What that stands for.
         base: Box<Base>,
+        /// Ends it early.
+        cancel: Cancel,
     },
     /// Restores a machine, and gives it back.
     Restore {
@@ -168,9 +190,12 @@ fn run_builds(
     while queue.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
         for job in jobs.drain(..) {
             match job {
-                BuildJob::Build { group, view, base } => {
-                    let is_over = || queue.is_closed();
-                    let built = build(store, group, view, &base, write_bytes_per_s, &is_over);
+                BuildJob::Build { group, view, base, cancel } => {
+                    let may_go_on = || match queue.is_closed() {
+                        true => Err(io::Error::other("the node is shut down")),
+                        false => cancel.check(),
+                    };
+                    let built = build(store, group, view, &base, write_bytes_per_s, &may_go_on);
                     intake.notify([answer(group, Input::SnapshotBuilt(built))]);
                 }
                 BuildJob::Restore { group, mut applier, id } => {
@@ -240,21 +265,23 @@ fn time_us(bytes: u64, bytes_per_s: u64) -> u64 {
 }
 
 /// Writes what a machine froze into a snapshot, not faster than `write_bytes_per_s` (0: as fast as it goes).
+/// `may_go_on` is asked before each part, and may end it.
 pub(crate) fn build(
     store: &dyn SnapshotStore,
     group: GroupId,
     mut view: Box<dyn SnapshotView>,
     base: &Base,
     write_bytes_per_s: u64,
-    is_over: &dyn Fn() -> bool,
+    may_go_on: &dyn Fn() -> io::Result<()>,
 ) -> Result<Snapshot, String> {
+    may_go_on().map_err(|error| error.to_string())?;
     let mut sink = store.create(group, base).map_err(|error| error.to_string())?;
     let mut paced = Paced {
         out: sink.as_mut(),
         bytes: 0,
         begun_us: clock::boot_us(),
         bytes_per_s: write_bytes_per_s,
-        is_over,
+        may_go_on,
     };
     let written = guarded(|| {
         let written = run_inside("the state machine's snapshot", || view.write_to(&mut paced));
@@ -274,14 +301,12 @@ struct Paced<'a> {
     bytes: u64,
     begun_us: u64,
     bytes_per_s: u64,
-    is_over: &'a dyn Fn() -> bool,
+    may_go_on: &'a dyn Fn() -> io::Result<()>,
 }
 
 impl Write for Paced<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if (self.is_over)() {
-            return Err(io::Error::other("the node is shut down"));
-        }
+        (self.may_go_on)()?;
         let count = self.out.write(bytes)?;
         self.bytes += count as u64;
         if self.bytes_per_s > 0 {

@@ -9,6 +9,7 @@ use crate::types::{Event, Index, Message, NodeId, Snapshot, SnapshotId, Snapshot
 
 use super::super::Action;
 use super::super::member::Replica;
+use super::Building;
 use super::fetch::RETRY_PARTS;
 
 /// What is known to be damaged, and when things are due.
@@ -86,7 +87,7 @@ impl Replica {
     fn must_take(&self) -> bool {
         let it = &self.snapshots;
         let is_bare = it.newest.is_none() && self.raft.base().index > Index::ZERO;
-        is_bare && !it.is_building && !self.raft.lacks_snapshot()
+        is_bare && it.building == Building::No && !self.raft.lacks_snapshot()
     }
 
     /// Wants a snapshot again and again where there must be one.

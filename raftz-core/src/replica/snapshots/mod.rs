@@ -93,6 +93,17 @@ const MARKS_MAX: usize = 4096;
 /// After failures the next snapshot waits for up to so many times the log that is otherwise enough.
 const BACK_OFF_MAX: u32 = 6;
 
+/// A snapshot of this node's own machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Building {
+    /// None is under way.
+    No,
+    /// One is.
+    Yes,
+    /// One is, and it will not be needed: the machine goes on from a newer one.
+    Cancelled,
+}
+
 /// All of it.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
@@ -108,7 +119,7 @@ pub(super) struct Snapshots {
     begun_at: (Index, u64),
     /// Of the present round: how much more or less log than the policy says, in thousandths.
     jitter: u64,
-    is_building: bool,
+    building: Building,
     is_wanted: bool,
     failures: u32,
     giving: Giving,
@@ -142,7 +153,7 @@ impl Snapshots {
             newest,
             begun_at: (start, 0),
             jitter,
-            is_building: false,
+            building: Building::No,
             is_wanted: false,
             failures: 0,
             giving: Giving::default(),
@@ -258,7 +269,8 @@ impl Replica {
         let applied = self.raft.applied();
         let it = &self.snapshots;
         let is_new = it.newest.as_ref().is_none_or(|kept| kept.base.id.index < applied);
-        if it.is_building || !is_new || !it.is_due(applied) || self.raft.is_applying() {
+        if it.building != Building::No || !is_new || !it.is_due(applied) || self.raft.is_applying()
+        {
             return;
         }
         // Of what a machine kept from an earlier life the log time is not known before more is applied.
@@ -270,7 +282,7 @@ impl Replica {
         let log_time_us = if stands_still { 0 } else { log_time_us };
         let Some(base) = self.raft.base_at(applied, log_time_us) else { return };
         let it = &mut self.snapshots;
-        it.is_building = true;
+        it.building = Building::Yes;
         it.is_wanted = false;
         it.begun_at = (applied, it.applied_bytes);
         it.marks.push_back(it.begun_at);
@@ -283,13 +295,14 @@ impl Replica {
         result: Result<Snapshot, String>,
         out: &mut Vec<Action>,
     ) {
-        self.snapshots.is_building = false;
+        let building = std::mem::replace(&mut self.snapshots.building, Building::No);
         match result {
             Ok(snapshot) => {
                 self.snapshots.failures = 0;
                 self.tell(SnapshotPhase::Built, None, snapshot.id, snapshot.id.bytes, out);
                 self.keep_snapshot(snapshot, out);
             }
+            Err(_) if building == Building::Cancelled => {}
             Err(detail) => {
                 let failures = &mut self.snapshots.failures;
                 *failures = failures.saturating_add(1).min(BACK_OFF_MAX);
@@ -313,6 +326,9 @@ impl Replica {
         // Until the machine is at the new one, the old one is what it was made from.
         if self.raft.installing().is_none() {
             self.prune(out);
+        } else if self.snapshots.building == Building::Yes {
+            self.snapshots.building = Building::Cancelled;
+            out.push(Action::CancelSnapshot);
         }
     }
 

@@ -187,6 +187,7 @@ impl Member1 {
             // Liars offer snapshots and ask for pieces; nothing ever comes of it.
             Action::BeginFetch { .. } | Action::AbandonFetch { .. } | Action::ReadPiece { .. } => {}
             Action::TakeSnapshot { .. }
+            | Action::CancelSnapshot
             | Action::Restore { .. }
             | Action::WritePiece { .. }
             | Action::FinishFetch { .. }
