@@ -8,7 +8,7 @@
 //! builds a whole new map and hands it over only if magic, order, count, checksum and end are
 //! right: a bad stream leaves the old state as it was.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 
 use bytes::{BufMut, Bytes};
 use imbl::OrdMap;
@@ -58,68 +58,103 @@ impl SnapshotView for KvView {
 
 /// The map that a [`KvView`] wrote.
 pub(super) fn read(from: &mut dyn Read) -> Result<OrdMap<Bytes, Bytes>, MachineError> {
-    let mut stream = Stream { from: BufReader::with_capacity(PIECE_BYTES, from), crc: 0 };
-    let mut magic = [0; MAGIC.len()];
-    stream.fill(&mut magic)?;
-    if &magic != MAGIC {
+    let mut stream = Stream::new(from);
+    if &stream.array()? != MAGIC {
         return Err(bad("it does not begin as one; is it another machine's?"));
     }
-    let mut count = [0; 8];
-    stream.fill(&mut count)?;
+    let count = u64::from_le_bytes(stream.array()?);
     let mut map = OrdMap::new();
-    let mut last = Bytes::new();
-    for _ in 0..u64::from_le_bytes(count) {
+    // A copy: a clone of the key itself would cost each key an allocation for as long as it lives.
+    let mut last = Vec::new();
+    for _ in 0..count {
         let key = stream.bytes()?;
         let value = stream.bytes()?;
         if key <= last {
             return Err(bad("its keys are empty or out of order"));
         }
-        last = key.clone();
+        last.clear();
+        last.extend_from_slice(&key);
         map.insert(key, value);
     }
-    let computed = stream.crc;
-    let mut stated = [0; 4];
-    stream.fill(&mut stated)?;
-    if computed != u32::from_le_bytes(stated) {
+    let computed = stream.checksum();
+    if computed != u32::from_le_bytes(stream.array()?) {
         return Err(bad("its checksum does not match its content"));
     }
-    let mut beyond = [0; 1];
-    match stream.from.read(&mut beyond) {
-        Ok(0) => Ok(map),
-        Ok(_) => Err(bad("bytes follow its end")),
-        Err(error) => Err(unreadable(&error)),
-    }
+    if stream.is_at_end()? { Ok(map) } else { Err(bad("bytes follow its end")) }
 }
 
-struct Stream<R> {
-    from: BufReader<R>,
+/// Reads in pieces, and sums them as such: an entry is too small for calls of its own.
+struct Stream<'a> {
+    from: &'a mut dyn Read,
+    piece: Vec<u8>,
+    /// So much of the piece holds bytes, so much of that was taken, and so much of that is in the checksum.
+    filled: usize,
+    taken: usize,
+    summed: usize,
     crc: u32,
 }
 
-impl<R: Read> Stream<R> {
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), MachineError> {
-        self.from.read_exact(buffer).map_err(|error| unreadable(&error))?;
-        self.crc = crc32c::crc32c_append(self.crc, buffer);
-        Ok(())
+impl<'a> Stream<'a> {
+    fn new(from: &'a mut dyn Read) -> Self {
+        Self { from, piece: vec![0; PIECE_BYTES], filled: 0, taken: 0, summed: 0, crc: 0 }
+    }
+
+    /// The checksum of all that was taken.
+    fn checksum(&mut self) -> u32 {
+        self.crc = crc32c::crc32c_append(self.crc, &self.piece[self.summed..self.taken]);
+        self.summed = self.taken;
+        self.crc
+    }
+
+    /// Up to so many bytes that are there. None at the end alone.
+    fn some(&mut self, most: usize) -> Result<&[u8], MachineError> {
+        if self.taken == self.filled {
+            self.checksum();
+            (self.filled, self.taken, self.summed) = (0, 0, 0);
+            self.filled = loop {
+                match self.from.read(&mut self.piece) {
+                    Ok(filled) => break filled,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(unreadable(&error)),
+                }
+            };
+        }
+        let begin = self.taken;
+        self.taken += most.min(self.filled - begin);
+        Ok(&self.piece[begin..self.taken])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], MachineError> {
+        let mut array = [0; N];
+        let mut held = 0;
+        while held < N {
+            let some = self.some(N - held)?;
+            if some.is_empty() {
+                return Err(bad("it ends too early"));
+            }
+            array[held..held + some.len()].copy_from_slice(some);
+            held += some.len();
+        }
+        Ok(array)
     }
 
     /// Grows with the bytes that arrive, not with the length that is claimed.
     fn bytes(&mut self) -> Result<Bytes, MachineError> {
-        let mut length = [0; 4];
-        self.fill(&mut length)?;
-        let length = u32::from_le_bytes(length);
-        let mut bytes = Vec::new();
-        self.from
-            .by_ref()
-            .take(u64::from(length))
-            .read_to_end(&mut bytes)
-            .map_err(|error| unreadable(&error))?;
-        if bytes.len() != length as usize {
-            return Err(bad("it ends too early"));
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let mut bytes = Vec::with_capacity(length.min(PIECE_BYTES));
+        while bytes.len() < length {
+            let some = self.some(length - bytes.len())?;
+            if some.is_empty() {
+                return Err(bad("it ends too early"));
+            }
+            bytes.extend_from_slice(some);
         }
-        self.crc = crc32c::crc32c_append(self.crc, &bytes);
         // Without the room that growing left over.
         Ok(Bytes::from(bytes.into_boxed_slice()))
+    }
+
+    fn is_at_end(&mut self) -> Result<bool, MachineError> {
+        Ok(self.some(1)?.is_empty())
     }
 }
 
@@ -128,8 +163,5 @@ fn bad(why: &str) -> MachineError {
 }
 
 fn unreadable(error: &io::Error) -> MachineError {
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        return bad("it ends too early");
-    }
     MachineError(format!("the snapshot cannot be read: {error}"))
 }
