@@ -25,8 +25,8 @@ pub use membership::{
 };
 pub use message::{
     Append, AppendOutcome, AppendReply, Forward, ForwardReply, ForwardedProposal, Heartbeat,
-    HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, SnapshotMessage, SnapshotOffer, Vote,
-    VoteReply,
+    HeartbeatReply, Message, PreVote, RaftBody, RaftMessage, ReadMessage, SnapshotMessage,
+    SnapshotOffer, Vote, VoteReply,
 };
 pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
 pub use snapshot::{Snapshot, SnapshotId};

@@ -17,8 +17,8 @@ use raftz_core::transport::{Class, InFrame, OutFrame};
 use raftz_core::types::{
     Append, AppendOutcome, AppendReply, Boot, ClusterId, DiskId, Done, Entry, EntryKind, Forward,
     ForwardReply, ForwardedProposal, GroupId, Heartbeat, HeartbeatReply, Index, LogId, Message,
-    NodeId, Outcome, Payload, PreVote, RaftBody, RaftMessage, Refusal, Reply, SessionTag,
-    SnapshotId, SnapshotMessage, SnapshotOffer, Term, Unknown, Vote, VoteReply,
+    NodeId, Outcome, Payload, PreVote, RaftBody, RaftMessage, ReadMessage, Refusal, Reply,
+    SessionTag, SnapshotId, SnapshotMessage, SnapshotOffer, Term, Unknown, Vote, VoteReply,
 };
 
 const GROUP: GroupId = GroupId(3);
@@ -120,6 +120,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 commit: log_id(4, 39),
                 sent_us: 123_456,
                 confirmed_clock_us: 120_000,
+                faith_us: 150_000,
             })),
         ),
         (
@@ -129,6 +130,8 @@ fn messages() -> Vec<(&'static str, Message)> {
                 round: 17,
                 sent_us: 123_456,
                 clock_us: u64::MAX,
+                faith_us: 149_000,
+                fitness: 100,
             })),
         ),
         ("timeout-now", raft(RaftBody::TimeoutNow)),
@@ -151,6 +154,9 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("snapshot-gone", Message::Snapshot(SnapshotMessage::Gone { id })),
         ("snapshot-want", Message::Snapshot(SnapshotMessage::Want { least: Index(7) })),
         ("snapshot-have", Message::Snapshot(SnapshotMessage::Have { id })),
+        ("read-ask", Message::Read(ReadMessage::Ask { id: 3 << 40, by_lease: true })),
+        ("read-answer", Message::Read(ReadMessage::Answer { id: 3 << 40, index: Some(Index(39)) })),
+        ("read-answer-no", Message::Read(ReadMessage::Answer { id: 3 << 40, index: None })),
     ]
 }
 
@@ -608,12 +614,27 @@ fn any_message() -> impl Strategy<Value = Message> {
                 RaftBody::AppendReply(AppendReply { session, outcome })
             }
         ),
-        (any::<[u64; 4]>(), any_log_id()).prop_map(|(numbers, commit)| {
-            let [session, round, sent_us, confirmed_clock_us] = numbers;
-            RaftBody::Heartbeat(Heartbeat { session, round, commit, sent_us, confirmed_clock_us })
+        (any::<[u64; 5]>(), any_log_id()).prop_map(|(numbers, commit)| {
+            let [session, round, sent_us, confirmed_clock_us, faith_us] = numbers;
+            RaftBody::Heartbeat(Heartbeat {
+                session,
+                round,
+                commit,
+                sent_us,
+                confirmed_clock_us,
+                faith_us,
+            })
         }),
-        any::<[u64; 4]>().prop_map(|[session, round, sent_us, clock_us]| {
-            RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us, clock_us })
+        (any::<[u64; 5]>(), any::<u8>()).prop_map(|(numbers, fitness)| {
+            let [session, round, sent_us, clock_us, faith_us] = numbers;
+            RaftBody::HeartbeatReply(HeartbeatReply {
+                session,
+                round,
+                sent_us,
+                clock_us,
+                faith_us,
+                fitness,
+            })
         }),
         Just(RaftBody::TimeoutNow),
         (any::<u64>(), any_snapshot_id(), any::<u64>()).prop_map(|(session, id, commit)| {
@@ -635,6 +656,11 @@ fn any_message() -> impl Strategy<Value = Message> {
         1 => (any::<u64>(), proptest::collection::vec((any::<u32>(), any_outcome()), 0..5))
             .prop_map(|(id, outcomes)| Message::ForwardReply(ForwardReply { id, outcomes })),
         1 => any_snapshot_message().prop_map(Message::Snapshot),
+        1 => (any::<u64>(), any::<bool>())
+            .prop_map(|(id, by_lease)| Message::Read(ReadMessage::Ask { id, by_lease })),
+        1 => (any::<u64>(), proptest::option::of(any::<u64>())).prop_map(|(id, index)| {
+            Message::Read(ReadMessage::Answer { id, index: index.map(Index) })
+        }),
     ]
 }
 
@@ -650,7 +676,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_metadata_never_panics(kind in 0u16..24, metadata: Vec<u8>, payload: Vec<u8>) {
+    fn arbitrary_metadata_never_panics(kind in 0u16..26, metadata: Vec<u8>, payload: Vec<u8>) {
         let mut bytes = vec![0; 32];
         bytes[0..4].copy_from_slice(b"RFTZ");
         bytes[4] = 1;

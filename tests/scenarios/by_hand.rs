@@ -70,10 +70,16 @@ pub(crate) fn message(line: &str, words: &Words<'_>) -> Message {
             commit: id("commit"),
             sent_us: 0,
             confirmed_clock_us: 0,
+            faith_us: 0,
         }),
-        "heartbeatreply" => {
-            RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us: 0, clock_us: 0 })
-        }
+        "heartbeatreply" => RaftBody::HeartbeatReply(HeartbeatReply {
+            session,
+            round,
+            sent_us: 0,
+            clock_us: 0,
+            faith_us: 0,
+            fitness: 0,
+        }),
         "offer" => {
             let id = SnapshotId { last, bytes: 1000, hash: [7; 32] };
             let commit = Index(words.number("commit").unwrap_or(0));

@@ -102,6 +102,7 @@ fn heartbeat() -> RaftBody {
         commit: LogId::ZERO,
         sent_us: 0,
         confirmed_clock_us: 0,
+        faith_us: 0,
     })
 }
 
@@ -126,7 +127,14 @@ fn kinds() -> Vec<RaftBody> {
             outcome: AppendOutcome::Matched { matched: Index(2) },
         }),
         heartbeat(),
-        RaftBody::HeartbeatReply(HeartbeatReply { session: 99, round: 1, sent_us: 0, clock_us: 0 }),
+        RaftBody::HeartbeatReply(HeartbeatReply {
+            session: 99,
+            round: 1,
+            sent_us: 0,
+            clock_us: 0,
+            faith_us: 0,
+            fitness: 0,
+        }),
         RaftBody::TimeoutNow,
         offer(snapshot(last())),
     ]
@@ -318,6 +326,7 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
                     commit: id,
                     sent_us: absurd,
                     confirmed_clock_us: absurd,
+                    faith_us: absurd,
                 }),
             ));
             all.push((
@@ -327,6 +336,8 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
                     round: absurd,
                     sent_us: absurd,
                     clock_us: absurd,
+                    faith_us: absurd,
+                    fitness: u8::MAX,
                 }),
             ));
         }
@@ -425,8 +436,15 @@ fn body() -> impl Strategy<Value = RaftBody> {
         (number(), outcome)
             .prop_map(|(session, outcome)| RaftBody::AppendReply(AppendReply { session, outcome })),
         (number(), number(), log_id()).prop_map(|(session, round, commit)| {
-            let (sent_us, confirmed_clock_us) = (round, session);
-            RaftBody::Heartbeat(Heartbeat { session, round, commit, sent_us, confirmed_clock_us })
+            let (sent_us, confirmed_clock_us, faith_us) = (round, session, session);
+            RaftBody::Heartbeat(Heartbeat {
+                session,
+                round,
+                commit,
+                sent_us,
+                confirmed_clock_us,
+                faith_us,
+            })
         }),
         (number(), number()).prop_map(|(session, round)| {
             RaftBody::HeartbeatReply(HeartbeatReply {
@@ -434,6 +452,8 @@ fn body() -> impl Strategy<Value = RaftBody> {
                 round,
                 sent_us: round,
                 clock_us: round,
+                faith_us: session,
+                fitness: round as u8,
             })
         }),
         Just(RaftBody::TimeoutNow),

@@ -3,7 +3,7 @@
 use raftz_core::raft::Status;
 use raftz_core::types::{
     AppendOutcome, Damage, Entry, EntryKind, Event, LogId, Message, NodeId, Outcome, RaftBody,
-    RaftMessage, Snapshot, SnapshotMessage, WriteOp,
+    RaftMessage, ReadMessage, Snapshot, SnapshotMessage, WriteOp,
 };
 
 use super::disk::Log;
@@ -97,6 +97,11 @@ pub(crate) fn message(message: &Message) -> String {
             format!("SnapshotPiece {} from={offset} bytes={}", id.last, bytes.len())
         }
         Message::Snapshot(SnapshotMessage::Gone { id }) => format!("SnapshotGone {}", id.last),
+        Message::Read(ReadMessage::Ask { id, .. }) => format!("ReadAsk #{id}"),
+        Message::Read(ReadMessage::Answer { id, index: Some(index) }) => {
+            format!("ReadAnswer #{id} {index}")
+        }
+        Message::Read(ReadMessage::Answer { id, index: None }) => format!("ReadAnswer #{id} no"),
         Message::Snapshot(SnapshotMessage::Want { least }) => format!("SnapshotWant {least}"),
         Message::Snapshot(SnapshotMessage::Have { id }) => format!("SnapshotHave {}", id.last),
     }

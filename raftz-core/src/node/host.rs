@@ -408,7 +408,10 @@ impl Host {
                 }
             }
             // Pieces are asked for again.
-            Message::ForwardReply(_) | Message::Raft(_) | Message::Snapshot(_) => {}
+            Message::ForwardReply(_)
+            | Message::Raft(_)
+            | Message::Snapshot(_)
+            | Message::Read(_) => {}
         }
     }
 

@@ -479,7 +479,10 @@ impl Raft {
             }
             peer.tell_commit(commit.index);
             let session = peer.session();
-            beats.push((*id, Heartbeat { session, round, commit, sent_us, confirmed_clock_us: 0 }));
+            beats.push((
+                *id,
+                Heartbeat { session, round, commit, sent_us, confirmed_clock_us: 0, faith_us: 0 },
+            ));
         }
         for (id, heartbeat) in beats {
             self.send(id, RaftBody::Heartbeat(heartbeat), actions);

@@ -268,6 +268,8 @@ impl Raft {
             round: heartbeat.round,
             sent_us: heartbeat.sent_us,
             clock_us: self.now.boot_us,
+            faith_us: 0,
+            fitness: 0,
         };
         self.send(to, RaftBody::HeartbeatReply(reply), actions);
     }

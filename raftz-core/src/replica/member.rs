@@ -379,6 +379,7 @@ impl Replica {
             Message::Forward(forward) => self.take_forward(from, forward, out),
             Message::ForwardReply(reply) => self.take_forward_reply(from, reply, out),
             Message::Snapshot(message) => self.take_snapshot_message(from, message, out),
+            Message::Read(message) => self.take_read_message(from, message, out),
         }
     }
 

@@ -7,6 +7,7 @@
 
 mod forward;
 mod member;
+mod reads;
 mod snapshots;
 mod tickets;
 

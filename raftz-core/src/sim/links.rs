@@ -22,7 +22,10 @@ impl World {
     pub(super) fn send(&mut self, from: usize, to: usize, message: Message) {
         let forward = match &message {
             Message::Forward(forward) => Some(forward.id),
-            Message::ForwardReply(_) | Message::Raft(_) | Message::Snapshot(_) => None,
+            Message::ForwardReply(_)
+            | Message::Raft(_)
+            | Message::Snapshot(_)
+            | Message::Read(_) => None,
         };
         if self.hand_over(from, to, message).is_err()
             && let Some(id) = forward

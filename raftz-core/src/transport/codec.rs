@@ -30,13 +30,13 @@ use crate::types::{
     Append, AppendOutcome, AppendReply, ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry,
     EntryHeader, EntryHeaderError, EntryKind, Forward, ForwardReply, ForwardedProposal, GroupId,
     Heartbeat, HeartbeatReply, Index, LogId, Message, Outcome, Payload, PreVote, RaftBody,
-    RaftMessage, SnapshotMessage, SnapshotOffer, Term, Vote, VoteReply,
+    RaftMessage, ReadMessage, SnapshotMessage, SnapshotOffer, Term, Vote, VoteReply,
 };
 use wire::{
     AppendMeta, AppendReplyMeta, ForwardMeta, ForwardReplyMeta, HeartbeatMeta, HeartbeatReplyMeta,
-    OutcomeRecord, PreVoteMeta, SnapshotFetchMeta, SnapshotMeta, SnapshotOfferMeta,
-    SnapshotPieceMeta, SnapshotWantMeta, TimeoutNowMeta, VoteMeta, VoteReplyMeta, outcome_of,
-    record_of,
+    OutcomeRecord, PreVoteMeta, ReadAnswerMeta, ReadAskMeta, SnapshotFetchMeta, SnapshotMeta,
+    SnapshotOfferMeta, SnapshotPieceMeta, SnapshotWantMeta, TimeoutNowMeta, VoteMeta,
+    VoteReplyMeta, outcome_of, record_of,
 };
 
 /// Payloads below this size are copied beside the metadata, so that many small ones cost one
@@ -79,6 +79,10 @@ pub mod kind {
     pub const SNAPSHOT_WANT: u16 = 21;
     /// [`SnapshotMessage::Have`](crate::types::SnapshotMessage::Have).
     pub const SNAPSHOT_HAVE: u16 = 22;
+    /// [`ReadMessage::Ask`](crate::types::ReadMessage::Ask).
+    pub const READ_ASK: u16 = 23;
+    /// [`ReadMessage::Answer`](crate::types::ReadMessage::Answer).
+    pub const READ_ANSWER: u16 = 24;
     /// A link's question whether the other end is alive; the transport's own, never handed up.
     pub const PING: u16 = 240;
     /// The answer to [`PING`].
@@ -214,6 +218,17 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
             out.finish(kind::FORWARD_REPLY, Class::Data, group)
         }
         Message::Snapshot(snapshot) => encode_snapshot(group, snapshot),
+        Message::Read(ReadMessage::Ask { id, by_lease }) => {
+            control(kind::READ_ASK, group, &ReadAskMeta { id: *id, by_lease: *by_lease })
+        }
+        Message::Read(ReadMessage::Answer { id, index }) => {
+            let meta = ReadAnswerMeta {
+                id: *id,
+                leads: index.is_some(),
+                index: index.map_or(0, |index| index.0),
+            };
+            control(kind::READ_ANSWER, group, &meta)
+        }
     }
 }
 
@@ -320,6 +335,7 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 commit_index: beat.commit.index.0,
                 sent_us: beat.sent_us,
                 confirmed_clock_us: beat.confirmed_clock_us,
+                faith_us: beat.faith_us,
             };
             control(kind::HEARTBEAT, group, &meta)
         }
@@ -330,6 +346,8 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 round: reply.round,
                 sent_us: reply.sent_us,
                 clock_us: reply.clock_us,
+                faith_us: reply.faith_us,
+                fitness: reply.fitness,
             };
             control(kind::HEARTBEAT_REPLY, group, &meta)
         }
@@ -480,6 +498,7 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
                 commit: log_id(meta.commit_term, meta.commit_index),
                 sent_us: meta.sent_us,
                 confirmed_clock_us: meta.confirmed_clock_us,
+                faith_us: meta.faith_us,
             };
             raft(meta.term, RaftBody::Heartbeat(beat))
         }
@@ -490,6 +509,8 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
                 round: meta.round,
                 sent_us: meta.sent_us,
                 clock_us: meta.clock_us,
+                faith_us: meta.faith_us,
+                fitness: meta.fitness,
             };
             raft(meta.term, RaftBody::HeartbeatReply(reply))
         }
@@ -529,6 +550,14 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
         kind::SNAPSHOT_GONE => {
             let SnapshotMeta { id } = reader.meta()?;
             Message::Snapshot(SnapshotMessage::Gone { id: id.into() })
+        }
+        kind::READ_ASK => {
+            let ReadAskMeta { id, by_lease } = reader.meta()?;
+            Message::Read(ReadMessage::Ask { id, by_lease })
+        }
+        kind::READ_ANSWER => {
+            let ReadAnswerMeta { id, leads, index } = reader.meta()?;
+            Message::Read(ReadMessage::Answer { id, index: leads.then_some(Index(index)) })
         }
         kind::SNAPSHOT_WANT => {
             let SnapshotWantMeta { least } = reader.meta()?;

@@ -16,6 +16,8 @@ pub enum Message {
     ForwardReply(ForwardReply),
     /// A snapshot is fetched, piece by piece.
     Snapshot(SnapshotMessage),
+    /// A follower asks the leader what its callers may read.
+    Read(ReadMessage),
 }
 
 /// A consensus message: the sender's term and what it says.
@@ -139,6 +141,8 @@ pub struct Heartbeat {
     /// The receiver's own clock out of its last reply, once a quorum had confirmed that round;
     /// 0 before. Bounds the age of what the receiver knows.
     pub confirmed_clock_us: u64,
+    /// For so long the leader would like nobody else to be helped into office: it wants a lease. 0: it does not.
+    pub faith_us: u64,
 }
 
 /// The answer to a heartbeat.
@@ -152,6 +156,10 @@ pub struct HeartbeatReply {
     pub sent_us: u64,
     /// The replier's own clock.
     pub clock_us: u64,
+    /// For so long from here on the replier helps nobody else into office. 0: it promises nothing.
+    pub faith_us: u64,
+    /// How well the replier would lead, compared with others; 0: better not.
+    pub fitness: u8,
 }
 
 /// A snapshot in place of entries that are gone.
@@ -229,6 +237,25 @@ pub enum SnapshotMessage {
     Have {
         /// Which snapshot.
         id: SnapshotId,
+    },
+}
+
+/// What a follower and its leader say to each other about reads (dissertation 6.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadMessage {
+    /// How much must be applied before an answer holds all that was acknowledged when this was asked?
+    Ask {
+        /// Names the question for its sender; the answer repeats it.
+        id: u64,
+        /// Whether the leader may answer by its lease.
+        by_lease: bool,
+    },
+    /// The answer.
+    Answer {
+        /// The question.
+        id: u64,
+        /// Everything up to here; `None` from a node that does not lead.
+        index: Option<Index>,
     },
 }
 

@@ -64,6 +64,7 @@ pub(crate) fn heartbeat() -> RaftBody {
         commit: LogId::ZERO,
         sent_us: 0,
         confirmed_clock_us: 0,
+        faith_us: 0,
     })
 }
 
@@ -142,7 +143,8 @@ pub(crate) fn healthy(message: &RaftMessage) -> Option<RaftMessage> {
         }
         RaftBody::Heartbeat(beat) => {
             let Heartbeat { session, round, sent_us, .. } = *beat;
-            let reply = HeartbeatReply { session, round, sent_us, clock_us: 0 };
+            let reply =
+                HeartbeatReply { session, round, sent_us, clock_us: 0, faith_us: 0, fitness: 0 };
             (message.term, RaftBody::HeartbeatReply(reply))
         }
         _ => return None,

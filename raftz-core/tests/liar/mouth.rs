@@ -86,7 +86,8 @@ impl Mouth {
         };
         if self.polite {
             let Heartbeat { session, round, sent_us, .. } = *beat;
-            let reply = HeartbeatReply { session, round, sent_us, clock_us: 0 };
+            let reply =
+                HeartbeatReply { session, round, sent_us, clock_us: 0, faith_us: 0, fitness: 0 };
             self.say(from.get(), *term, RaftBody::HeartbeatReply(reply));
         }
     }
@@ -180,5 +181,6 @@ pub(crate) fn heartbeat(commit: LogId) -> RaftBody {
         commit,
         sent_us: 0,
         confirmed_clock_us: 0,
+        faith_us: 0,
     })
 }

@@ -86,7 +86,14 @@ fn absurd_terms_are_told_and_believed_by_nobody() {
         append(LogId::ZERO, before.index, vec![forged(Term(u64::MAX), Index(1))]),
         RaftBody::AppendReply(AppendReply { session: 1, outcome }),
         heartbeat(LogId::ZERO),
-        RaftBody::HeartbeatReply(HeartbeatReply { session: 1, round: 1, sent_us: 0, clock_us: 0 }),
+        RaftBody::HeartbeatReply(HeartbeatReply {
+            session: 1,
+            round: 1,
+            sent_us: 0,
+            clock_us: 0,
+            faith_us: 0,
+            fitness: 0,
+        }),
         RaftBody::TimeoutNow,
         RaftBody::SnapshotOffer(SnapshotOffer { session: 1, id: snapshot, commit: Index(1) }),
     ];

@@ -107,7 +107,7 @@ impl Rig {
                         (GroupId::FIRST, Decoded::Message(Message::Forward(forward))) => {
                             Some(forward.id)
                         }
-                        (_, Decoded::Message(Message::Snapshot(_))) => None,
+                        (_, Decoded::Message(Message::Snapshot(_) | Message::Read(_))) => None,
                         other => panic!("{other:?}"),
                     }
                 }

@@ -65,6 +65,7 @@ pub(super) struct HeartbeatMeta {
     pub(super) commit_index: u64,
     pub(super) sent_us: u64,
     pub(super) confirmed_clock_us: u64,
+    pub(super) faith_us: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub(super) struct HeartbeatReplyMeta {
     pub(super) round: u64,
     pub(super) sent_us: u64,
     pub(super) clock_us: u64,
+    pub(super) faith_us: u64,
+    pub(super) fitness: u8,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -136,6 +139,20 @@ pub(super) struct SnapshotMeta {
 #[derive(Serialize, Deserialize)]
 pub(super) struct SnapshotWantMeta {
     pub(super) least: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ReadAskMeta {
+    pub(super) id: u64,
+    pub(super) by_lease: bool,
+}
+
+/// `index` is 0 from a node that does not lead.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ReadAnswerMeta {
+    pub(super) id: u64,
+    pub(super) leads: bool,
+    pub(super) index: u64,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -44,7 +44,7 @@ impl Heard {
                 | RaftBody::SnapshotOffer(_) => {}
             },
             Message::Forward(forward) => self.forwarded = forward.id,
-            Message::ForwardReply(_) | Message::Snapshot(_) => {}
+            Message::ForwardReply(_) | Message::Snapshot(_) | Message::Read(_) => {}
         }
     }
 }
@@ -117,12 +117,15 @@ impl Speaker<'_, '_> {
                     commit,
                     sent_us,
                     confirmed_clock_us,
+                    faith_us: clock >> 1,
                 })
             }
             7 => {
                 let (session, round) = (self.session(), self.tape.number());
                 let (sent_us, clock_us) = (self.tape.number(), self.tape.number());
-                RaftBody::HeartbeatReply(HeartbeatReply { session, round, sent_us, clock_us })
+                let (faith_us, fitness) = (clock_us, round as u8);
+                let reply = HeartbeatReply { session, round, sent_us, clock_us, faith_us, fitness };
+                RaftBody::HeartbeatReply(reply)
             }
             8 => RaftBody::TimeoutNow,
             12 => {
