@@ -261,25 +261,26 @@
 #define RAFTZ_FORWARD_NO 2
 
 /**
- * \brief What a read may see: all that was acknowledged before it began. Not by this version:
- * RAFTZ_UNSUPPORTED.
+ * \brief What a read may see: all that was acknowledged anywhere before it began. The leader asks a quorum; no
+ * clock is trusted and no disk is written.
  */
 #define RAFTZ_READ_LINEARIZABLE 0
 
 /**
- * \brief What a read may see: all that was acknowledged, by the clock of a leader that has a lease. Not by
- * this version: RAFTZ_UNSUPPORTED.
+ * \brief What a read may see: the same, by the clock of a leader that has a lease; see the key `lease_reads`.
+ * As RAFTZ_READ_LINEARIZABLE where there is none. Unsafe where clocks may stand still, as in a virtual machine
+ * that is paused or restored.
  */
 #define RAFTZ_READ_LEASE 1
 
 /**
- * \brief What a read may see: at least what `index` had changed. Not by this version: RAFTZ_UNSUPPORTED.
+ * \brief What a read may see: at least what the entry `index` had changed, as the outcome of a proposal names it.
  */
 #define RAFTZ_READ_AT_LEAST 2
 
 /**
- * \brief What a read may see: a state that is at most `max_age_ms` old. Not by this version:
- * RAFTZ_UNSUPPORTED.
+ * \brief What a read may see: all that was acknowledged `max_age_ms` before it began, or earlier. Answered by any
+ * node that can prove it; others ask the leader.
  */
 #define RAFTZ_READ_BOUNDED 3
 
@@ -363,6 +364,9 @@ typedef struct raftz_bytes raftz_bytes;
  *   node stands for election; each wait is drawn between the two; 150 and 300.
  * - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
  * - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
+ * - `read_timeout_ms`: time after which a read without a timeout of its own is answered; 5000.
+ * - `lease_reads`: whether clocks are trusted, for reads of level RAFTZ_READ_LEASE; set it on all nodes; false.
+ * - `lease_drift_percent`: by how much any clock may run faster than another, at most 50; 10.
  * - `forward`: whether a follower hands commands to the leader, and holds them while there is none; true.
  * - `entry_bytes_max`: largest command; fixed when the cluster is founded; 4 MiB.
  * - `append_bytes_max`: most bytes of entries in one message; 1 MiB.
@@ -869,7 +873,7 @@ typedef struct raftz_read_opts {
      */
     uint32_t level;
     /**
-     * \brief Time after which the read is answered, in milliseconds. 0: 5000.
+     * \brief Time after which the read is answered, in milliseconds. 0: the key `read_timeout_ms`.
      */
     uint32_t timeout_ms;
     /**
@@ -2166,7 +2170,7 @@ raftz_status raftz_propose_wait(struct raftz_node *node,
  *        this call. Index and term of its outcome are 0.
  * \param user_data Given to `done_fn`.
  * \param error [out] Why not; may be NULL.
- * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
+ * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
  *         RAFTZ_ABI_MISMATCH or RAFTZ_FORKED.
  */
 raftz_status raftz_read(const struct raftz_node *node,
@@ -2207,8 +2211,8 @@ raftz_status raftz_read_queued(const struct raftz_node *node,
  * \param opts What the read may see, and how long it may take; NULL: RAFTZ_READ_LINEARIZABLE.
  * \param reply [in,out] Set its `size` to `sizeof(raftz_reply)`; the rest is filled. Free its `bytes`.
  * \param error [out] Why there is no answer; may be NULL.
- * \return RAFTZ_OK, RAFTZ_READ_TIMEOUT, RAFTZ_READ_FAILED, RAFTZ_BUSY, RAFTZ_FAULTED, RAFTZ_SHUT_DOWN,
- *         RAFTZ_IN_CALLBACK, RAFTZ_UNSUPPORTED, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or
+ * \return RAFTZ_OK, RAFTZ_LEADER_TIMEOUT, RAFTZ_APPLY_TIMEOUT, RAFTZ_READ_TIMEOUT, RAFTZ_READ_FAILED, RAFTZ_BUSY,
+ *         RAFTZ_FAULTED, RAFTZ_SHUT_DOWN, RAFTZ_IN_CALLBACK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or
  *         RAFTZ_FORKED.
  */
 raftz_status raftz_read_wait(const struct raftz_node *node,

@@ -26,6 +26,8 @@ pub enum Area {
     Wire,
     /// Calls, forwarding, applying.
     Replica,
+    /// What reads see.
+    Read,
 }
 
 thread_local! {
@@ -304,6 +306,21 @@ catalogue! {
         BatchNumbersStartAnew,
         /// A new leader does not go on from the highest log time in its log: it goes back.
         LogTimeStartsAnew,
+    }
+    Read {
+        /// A leader answers reads by what it knows to be committed before it has committed an entry of its own term
+        /// (etcd #7331): what its predecessor acknowledged is missing.
+        ReadsBeforeTheTermIsOpen,
+        /// A leader answers reads without asking whether it still leads.
+        ReadsAreNotConfirmed,
+        /// Answers to a heartbeat that was sent before the read confirm it (etcd #20418): another may lead by then.
+        ReadsAreConfirmedByOlderRounds,
+        /// A read that was confirmed is answered although the machine is not there yet.
+        ReadsDoNotWaitForTheMachine,
+        /// A lease counts from the moment at which the answers arrive.
+        LeasesBeginWithTheirAnswers,
+        /// A follower takes every sign of life for news of what is acknowledged, also of a leader that was deposed.
+        AgeCountsFromHearing,
     }
 }
 

@@ -8,6 +8,7 @@ mod id;
 mod membership;
 mod message;
 mod outcome;
+mod read;
 mod records;
 mod snapshot;
 mod time;
@@ -29,6 +30,7 @@ pub use message::{
     SnapshotOffer, Vote, VoteReply,
 };
 pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
+pub use read::ReadLevel;
 pub use snapshot::{Snapshot, SnapshotId};
 pub use time::Now;
 pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

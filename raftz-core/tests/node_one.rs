@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftz_core::node::{NodeError, ProposeOptions};
-use raftz_core::types::{Index, Outcome, Refusal, Reply, Role, Unknown};
+use raftz_core::node::{NodeError, ProposeOptions, ReadOptions};
+use raftz_core::types::{Index, Outcome, ReadLevel, Refusal, Reply, Role, Unknown};
 use support::{Cluster, LONG, Mood, TestMachine, done, id};
 
 #[test]
@@ -116,7 +116,11 @@ fn a_query_s_completion_runs_once_by_its_deadline() {
     let (tell, told) = mpsc::channel();
     let ask = |timeout| {
         let tell = tell.clone();
-        node.query_with("", timeout, move |answer| tell.send(answer.map_err(|e| e.code())).unwrap())
+        node.read_with(
+            "",
+            ReadOptions { level: ReadLevel::Stale, timeout: Some(timeout) },
+            move |answer| tell.send(answer.map_err(|e| e.code())).unwrap(),
+        )
     };
     let pending = node.propose("x");
     support::until("the machine blocks", || gate.is_reached());

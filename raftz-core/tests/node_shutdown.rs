@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use raftz_core::node::{NodeError, ProposeOptions};
-use raftz_core::types::{Index, Outcome, Refusal};
+use raftz_core::node::{NodeError, ProposeOptions, ReadOptions};
+use raftz_core::types::{Index, Outcome, ReadLevel, Refusal};
 use support::{Cluster, LONG, TestMachine, until};
 
 #[test]
@@ -56,10 +56,14 @@ fn a_query_that_the_machine_is_at_is_answered_once_on_the_callback_thread() {
         let (node, gate) = (cluster.node(1), &cluster.machine(1).query_gate);
         let (tell, told) = mpsc::channel();
         let timeout = if shut_down { LONG } else { Duration::from_millis(50) };
-        node.query_with("wait", timeout, move |answer| {
-            let name = std::thread::current().name().map(str::to_owned);
-            tell.send((name, answer.unwrap_err().code())).unwrap();
-        })
+        node.read_with(
+            "wait",
+            ReadOptions { level: ReadLevel::Stale, timeout: Some(timeout) },
+            move |answer| {
+                let name = std::thread::current().name().map(str::to_owned);
+                tell.send((name, answer.unwrap_err().code())).unwrap();
+            },
+        )
         .unwrap();
         until("the machine to be asked", || gate.is_reached());
         let code = if shut_down {

@@ -31,6 +31,9 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 ///   node stands for election; each wait is drawn between the two; 150 and 300.
 /// - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
 /// - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
+/// - `read_timeout_ms`: time after which a read without a timeout of its own is answered; 5000.
+/// - `lease_reads`: whether clocks are trusted, for reads of level RAFTZ_READ_LEASE; set it on all nodes; false.
+/// - `lease_drift_percent`: by how much any clock may run faster than another, at most 50; 10.
 /// - `forward`: whether a follower hands commands to the leader, and holds them while there is none; true.
 /// - `entry_bytes_max`: largest command; fixed when the cluster is founded; 4 MiB.
 /// - `append_bytes_max`: most bytes of entries in one message; 1 MiB.

@@ -49,10 +49,6 @@ const IN: &[Sized] = &[
     Sized {
         name: "raftz_read_opts",
         numbers: &[
-            ("level", "RAFTZ_READ_LINEARIZABLE", "RAFTZ_UNSUPPORTED"),
-            ("level", "RAFTZ_READ_LEASE", "RAFTZ_UNSUPPORTED"),
-            ("level", "RAFTZ_READ_AT_LEAST", "RAFTZ_UNSUPPORTED"),
-            ("level", "RAFTZ_READ_BOUNDED", "RAFTZ_UNSUPPORTED"),
             ("level", "5", "RAFTZ_INVALID_ARG"),
             ("level", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
         ],

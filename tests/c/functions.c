@@ -352,11 +352,30 @@ static void reads(raftz_node *node) {
     raftz_reply reply = RAFTZ_REPLY_INIT;
     OK(raftz_kv_digest(&request, &failure));
     raftz_slice slice = raftz_bytes_slice(request);
-    WANT(RAFTZ_UNSUPPORTED, raftz_read(node, slice, NULL, on_done, &ended, &failure));
-    for (uint32_t level = RAFTZ_READ_LINEARIZABLE; level <= RAFTZ_READ_BOUNDED; level++) {
+    /* At every level: of what was done, of an age that there is, of an entry that there is. */
+    raftz_state *state = NULL;
+    raftz_state_info about = RAFTZ_STATE_INFO_INIT;
+    OK(raftz_node_state(node, &state, &failure));
+    OK(raftz_state_get(state, &about, &failure));
+    raftz_state_free(state);
+    opts.timeout_ms = 30000 * slowness();
+    opts.index = about.applied_index;
+    opts.max_age_ms = 3600 * 1000;
+    for (uint32_t level = RAFTZ_READ_LINEARIZABLE; level <= RAFTZ_READ_STALE; level++) {
         opts.level = level;
-        WANT(RAFTZ_UNSUPPORTED, raftz_read_wait(node, slice, &opts, &reply, &failure));
+        OK(raftz_read_wait(node, slice, &opts, &reply, &failure));
+        CHECK(raftz_bytes_slice(reply.bytes).len > 0);
+        raftz_bytes_free(reply.bytes);
+        reply.bytes = NULL;
     }
+    OK(raftz_read_wait(node, slice, NULL, &reply, &failure));
+    raftz_bytes_free(reply.bytes);
+    reply.bytes = NULL;
+    /* An entry that there is not. */
+    opts.level = RAFTZ_READ_AT_LEAST;
+    opts.index = UINT64_MAX;
+    opts.timeout_ms = 50;
+    WANT(RAFTZ_APPLY_TIMEOUT, raftz_read_wait(node, slice, &opts, &reply, &failure));
     opts.level = RAFTZ_READ_STALE;
     opts.timeout_ms = 30000 * slowness();
     OK(raftz_read(node, slice, &opts, on_done, &ended, &failure));

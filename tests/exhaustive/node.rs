@@ -230,8 +230,13 @@ impl Node {
                         inputs.push(Input::EntriesRead { request, result });
                     }
                     Action::Apply { last, .. } => inputs.push(Input::Applied { index: last }),
-                    Action::Restore { .. } | Action::Fetch { .. } => {
-                        ensure(false, "there are no snapshots", || format!("{action:?}"))?;
+                    Action::Restore { .. }
+                    | Action::Fetch { .. }
+                    | Action::MayRead { .. }
+                    | Action::MayNotRead { .. } => {
+                        ensure(false, "there are no snapshots and no reads", || {
+                            format!("{action:?}")
+                        })?;
                     }
                     Action::Accepted { .. } | Action::Refused { .. } => {}
                     Action::Halt(reason) => ensure(false, "nobody halts", || reason.to_string())?,

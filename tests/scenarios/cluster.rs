@@ -17,6 +17,7 @@ use raftz_core::types::{
 use super::disk::{Disk, Log};
 use super::machine::Machine;
 use super::oracle::Oracle;
+use super::reads::Readers;
 use super::show;
 use super::snapshots::Snapshots;
 
@@ -108,6 +109,7 @@ pub(crate) struct Cluster {
     pub(crate) calls: BTreeMap<Token, CallRecord>,
     /// Calls that have not ended, by node and deadline.
     waiting: BTreeSet<(NodeId, u64, Token)>,
+    pub(crate) readers: Readers,
     pub(crate) voice: Voice,
     /// Print at once, for a run that may not come to its end.
     pub(crate) aloud: bool,
@@ -139,6 +141,7 @@ impl Cluster {
             oracle,
             calls: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            readers: Readers::default(),
             voice: Voice::All,
             aloud: false,
             out: Vec::new(),
@@ -152,6 +155,7 @@ impl Cluster {
                     raft,
                     held_bytes_max: plan.held_bytes_max,
                     snapshots: plan.snapshots,
+                    machine_log_time_us: None,
                 },
                 seed: plan.seed.wrapping_mul(1000).wrapping_add(id.get()),
                 replica: None,
@@ -281,6 +285,8 @@ impl Cluster {
                 self.say(voice, || format!("{id}: {}", show::event(&event)));
             }
             Action::Halt(reason) => node.halted = Some(reason),
+            Action::Read { tokens } => self.on_read(id, tokens),
+            Action::EndRead { token, why } => self.on_end_read(id, token, &why),
             Action::TakeSnapshot { base } => self.freeze(id, *base),
             Action::CancelSnapshot => node.snapshots.is_cancelled = true,
             Action::Restore { id: snapshot } => {
@@ -469,6 +475,7 @@ impl Cluster {
         node.applying = None;
         node.reads.clear();
         node.commit_seen = Index::ZERO;
+        self.forget_readers_of(id);
         for call in self.calls.values_mut().filter(|call| call.node == id) {
             call.caller_died |= call.outcome.is_none();
         }
@@ -494,6 +501,11 @@ impl Cluster {
         }
         if let Some(applied) = &mut node.config.raft.machine_applied {
             *applied = node.machine.applied;
+            // As a node reads it out of its log.
+            let last = node.disk.log.from(*applied).first().map(|entry| entry.log_time_us);
+            let base = &node.disk.log.base;
+            let is_base = *applied == base.id.index;
+            node.config.machine_log_time_us = if is_base { Some(base.log_time_us) } else { last };
         }
         node.log = node.disk.log.clone();
         node.halted = None;

@@ -18,6 +18,7 @@ mod cluster;
 mod disk;
 mod machine;
 mod oracle;
+mod reads;
 mod rules;
 mod show;
 mod snapshots;

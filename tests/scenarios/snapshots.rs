@@ -268,6 +268,8 @@ impl Cluster {
             | Action::CancelSnapshot
             | Action::Restore { .. }
             | Action::Reply { .. }
+            | Action::Read { .. }
+            | Action::EndRead { .. }
             | Action::Event(_)
             | Action::Halt(_)) => panic!("{at}: {other:?} is no work with pieces"),
         }

@@ -74,6 +74,8 @@ impl Solo {
                 | Action::Apply { .. }
                 | Action::Restore { .. }
                 | Action::Fetch { .. }
+                | Action::MayRead { .. }
+                | Action::MayNotRead { .. }
                 | Action::Accepted { .. }
                 | Action::Refused { .. }
                 | Action::Halt(_) => {}

@@ -37,10 +37,11 @@ transcripts! {
     healed_stays_healed install_conflicting_suffix install_crash install_keeps_suffix
     install_late_messages isolated_asker kept_machine leader_forgotten learner_votes link_restart
     lone_damaged lone_voter nonsense partitions prevote_changes_nothing prevote_cohorts
-    prevote_from_lower_term refused_votes_reset_no_timer reordered_answers replication restarts
+    prevote_from_lower_term refused_votes_reset_no_timer reads reads_by_lease
+    reads_end reads_of_a_new_leader reads_weaker reordered_answers replication restarts
     restore_fails slow_disks snapshot_after_silence snapshot_damaged_piece snapshot_gone
     snapshot_heals snapshot_install snapshot_jitter snapshot_kept_machine snapshot_last_index
-    snapshot_meets_own snapshot_membership snapshot_overtaken snapshot_resumes
+    snapshot_meets_own snapshot_membership snapshot_of_kept_machine snapshot_overtaken snapshot_resumes
     snapshot_source_deposed snapshot_stale snapshot_tail_kept stale_log_cannot_win stalled_peer
     stuck_candidate timers unapplied unreadable_log votes_are_sets votes_once window_lost
     window_lost_compacted wrong_disk

@@ -2,7 +2,7 @@
 //!
 //! | verb | does |
 //! |---|---|
-//! | `cluster 3 [learners=1] [window=2] [window-bytes=…] [append-bytes=…] [uncommitted=…] [unapplied=…] [cache=…] [held=…] [timeout=150..300]` | founds and starts nodes 1, 2, 3 … |
+//! | `cluster 3 [learners=1] [window=2] [window-bytes=…] [append-bytes=…] [uncommitted=…] [unapplied=…] [cache=…] [held=…] [timeout=150..300] [lease=on]` | founds and starts nodes 1, 2, 3 … |
 //! | … `[log-entries=…] [retain=…] [keep=…] [rate=…] [piece=…] [stall=500ms]` | its policy of snapshots; without it, none is taken and no log is shortened |
 //! | `policy 1 [log-entries=…] …` | node 1 changes its own, now and in later lives |
 //! | `preset 1 [terms=1,1,4] [term=6] [vote=2]` | restarts node 1 with such a log (by default: its own) and hard state |
@@ -10,6 +10,7 @@
 //! | `forget 1` | node 1 is told that its leader is dead |
 //! | `elect 1` | campaigns and works everything off, quietly; node 1 leads and all know its commit |
 //! | `propose 1 a b … [wait=1s] [no-forward]` | callers of node 1 propose, in one batch |
+//! | `read 1 r1 r2 … level=linearizable [wait=1s]` | readers of node 1 ask, in one batch; or `lease`, `stale`, `at:7`, `bounded:100ms` |
 //! | `load 1 20` | so many commands, one after the other, quietly; all of them are committed and applied |
 //! | `deliver 1->2 [3]` | hands over the oldest message (or three) of that direction |
 //! | `drop 1->2 [3\|all]`, `drop-all` | loses messages |
@@ -48,7 +49,7 @@ use raftz_core::types::{HardState, Index, LogId, Message, NodeId, SnapshotMessag
 use super::by_hand;
 use super::cluster::{Cluster, Plan, Voice, node};
 use super::disk::Log;
-use super::show;
+use super::{reads, show};
 
 /// A transcript being played.
 #[derive(Default)]
@@ -162,7 +163,7 @@ impl Script {
             "cluster" => {}
             "elect" => elect(cluster, words.id(1)),
             "load" => load(cluster, words.id(1), number(words.plain[2])),
-            "propose" | "campaign" | "forget" | "send" | "shutdown" | "storage-full"
+            "propose" | "read" | "campaign" | "forget" | "send" | "shutdown" | "storage-full"
             | "storage-ample" | "snapshot" | "policy" => {
                 call(cluster, line, &words);
             }
@@ -274,6 +275,10 @@ fn plan(words: &Words<'_>) -> Plan {
                 assert_eq!(*value, "kept", "machine=kept, or nothing");
                 plan.raft.machine_applied = Some(Index::ZERO);
             }
+            "lease" => {
+                assert_eq!(*value, "on", "lease=on, or nothing");
+                plan.raft.lease_reads = true;
+            }
             "seed" => plan.seed = number(value),
             name if is_policy(name) => set_policy(&mut plan.snapshots, name, value),
             "timeout" => {
@@ -314,6 +319,12 @@ fn call(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
             let forward = !payloads.contains(&"no-forward");
             payloads.retain(|word| *word != "no-forward");
             cluster.propose(words.id(1), &payloads, wait_us, forward);
+        }
+        "read" => {
+            let wait_us = words.named.get("wait").map_or(1_000_000, |word| micros(word));
+            let level = words.named.get("level").copied().unwrap_or("linearizable");
+            let level = reads::level(level, micros);
+            cluster.read_at(words.id(1), &words.plain[2..], level, wait_us);
         }
         "send" => {
             let (from, to) = words.pair(1);

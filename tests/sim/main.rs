@@ -5,7 +5,7 @@
 mod program;
 
 use raftz_core::sim::choice::Choices;
-use raftz_core::sim::{Plan, Simulation};
+use raftz_core::sim::{Fault, Plan, Simulation};
 
 /// Seeds that once failed, each with the sentence why.
 const REGRESSIONS: [(u64, &str); 3] = [
@@ -43,6 +43,35 @@ fn fixed_seeds_pass() {
         assert!(report.violation.is_none(), "seed {seed}: {report}");
         assert!(report.committed > 0, "seed {seed} does something: {report}");
     }
+}
+
+/// Runs in which clocks drift while the network falls apart, and readers ask for leases.
+fn leased(seed: u64, wild_clocks: bool) -> Plan {
+    let faults = [Fault::Drift, Fault::Isolate, Fault::Split, Fault::OneWay];
+    Plan {
+        voters: 3,
+        learners: 0,
+        faults: faults.into(),
+        fault_every_us: 100_000,
+        fault_lasts_us: 2_000_000,
+        election_us: (150_000, 300_000),
+        heartbeat_us: 50_000,
+        think_us: 10_000,
+        clients: 5,
+        readers: 3,
+        lease_reads: true,
+        wild_clocks,
+        ..short(seed)
+    }
+}
+
+#[test]
+fn leases_hold_within_their_bound_of_drift_and_fail_the_check_beyond_it() {
+    let simulation = Simulation::key_value();
+    let violation = |seed, wild| simulation.run(&leased(seed, wild)).violation;
+    assert_eq!((1..=5).find_map(|seed| violation(seed, false)).map(|it| it.to_string()), None);
+    let found = (1..=200).find_map(|seed| violation(seed, true)).expect("stale reads are found");
+    assert!(found.to_string().contains("reads see what was acknowledged"), "{found}");
 }
 
 #[test]

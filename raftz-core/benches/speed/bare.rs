@@ -94,6 +94,8 @@ impl Loop {
                     Action::ReadEntries { .. }
                     | Action::Restore { .. }
                     | Action::Fetch { .. }
+                    | Action::MayRead { .. }
+                    | Action::MayNotRead { .. }
                     | Action::Accepted { .. }
                     | Action::Refused { .. }
                     | Action::Event(_)

@@ -149,7 +149,7 @@ fn compare(
         "\n{title}: three processes, counting machine, beside the floor and the key-value store"
     );
     println!(
-        "{:>6} {:>6} {:>11} {:>8} {:>8} {:>6} {:>17} {:>11} {:>8} {:>7} {:>9}",
+        "{:>6} {:>6} {:>11} {:>8} {:>8} {:>6} {:>17} {:>11} {:>8} {:>8} {:>7} {:>9}",
         "outst.",
         "bytes",
         "writes/s",
@@ -159,6 +159,7 @@ fn compare(
         "spread",
         "floor/s",
         "p50 µs",
+        "p99 µs",
         "ratio",
         "store/s"
     );
@@ -188,11 +189,12 @@ fn compare(
         let (writes, base) = (of_raftz.writes_per_s(), of_floor.writes_per_s());
         let megabytes = writes * bytes as f64 / 1e6;
         println!(
-            "{outstanding:>6} {bytes:>6} {writes:>11.0} {:>8.0} {:>8.0} {megabytes:>6.1} {:>17} {base:>11.0} {:>8.0} {:>7.3} {:>9}",
+            "{outstanding:>6} {bytes:>6} {writes:>11.0} {:>8.0} {:>8.0} {megabytes:>6.1} {:>17} {base:>11.0} {:>8.0} {:>8.0} {:>7.3} {:>9}",
             of_raftz.p50_us(),
             of_raftz.p99_us(),
             of_raftz.spread(),
             of_floor.p50_us(),
+            of_floor.p99_us(),
             writes / base,
             beside.map_or("-".into(), |writes| format!("{writes:.0}")),
         );
@@ -209,6 +211,8 @@ fn compare(
         if place == Place::Disk && (outstanding, bytes) == (64, 64) {
             let ratio = of_raftz.p99_us() / of_raftz.p50_us();
             figures.set("durable_p99_over_p50_64", Some(ratio));
+            let ratio = of_floor.p99_us() / of_floor.p50_us();
+            figures.set("floor_p99_over_p50_64", Some(ratio));
         }
         floors.push(base);
     }

@@ -162,8 +162,9 @@ impl Caller {
     }
 
     /// From here on the command may be in the log.
-    pub(crate) const fn hand_over(&mut self) {
+    pub(crate) const fn on_its_way(mut self) -> Self {
         self.handed_over = true;
+        self
     }
 
     /// Gives the permit back without an answer: the caller was told in another way.
@@ -212,18 +213,22 @@ impl Drop for Caller {
     }
 }
 
-/// The callers that the replicas know by token. A token names its place and that place's
-/// generation, so that a reply that comes twice finds nobody.
-#[derive(Default)]
-pub(crate) struct Callers {
-    places: Vec<(u32, Option<Caller>)>,
+/// Those whom the replicas know by token. A token names its place and that place's generation, so that a reply
+/// that comes twice finds nobody.
+pub(crate) struct Table<T> {
+    places: Vec<(u32, Option<T>)>,
     free: Vec<u32>,
 }
 
-impl Callers {
-    /// Enters a caller, whose command is now on its way into the log.
-    pub(crate) fn enter(&mut self, mut caller: Caller) -> Token {
-        caller.hand_over();
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Table<T> {
+    /// Enters somebody.
+    pub(crate) fn enter(&mut self, item: T) -> Token {
         let place = match self.free.pop() {
             Some(place) => place,
             None => {
@@ -234,28 +239,28 @@ impl Callers {
         let mut generation = 0;
         if let Some(entry) = self.places.get_mut(place as usize) {
             generation = entry.0;
-            entry.1 = Some(caller);
+            entry.1 = Some(item);
         }
         Token(u64::from(generation) << 32 | u64::from(place))
     }
 
-    /// Takes the caller out, if the token is still its own.
-    pub(crate) fn take(&mut self, token: Token) -> Option<Caller> {
+    /// Takes somebody out, if the token is still his own.
+    pub(crate) fn take(&mut self, token: Token) -> Option<T> {
         let place = token.0 as u32;
-        let (generation, caller) = self.places.get_mut(place as usize)?;
+        let (generation, item) = self.places.get_mut(place as usize)?;
         if u64::from(*generation) != token.0 >> 32 {
             return None;
         }
-        let caller = caller.take()?;
+        let item = item.take()?;
         *generation = generation.wrapping_add(1);
         self.free.push(place);
-        Some(caller)
+        Some(item)
     }
 
     /// Takes out everybody.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Caller> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.free.clear();
-        self.places.drain(..).filter_map(|(_, caller)| caller)
+        self.places.drain(..).filter_map(|(_, item)| item)
     }
 }
 
@@ -301,8 +306,8 @@ mod tests {
         drop(queued);
         assert_eq!(slot.take(), Some(Outcome::Refused(Refusal::ShuttingDown)));
         let (slot, known) = caller(&gauge);
-        let mut callers = Callers::default();
-        callers.enter(known);
+        let mut callers = Table::default();
+        callers.enter(known.on_its_way());
         drop(callers);
         assert_eq!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown)));
         assert_eq!(gauge.calls(), 0);
@@ -311,7 +316,7 @@ mod tests {
     #[test]
     fn a_token_finds_its_caller_once() {
         let gauge = Gauge::new(10, 100);
-        let mut callers = Callers::default();
+        let mut callers = Table::default();
         let (_slot, first) = caller(&gauge);
         let token = callers.enter(first);
         assert!(callers.take(token).is_some());

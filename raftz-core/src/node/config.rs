@@ -107,6 +107,15 @@ pub struct Config {
     pub heartbeat_interval_ms: u64,
     /// Time after which a proposal without a timeout of its own is answered. Default 5000.
     pub propose_timeout_ms: u64,
+    /// Time after which a read without a timeout of its own is answered. Default 5000.
+    pub read_timeout_ms: u64,
+    /// Whether clocks are trusted: a node that leads asks for a lease, one that follows promises it. For reads of
+    /// level `Lease`; set it on all nodes. Default `false`. Unsafe where a machine's clock may stand still, as that
+    /// of a virtual machine that is paused or restored.
+    pub lease_reads: bool,
+    /// By how much any clock of the cluster may run faster than another, in percent, at most 50: a lease is so
+    /// much shorter. Default 10.
+    pub lease_drift_percent: u8,
     /// Whether a follower hands proposals on to the leader, and holds them while there is none.
     /// Default `true`; otherwise they are refused with `NotLeader` and a hint.
     pub forward: bool,
@@ -190,6 +199,9 @@ impl Config {
             election_timeout_max_ms: 300,
             heartbeat_interval_ms: 50,
             propose_timeout_ms: 5000,
+            read_timeout_ms: 5000,
+            lease_reads: false,
+            lease_drift_percent: 10,
             forward: true,
             entry_bytes_max: 4 << 20,
             append_bytes_max: 1 << 20,

@@ -93,6 +93,7 @@ impl Turn {
             host.take_event(now, event);
         }
         host.take_calls(now, &mut self.batch.calls);
+        host.take_reads(&mut self.batch.reads);
         for group in std::mem::take(&mut self.batch.campaigns) {
             host.step(now, group, Input::Campaign);
         }
@@ -226,6 +227,9 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
     }
     drop(left.notes);
+    for job in left.reads.into_iter().map(|read| read.job).chain(host.reads.drain()) {
+        job.answer(Err(error.clone()));
+    }
     // Also what the machine is working at: when it is through, nobody hears of it any more.
     host.query_deadlines.end(&error);
     host.answers.extend(host.callers.drain().map(|c| (c, Outcome::Unknown(unknown.clone()))));

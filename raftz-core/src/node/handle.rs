@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::replica::SnapshotPolicy;
 use crate::types::{
-    GroupId, Index, NodeId, Outcome, Payload, Refusal, Reply, SessionTag, Snapshot, Term, Unknown,
+    GroupId, Index, NodeId, Outcome, Payload, ReadLevel, Refusal, Reply, SessionTag, Snapshot,
+    Term, Unknown,
 };
 
 use super::callbacks::Item;
@@ -15,7 +16,7 @@ use super::callers::{BatchEnd, CALL_OVERHEAD_BYTES, Caller, Collector, Permit, S
 use super::clock;
 use super::error::NodeError;
 use super::host::Shared;
-use super::intake::{Note, QueuedCall};
+use super::intake::{Note, QueuedCall, QueuedRead};
 use super::pending::{Pending, Slot};
 use super::query::{Asked, QueryEnd, QueryJob};
 use super::snapshots::SnapshotWish;
@@ -46,6 +47,26 @@ pub struct ProposeOptions {
     pub session: Option<SessionTag>,
 }
 
+/// How a read is to be treated. The default is a linearizable one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadOptions {
+    /// How new the answer must be.
+    pub level: ReadLevel,
+    /// Time after which it is answered; `read_timeout_ms` of the configuration if `None`.
+    pub timeout: Option<Duration>,
+}
+
+impl From<ReadLevel> for ReadOptions {
+    fn from(level: ReadLevel) -> Self {
+        Self { level, timeout: None }
+    }
+}
+
+/// A deadline that calls of one moment share.
+const fn rounded(exact_us: u64) -> u64 {
+    exact_us.div_ceil(DEADLINE_STEP_US).saturating_mul(DEADLINE_STEP_US)
+}
+
 /// A running node: one member of one cluster, with its storage, its network and its machine.
 ///
 /// May be shared between threads. Blocking calls are refused, with an error that says so, inside
@@ -63,6 +84,7 @@ pub struct Node {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {
     pub(super) timeout: Duration,
+    pub(super) read_timeout: Duration,
     pub(super) forward: bool,
     pub(super) entry_bytes_max: u64,
 }
@@ -223,44 +245,87 @@ impl Node {
         self.propose_opt(command, options).wait()
     }
 
-    /// Asks the local machine, as it is now: no leader is asked, so the answer may be old.
+    /// Asks the machine. Never blocks; the answer is a future, and can be waited for.
     ///
-    /// # Errors
-    /// No answer in time, a faulted machine, too many calls in flight, or a node that is shut
-    /// down; [`NodeError::InCallback`] inside a callback of a node.
-    pub fn query(&self, request: impl Into<Bytes>, timeout: Duration) -> Result<Reply, NodeError> {
-        self.may_block()?;
+    /// A read writes nothing to a disk and may be asked again at will: it fails, or it has its answer.
+    pub fn read(
+        &self,
+        request: impl Into<Bytes>,
+        options: impl Into<ReadOptions>,
+    ) -> Pending<Result<Reply, NodeError>> {
+        let options = options.into();
         let slot = Slot::empty();
-        self.ask(request.into(), QueryEnd::Slot(Arc::clone(&slot)))?;
-        match slot.take_until(clock::deadline_us(timeout)) {
-            Some(Err(NodeError::ShutDown)) => Err(stopped(&self.status())),
-            Some(answer) => answer,
-            None => Err(NodeError::QueryTimeout { waited_ms: ms(timeout) }),
+        let timeout = options.timeout.unwrap_or(self.defaults.read_timeout);
+        let deadline_us = rounded(clock::deadline_us(timeout));
+        let end = QueryEnd::Slot(Arc::clone(&slot));
+        match self.ask(request.into(), options.level, (deadline_us, timeout), end) {
+            Ok(()) => Pending::new(slot, deadline_us, 1),
+            Err(error) => Pending::new(Slot::full(Err(error)), deadline_us, 1),
         }
     }
 
-    /// As [`Node::query`], and has `done` called with the answer, once, on the callback thread. Never
-    /// blocks and never calls `done` itself.
+    /// As [`Node::read`], and has `done` called with the answer, once, on the callback thread. Never blocks and
+    /// never calls `done` itself.
     ///
     /// # Errors
     /// Too many calls in flight, or a node that has ended; `done` will not be called.
-    pub fn query_with(
+    pub fn read_with(
         &self,
         request: impl Into<Bytes>,
-        timeout: Duration,
+        options: impl Into<ReadOptions>,
         done: impl FnOnce(Result<Reply, NodeError>) + Send + 'static,
     ) -> Result<(), NodeError> {
-        let callbacks = Arc::clone(&self.shared.callbacks);
-        let asked = Asked::new(Box::new(done), callbacks, clock::deadline_us(timeout), timeout);
-        self.ask(request.into(), QueryEnd::Callback(asked))
+        let options = options.into();
+        let timeout = options.timeout.unwrap_or(self.defaults.read_timeout);
+        let deadline_us = rounded(clock::deadline_us(timeout));
+        let end = QueryEnd::Function(Box::new(done));
+        self.ask(request.into(), options.level, (deadline_us, timeout), end)
     }
 
-    fn ask(&self, request: Bytes, end: QueryEnd) -> Result<(), NodeError> {
+    /// Asks the machine and waits for the answer.
+    ///
+    /// # Errors
+    /// [`NodeError::NoLeader`] if no leader confirmed in time that the answer would be new enough, with who is out of
+    /// reach and why; [`NodeError::NotApplied`] if this node did not come so far; no answer in time, a faulted
+    /// machine, too many calls in flight, or a node that is shut down; [`NodeError::InCallback`] inside a
+    /// callback of a node.
+    pub fn read_blocking(
+        &self,
+        request: impl Into<Bytes>,
+        options: impl Into<ReadOptions>,
+    ) -> Result<Reply, NodeError> {
+        self.may_block()?;
+        match self.read(request, options).wait() {
+            Err(NodeError::ShutDown) => Err(stopped(&self.status())),
+            answer => answer,
+        }
+    }
+
+    /// Asks the local machine, as it is now: [`Node::read_blocking`] with [`ReadLevel::Stale`].
+    ///
+    /// # Errors
+    /// As there, but for what concerns leaders.
+    pub fn query(&self, request: impl Into<Bytes>, timeout: Duration) -> Result<Reply, NodeError> {
+        let options = ReadOptions { level: ReadLevel::Stale, timeout: Some(timeout) };
+        self.read_blocking(request, options)
+    }
+
+    fn ask(
+        &self,
+        request: Bytes,
+        level: ReadLevel,
+        (deadline_us, timeout): (u64, Duration),
+        end: QueryEnd,
+    ) -> Result<(), NodeError> {
         let permit =
             self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
-        let job = QueryJob::new(request, end, permit);
-        self.shared.intake.ask(GroupId::FIRST, job).map_err(|job| {
-            job.disarm();
+        let callbacks = Arc::clone(&self.shared.callbacks);
+        let asked = Asked::new(end, callbacks, deadline_us, timeout);
+        let job = QueryJob::new(request, asked, permit);
+        let group = GroupId::FIRST;
+        let read = QueuedRead { group, level, deadline_us, job };
+        self.shared.intake.ask(read).map_err(|read| {
+            read.job.disarm();
             stopped(&self.shared.board.status())
         })
     }
@@ -385,8 +450,7 @@ impl Node {
 
     /// Rounded up, so that calls made in one moment share a deadline.
     fn deadline_us(&self, options: ProposeOptions) -> u64 {
-        let exact_us = clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout));
-        exact_us.div_ceil(DEADLINE_STEP_US).saturating_mul(DEADLINE_STEP_US)
+        rounded(clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout)))
     }
 
     fn check_size(&self, command: &Bytes) -> Result<(), Refusal> {

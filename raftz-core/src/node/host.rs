@@ -14,7 +14,7 @@ use crate::types::{
 };
 
 use super::callbacks::{Callbacks, Item};
-use super::callers::{Caller, Callers, Gauge};
+use super::callers::{Caller, Gauge, Table};
 use super::error::NodeError;
 use super::intake::{Intake, Note, QueuedCall, ReadPurpose};
 use super::lanes::{
@@ -151,7 +151,9 @@ pub(super) struct Host {
     pub(super) transport: Box<dyn Transport>,
     pub(super) members: BTreeMap<GroupId, Member>,
     pub(super) memberships: BTreeMap<GroupId, Membership>,
-    pub(super) callers: Callers,
+    pub(super) callers: Table<Caller>,
+    /// Reads that the replicas have not released.
+    pub(super) reads: Table<QueryJob>,
     pub(super) query_deadlines: QueryDeadlines,
     pub(super) log: LogLane,
     pub(super) read: ReadLane,
@@ -206,7 +208,7 @@ impl Host {
                 self.answers.push((caller, Outcome::Refused(refusal)));
                 continue;
             }
-            let token = self.callers.enter(caller);
+            let token = self.callers.enter(caller.on_its_way());
             let call = Call { token, payload, session, deadline_us, forward };
             let batch = batches.entry(group).or_default();
             batch.push(call);
@@ -246,7 +248,6 @@ impl Host {
             Note::Read { group, purpose: ReadPurpose::Apply, result } => {
                 self.read_for_apply(now, group, result);
             }
-            Note::Query(group, job) => self.query(group, job),
             Note::RefreshStatus => self.status_wanted = true,
             Note::Shutdown => {
                 self.stopping = true;
@@ -321,7 +322,7 @@ impl Host {
         self.tell(now, GroupId::FIRST, Event::Nonsense { from, what });
     }
 
-    fn query(&mut self, group: GroupId, job: QueryJob) {
+    pub(super) fn query(&mut self, group: GroupId, job: QueryJob) {
         if let Some(asked) = job.asked() {
             self.query_deadlines.watch(asked);
         }
@@ -371,6 +372,8 @@ impl Host {
                     self.answers.push((caller, outcome));
                 }
             }
+            Action::Read { tokens } => self.release(group, tokens),
+            Action::EndRead { token, why } => self.end_read(token, why),
             Action::TakeSnapshot { .. }
             | Action::CancelSnapshot
             | Action::Restore { .. }

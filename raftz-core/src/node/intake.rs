@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::replica::{Input, SnapshotPolicy};
 use crate::transport::Wake;
 use crate::types::{
-    Entry, GroupId, Index, OpId, Payload, Refusal, Reply, SessionTag, SnapshotId, Term,
+    Entry, GroupId, Index, OpId, Payload, ReadLevel, Refusal, Reply, SessionTag, SnapshotId, Term,
 };
 
 use super::callers::Caller;
@@ -96,12 +96,22 @@ pub(crate) enum Note {
     TakeSnapshot(GroupId, SnapshotWish),
     /// Snapshots are to be dealt with like this.
     SetSnapshotPolicy(GroupId, SnapshotPolicy),
-    /// A query of the local machine.
-    Query(GroupId, QueryJob),
     /// Somebody wants a fresh status.
     RefreshStatus,
     /// Answer everybody and end.
     Shutdown,
+}
+
+/// A read on its way to the loop.
+pub(crate) struct QueuedRead {
+    /// The group whose machine is asked.
+    pub(crate) group: GroupId,
+    /// How new the answer must be.
+    pub(crate) level: ReadLevel,
+    /// By when there must be one.
+    pub(crate) deadline_us: u64,
+    /// The question.
+    pub(crate) job: QueryJob,
 }
 
 /// What the loop takes out at once.
@@ -109,6 +119,8 @@ pub(crate) enum Note {
 pub(crate) struct Batch {
     /// Proposals, in order.
     pub(crate) calls: Vec<QueuedCall>,
+    /// Reads, in order.
+    pub(crate) reads: Vec<QueuedRead>,
     /// The rest, in order.
     pub(crate) notes: Vec<Note>,
     /// Groups that are to campaign. A set, so that asking again costs nothing.
@@ -117,7 +129,8 @@ pub(crate) struct Batch {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.notes.is_empty() && self.campaigns.is_empty()
+        let Self { calls, reads, notes, campaigns } = self;
+        calls.is_empty() && reads.is_empty() && notes.is_empty() && campaigns.is_empty()
     }
 }
 
@@ -186,14 +199,14 @@ impl Intake {
         Ok(())
     }
 
-    /// Queues a query, unless the loop has ended; then it comes back.
-    pub(crate) fn ask(&self, group: GroupId, job: QueryJob) -> Result<(), QueryJob> {
+    /// Queues a read, unless the loop has ended; then it comes back.
+    pub(crate) fn ask(&self, read: QueuedRead) -> Result<(), QueuedRead> {
         let mut queue = self.queue.lock();
         if queue.ended {
-            return Err(job);
+            return Err(read);
         }
-        queue.batch.notes.push(Note::Query(group, job));
-        self.wake(queue);
+        queue.batch.reads.push(read);
+        self.wake_for_calls(queue);
         Ok(())
     }
 
@@ -246,7 +259,7 @@ impl Intake {
     /// Whether anything is queued, or anything `but_calls`.
     pub(crate) fn has_some(&self, but_calls: bool) -> bool {
         let batch = &self.queue.lock().batch;
-        let has_calls = !but_calls && !batch.calls.is_empty();
+        let has_calls = !but_calls && !(batch.calls.is_empty() && batch.reads.is_empty());
         has_calls || !batch.notes.is_empty() || !batch.campaigns.is_empty()
     }
 
@@ -296,7 +309,7 @@ mod tests {
     use crate::node::callers::{Gauge, Sink};
     use crate::node::error::NodeError;
     use crate::node::pending::Slot;
-    use crate::node::query::QueryEnd;
+    use crate::node::query::Asked;
     use crate::types::{Outcome, Unknown};
     use bytes::Bytes;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -411,8 +424,9 @@ mod tests {
         assert!(!matches!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown))));
         let answer = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        let job = QueryJob::new(Bytes::new(), QueryEnd::Slot(Arc::clone(&answer)), permit);
-        intake.notify([Note::Query(GroupId::FIRST, job)]);
+        let job = QueryJob::new(Bytes::new(), Asked::slot(&answer), permit);
+        let (group, level) = (GroupId::FIRST, ReadLevel::Stale);
+        drop(intake.ask(QueuedRead { group, level, deadline_us: 0, job }).err());
         assert!(matches!(answer.take(), Some(Err(NodeError::ShutDown))));
     }
 }

@@ -23,6 +23,7 @@ pub(crate) mod lanes;
 mod limiter;
 mod pending;
 mod query;
+mod reads;
 mod snapshots;
 mod start;
 mod status;
@@ -33,10 +34,10 @@ mod told;
 pub use callbacks::EventObserver;
 pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};
 pub use error::NodeError;
-pub use handle::{Node, ProposeOptions};
+pub use handle::{Node, ProposeOptions, ReadOptions};
 pub use pending::{Answer, Pending};
 #[cfg(feature = "sim")]
-pub(crate) use snapshots::{not_restored, restore_at_start};
+pub(crate) use snapshots::{log_time_us, not_restored, restore_at_start};
 pub use status::{PeerStatus, Status};
 
 /// The callback of a node that this thread is in, if it is in one: blocking calls are refused there.

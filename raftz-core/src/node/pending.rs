@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::types::{Outcome, Unknown};
+use crate::types::{Outcome, Reply, Unknown};
 
+use super::error::NodeError;
 use super::{clock, threads};
 
 /// How long a blocking wait outlasts the call's own deadline. The event loop answers at the
@@ -100,23 +101,39 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for crate::types::Outcome {}
     impl Sealed for Vec<crate::types::Outcome> {}
+    impl Sealed for Result<crate::types::Reply, crate::node::NodeError> {}
 }
 
-/// What a [`Pending`] call ends with: an [`Outcome`], or one for each command of a batch.
+/// What a [`Pending`] call ends with: an [`Outcome`], one for each command of a batch, or what a read found.
 pub trait Answer: Send + sealed::Sealed + 'static {
-    /// The answer of a wait that cannot tell how the `count` commands ended.
-    fn unknown(why: Unknown, count: usize) -> Self;
+    /// The answer of a wait of so long that cannot tell how the `count` commands ended.
+    fn unknown(why: Unknown, count: usize, waited: Duration) -> Self;
 }
 
 impl Answer for Outcome {
-    fn unknown(why: Unknown, _count: usize) -> Self {
+    fn unknown(why: Unknown, _count: usize, _waited: Duration) -> Self {
         Self::Unknown(why)
     }
 }
 
 impl Answer for Vec<Outcome> {
-    fn unknown(why: Unknown, count: usize) -> Self {
+    fn unknown(why: Unknown, count: usize, _waited: Duration) -> Self {
         vec![Outcome::Unknown(why); count]
+    }
+}
+
+impl Answer for Result<Reply, NodeError> {
+    fn unknown(why: Unknown, _count: usize, waited: Duration) -> Self {
+        Err(match why {
+            Unknown::InCallback { inside } => NodeError::InCallback { inside },
+            Unknown::Timeout
+            | Unknown::LeadershipLost
+            | Unknown::ShuttingDown
+            | Unknown::Faulted { .. } => {
+                let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+                NodeError::QueryTimeout { waited_ms }
+            }
+        })
     }
 }
 
@@ -130,11 +147,17 @@ pub struct Pending<T> {
     slot: Arc<Slot<T>>,
     deadline_us: u64,
     count: usize,
+    begun_us: u64,
 }
 
 impl<T: Answer> Pending<T> {
-    pub(crate) const fn new(slot: Arc<Slot<T>>, deadline_us: u64, count: usize) -> Self {
-        Self { slot, deadline_us, count }
+    pub(crate) fn new(slot: Arc<Slot<T>>, deadline_us: u64, count: usize) -> Self {
+        Self { slot, deadline_us, count, begun_us: clock::boot_us() }
+    }
+
+    fn unknown(&self, why: Unknown) -> T {
+        let waited_us = clock::boot_us().saturating_sub(self.begun_us);
+        T::unknown(why, self.count, Duration::from_micros(waited_us))
     }
 
     /// Blocks this thread until the call has ended, that is until its deadline at the latest.
@@ -143,7 +166,7 @@ impl<T: Answer> Pending<T> {
     /// answer is there already, it is [`Unknown::InCallback`], and the call goes on.
     pub fn wait(self) -> T {
         let last = self.deadline_us.saturating_add(GRACE.as_micros() as u64);
-        self.wait_until(last).unwrap_or_else(|| T::unknown(Unknown::Timeout, self.count))
+        self.wait_until(last).unwrap_or_else(|| self.unknown(Unknown::Timeout))
     }
 
     /// Blocks this thread for at most `timeout`; `None` if the call has not ended by then. It can
@@ -162,7 +185,7 @@ impl<T: Answer> Pending<T> {
             return Some(value);
         }
         if let Some(inside) = threads::inside() {
-            return Some(T::unknown(Unknown::InCallback { inside: inside.into() }, self.count));
+            return Some(self.unknown(Unknown::InCallback { inside: inside.into() }));
         }
         self.slot.take_until(deadline_us)
     }

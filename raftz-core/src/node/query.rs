@@ -17,45 +17,32 @@ use super::pending::Slot;
 /// What a query ends with.
 pub(crate) type QueryResult = Result<Reply, NodeError>;
 
-/// Who asked.
-pub(crate) enum QueryEnd {
-    /// A blocked thread, which looks after its deadline itself.
-    Slot(Arc<Slot<QueryResult>>),
-    /// A user's function.
-    Callback(Arc<Asked>),
-}
-
 /// A query on its way to the machine. Answered also when it is dropped.
 pub(crate) struct QueryJob {
     /// The request.
     pub(crate) request: Bytes,
-    end: Option<QueryEnd>,
+    asked: Option<Arc<Asked>>,
     /// Held until the query is gone, not until its caller is: one that nobody waits for any more
     /// still stands in the lane's queue.
     permit: Arc<Permit>,
 }
 
 impl QueryJob {
-    /// A query whose answer goes to `end`.
-    pub(crate) fn new(request: Bytes, end: QueryEnd, permit: Permit) -> Self {
+    /// A query whose answer goes to `asked`.
+    pub(crate) fn new(request: Bytes, asked: Arc<Asked>, permit: Permit) -> Self {
         let permit = Arc::new(permit);
-        if let QueryEnd::Callback(asked) = &end {
-            asked.keep(Arc::clone(&permit));
-        }
-        Self { request, end: Some(end), permit }
+        asked.keep(Arc::clone(&permit));
+        Self { request, asked: Some(asked), permit }
     }
 
-    /// Who waits for a callback.
-    pub(super) fn asked(&self) -> Option<&Arc<Asked>> {
-        match &self.end {
-            Some(QueryEnd::Callback(asked)) => Some(asked),
-            Some(QueryEnd::Slot(_)) | None => None,
-        }
+    /// Who waits.
+    pub(super) const fn asked(&self) -> Option<&Arc<Asked>> {
+        self.asked.as_ref()
     }
 
     /// Forgets who asked: he is told in another way.
     pub(crate) fn disarm(mut self) {
-        self.end = None;
+        self.asked = None;
     }
 
     /// Answers it.
@@ -64,11 +51,8 @@ impl QueryJob {
     }
 
     fn fill(&mut self, result: QueryResult) {
-        match self.end.take() {
-            // Only ever waited for by a blocked thread: there is no waker.
-            Some(QueryEnd::Slot(slot)) => drop(slot.fill(result)),
-            Some(QueryEnd::Callback(asked)) => asked.answer(result),
-            None => {}
+        if let Some(asked) = self.asked.take() {
+            asked.answer(result);
         }
     }
 }
@@ -85,11 +69,17 @@ impl std::fmt::Debug for QueryJob {
     }
 }
 
-type QueryDone = Box<dyn FnOnce(QueryResult) + Send>;
+/// Where an answer goes.
+pub(crate) enum QueryEnd {
+    /// To a future or a blocked thread.
+    Slot(Arc<Slot<QueryResult>>),
+    /// To a user's function, on the callback thread.
+    Function(Box<dyn FnOnce(QueryResult) + Send>),
+}
 
-/// A user's function that waits for the answer to a query; whoever answers first wins.
+/// Somebody who waits for the answer to a query; whoever answers first wins.
 pub(crate) struct Asked {
-    done: Mutex<Option<QueryDone>>,
+    end: Mutex<Option<QueryEnd>>,
     permit: Mutex<Option<Arc<Permit>>>,
     callbacks: Arc<Callbacks>,
     deadline_us: u64,
@@ -97,38 +87,53 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// A function that has its answer by the deadline.
+    /// Somebody who has his answer by the deadline.
     pub(crate) fn new(
-        done: QueryDone,
+        end: QueryEnd,
         callbacks: Arc<Callbacks>,
         deadline_us: u64,
         timeout: Duration,
     ) -> Arc<Self> {
-        let (done, permit) = (Mutex::new(Some(done)), Mutex::new(None));
-        Arc::new(Self { done, permit, callbacks, deadline_us, timeout })
+        let (end, permit) = (Mutex::new(Some(end)), Mutex::new(None));
+        Arc::new(Self { end, permit, callbacks, deadline_us, timeout })
     }
 
     fn keep(&self, permit: Arc<Permit>) {
         *self.permit.lock() = Some(permit);
     }
 
+    /// How long he waits.
+    pub(super) fn timeout_ms(&self) -> u64 {
+        u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn answer(&self, result: QueryResult) {
         // Locked until it is handed over: who finds it answered may then close the callbacks.
-        let mut open = self.done.lock();
-        let Some(done) = open.take() else { return };
+        let mut open = self.end.lock();
+        let Some(end) = open.take() else { return };
         let permit = self.permit.lock().take();
-        self.callbacks.push(Item::Answer(Box::new(move || {
-            let _permit = permit;
-            done(result);
-        })));
+        let item: Box<dyn FnOnce() + Send> = match end {
+            QueryEnd::Function(done) => Box::new(move || {
+                let _permit = permit;
+                done(result);
+            }),
+            QueryEnd::Slot(slot) => {
+                let Some(waker) = slot.fill(result) else { return };
+                Box::new(move || {
+                    let _permit = permit;
+                    waker.wake();
+                })
+            }
+        };
+        self.callbacks.push(Item::Answer(item));
     }
 
     fn is_open(&self) -> bool {
-        self.done.lock().is_some()
+        self.end.lock().is_some()
     }
 }
 
-/// The deadlines of functions that wait for answers.
+/// The deadlines of those who wait for answers.
 #[derive(Default)]
 pub(super) struct QueryDeadlines {
     waiting: BTreeMap<u64, Vec<Weak<Asked>>>,
@@ -175,10 +180,18 @@ impl QueryDeadlines {
             let group = first.remove();
             self.count -= group.len();
             for asked in group.iter().filter_map(Weak::upgrade) {
-                let waited_ms = u64::try_from(asked.timeout.as_millis()).unwrap_or(u64::MAX);
-                asked.answer(Err(NodeError::QueryTimeout { waited_ms }));
+                asked.answer(Err(NodeError::QueryTimeout { waited_ms: asked.timeout_ms() }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Asked {
+    /// Somebody who looks into a slot.
+    pub(crate) fn slot(slot: &Arc<Slot<QueryResult>>) -> Arc<Self> {
+        let end = QueryEnd::Slot(Arc::clone(slot));
+        Self::new(end, Callbacks::new(), u64::MAX, Duration::MAX)
     }
 }
 
@@ -196,14 +209,14 @@ mod tests {
         let mut kept = Vec::new();
         for at in 0..4000_u64 {
             let theirs = Arc::clone(&told);
-            let done = Box::new(move |result: QueryResult| {
+            let end = QueryEnd::Function(Box::new(move |result: QueryResult| {
                 theirs.lock().push((at, result.err().map(|error| error.code())));
-            });
+            }));
             let deadline_us = 1000 + at;
             let asked =
-                Asked::new(done, Arc::clone(&callbacks), deadline_us, Duration::from_millis(7));
+                Asked::new(end, Arc::clone(&callbacks), deadline_us, Duration::from_millis(7));
             let permit = gauge.admit(1, 1).unwrap();
-            let job = QueryJob::new(Bytes::new(), QueryEnd::Callback(asked), permit);
+            let job = QueryJob::new(Bytes::new(), asked, permit);
             deadlines.watch(job.asked().unwrap());
             if at < 3 {
                 kept.push(job);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::machine::MachineError;
 use crate::replica::{Action, Input};
-use crate::storage::StorageError;
 use crate::storage::snapshot::SnapshotStore;
+use crate::storage::{LogReader, StorageError};
 use crate::types::{GroupId, Index, Now, Recovered, Snapshot, SnapshotId};
 
 use super::error::NodeError;
@@ -80,6 +80,8 @@ impl Host {
             | Action::ReadEntries { .. }
             | Action::Apply { .. }
             | Action::Reply { .. }
+            | Action::Read { .. }
+            | Action::EndRead { .. }
             | Action::Event(_)
             | Action::Halt(_) => {}
         }
@@ -269,6 +271,21 @@ pub(crate) fn restore_at_start(
         return Err(StorageError::Missing { index: base, detail }.into());
     }
     Ok((None, news))
+}
+
+/// The log time of the last entry that a machine has kept from an earlier life, where the log still tells it: a
+/// snapshot of it needs that.
+pub(crate) fn log_time_us(
+    reader: &dyn LogReader,
+    recovered: &Recovered,
+    own: Index,
+) -> Option<u64> {
+    let base = &recovered.base;
+    if own == base.id.index {
+        return Some(base.log_time_us).filter(|us| *us > 0);
+    }
+    let entries = reader.read(GroupId::FIRST, own, own, 1).ok()?;
+    entries.first().filter(|entry| entry.index == own).map(|entry| entry.log_time_us)
 }
 
 /// Whether there is another node to ask.

@@ -19,7 +19,7 @@ use crate::types::{
 };
 
 use super::callbacks::{Callbacks, Item};
-use super::callers::{Callers, Gauge};
+use super::callers::{Gauge, Table};
 use super::config::{Config, ConfigError};
 use super::error::NodeError;
 use super::event_loop;
@@ -28,7 +28,7 @@ use super::host::{Host, Machine, Member, Shared};
 use super::intake::Intake;
 use super::lanes::{self, Applier, ApplyLane, LogLane, ReadLane, SnapshotLane, SnapshotPlace};
 use super::query::QueryDeadlines;
-use super::snapshots::restore_at_start;
+use super::snapshots::{log_time_us, restore_at_start};
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded, run_inside};
 use super::told::Told;
@@ -178,6 +178,7 @@ fn start(
     });
     let defaults = Defaults {
         timeout: Duration::from_millis(config.propose_timeout_ms),
+        read_timeout: Duration::from_millis(config.read_timeout_ms),
         forward: config.forward,
         entry_bytes_max: config.entry_bytes_max,
     };
@@ -259,6 +260,8 @@ fn host(
     let place = snapshots
         .zip(lane.as_ref())
         .map(|(store, lane)| SnapshotPlace { store, builder: lane.builder() });
+    let machine_log_time_us =
+        machine_applied.and_then(|own| log_time_us(reader.as_ref(), recovered, own));
     let applier = Box::new(Applier::new(group, machine, reader, config.apply_bytes_max));
     let (machine, apply) = if applier.never_blocks() {
         let (range, queries) = (None, VecDeque::new());
@@ -268,8 +271,9 @@ fn host(
         (Machine::Lane, Some(ApplyLane::start(appliers, place, intake, threads)?))
     };
     let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
+    let own = (machine_applied, machine_log_time_us);
     let replica = Replica::new(
-        replica_config(config, &recovered.identity, machine_applied, snapshot),
+        replica_config(config, &recovered.identity, own, snapshot),
         recovered,
         clock::now(),
         config.seed.unwrap_or_else(clock::random_u64),
@@ -289,7 +293,8 @@ fn host(
         transport,
         members: BTreeMap::from([(group, member)]),
         memberships: BTreeMap::from([(group, membership)]),
-        callers: Callers::default(),
+        callers: Table::default(),
+        reads: Table::default(),
         query_deadlines: QueryDeadlines::default(),
         log,
         read,
@@ -313,7 +318,7 @@ fn host(
 fn replica_config(
     config: &Config,
     identity: &Identity,
-    machine_applied: Option<Index>,
+    (machine_applied, machine_log_time_us): (Option<Index>, Option<u64>),
     snapshot: Option<Snapshot>,
 ) -> replica::Config {
     let us = |ms: u64| ms.saturating_mul(1000);
@@ -321,6 +326,8 @@ fn replica_config(
         election_timeout_min_us: us(config.election_timeout_min_ms),
         election_timeout_max_us: us(config.election_timeout_max_ms),
         heartbeat_interval_us: us(config.heartbeat_interval_ms),
+        lease_reads: config.lease_reads,
+        lease_drift_percent: config.lease_drift_percent,
         append_bytes_max: config.append_bytes_max,
         window_messages: usize::try_from(config.window_messages).unwrap_or(usize::MAX),
         window_bytes: config.window_bytes,
@@ -333,7 +340,8 @@ fn replica_config(
         ..raft::Config::new(config.node_id, identity.disk)
     };
     let held_bytes_max = config.held_bytes_max;
-    replica::Config { raft, held_bytes_max, snapshots: config.snapshot_policy() }
+    let snapshots = config.snapshot_policy();
+    replica::Config { raft, held_bytes_max, snapshots, machine_log_time_us }
 }
 
 /// A store of the user's own is not checked by anybody else.

@@ -21,6 +21,7 @@ use super::leader::Leader;
 use super::log::Log;
 use super::log_time::LogClock;
 use super::progress::PeerProgress;
+use super::reads::Freshness;
 use super::runs::TermRuns;
 use super::snapshot::Install;
 use super::writes::Writes;
@@ -70,6 +71,10 @@ pub struct Raft {
     pub(super) install: Option<Install>,
     /// Until then this voter keeps faith with the leader it heard.
     pub(super) faithful_until_us: u64,
+    /// Until then it has promised the same to a leader that relies on it.
+    pub(super) pledged_until_us: u64,
+    pub(super) freshness: Freshness,
+    pub(super) born_us: u64,
     /// Until then it does not resign again; see `on_read_failed`.
     pub(super) resigned_until_us: u64,
     pub(super) election_due_us: u64,
@@ -164,6 +169,9 @@ impl Raft {
             snapshot,
             install: None,
             faithful_until_us: 0,
+            pledged_until_us: 0,
+            freshness: Freshness::default(),
+            born_us: now.boot_us,
             resigned_until_us: 0,
             election_due_us: 0,
             // An answer to a round of an earlier life must not count in this one.
@@ -186,6 +194,9 @@ impl Raft {
         raft.finish_install();
         // A voter behaves at boot as if it had just heard a leader: it may have, in its last life.
         raft.keep_faith();
+        if raft.config.lease_reads {
+            raft.pledged_until_us = raft.faithful_until_us;
+        }
         if raft.membership().voters.len() == 1 && raft.may_campaign() {
             // A lone voter can have heard nobody.
             raft.election_due_us = now.boot_us;
@@ -222,6 +233,8 @@ impl Raft {
             Input::ForgetLeader => self.forget_leader(),
             Input::Receive { from, message } => self.receive(from, message, actions),
             Input::Propose { proposals } => self.propose(proposals, actions),
+            Input::Read { request, by_lease } => self.on_read(request, by_lease, actions),
+            Input::Campaign if self.is_pledged() => {}
             Input::Campaign => self.start_campaign(actions),
             Input::Persisted { op } => self.on_persisted(op, actions),
             Input::PersistFailed { reason } => self.halt(FaultReason::Storage(reason), actions),
@@ -314,6 +327,7 @@ impl Raft {
             if self.applying == Some(index) {
                 self.applying = None;
             }
+            self.freshness.applied(self.applied);
         }
     }
 
@@ -331,6 +345,7 @@ impl Raft {
         {
             // A damaged log may end before its machine, and is filled again up to there and beyond.
             self.applied = self.applied.max(own.min(self.commit));
+            self.freshness.applied(self.applied);
             if self.applied >= self.commit {
                 return;
             }
@@ -423,17 +438,21 @@ impl Raft {
         self.election_due_us = self.now.boot_us.saturating_add(wait);
     }
 
+    /// For so long a voter keeps faith with a leader that it has heard.
+    pub(super) fn faith_us(&self) -> u64 {
+        self.configs.settings().election_timeout_min_ms.saturating_mul(1000)
+    }
+
     /// The leader lives: no election, and no help for anybody else's, for a while.
     pub(super) fn keep_faith(&mut self) {
-        let faith = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
-        self.faithful_until_us = self.now.boot_us.saturating_add(faith);
+        self.faithful_until_us = self.now.boot_us.saturating_add(self.faith_us());
         self.await_election();
     }
 
     /// Local timeouts, never below what the group agreed on, and always apart: without a spread,
     /// candidates would tie for ever.
     pub(super) fn election_timeouts_us(&self) -> (u64, u64) {
-        let floor = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
+        let floor = self.faith_us();
         let min = self.config.election_timeout_min_us.max(floor);
         let Config { election_timeout_min_us, election_timeout_max_us, .. } = self.config;
         let spread = election_timeout_max_us.saturating_sub(election_timeout_min_us).max(min / 2);
@@ -442,8 +461,7 @@ impl Raft {
 
     /// The local interval, but never so rare that a voter's faith would not outlast two missed ones.
     pub(super) fn heartbeat_interval_us(&self) -> u64 {
-        let faith = self.configs.settings().election_timeout_min_ms.saturating_mul(1000);
-        self.config.heartbeat_interval_us.min(faith / 3).max(1)
+        self.config.heartbeat_interval_us.min(self.faith_us() / 3).max(1)
     }
 
     pub(super) fn send(&self, to: NodeId, body: RaftBody, actions: &mut Vec<Action>) {
@@ -640,7 +658,8 @@ impl Raft {
         self.writes.fingerprint(&mut hasher);
         self.log.fingerprint(self.writes.durable(), &mut hasher);
         (relative(self.faithful_until_us), relative(self.election_due_us)).hash(&mut hasher);
-        relative(self.resigned_until_us).hash(&mut hasher);
+        (relative(self.resigned_until_us), relative(self.pledged_until_us)).hash(&mut hasher);
+        self.freshness.fingerprint(now_us, &mut hasher);
         // Answers repeat the round that they answer: it decides which of those on their way count.
         self.round.hash(&mut hasher);
         (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);

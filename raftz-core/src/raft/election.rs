@@ -121,7 +121,7 @@ impl Raft {
 
     /// Somebody knows that the leader is dead.
     pub(super) fn forget_leader(&mut self) {
-        if matches!(self.role, RoleState::Follower { .. }) {
+        if matches!(self.role, RoleState::Follower { .. }) && !self.is_pledged() {
             self.leader = None;
             self.faithful_until_us = self.now.boot_us;
         }

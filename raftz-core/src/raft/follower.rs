@@ -5,8 +5,8 @@
 //! at a conflict of terms, and never at or below the commit index.
 
 use crate::types::{
-    Append, AppendOutcome, AppendReply, Damage, Entries, Entry, Event, Heartbeat, Index, NodeId,
-    RaftBody, SANE_MAX, Term,
+    Append, AppendOutcome, AppendReply, Damage, Entries, Entry, Event, Heartbeat, HeartbeatReply,
+    Index, NodeId, RaftBody, SANE_MAX, Term,
 };
 
 use super::Action;
@@ -129,8 +129,17 @@ impl Raft {
             heartbeat.commit.index.min(verified)
         };
         self.commit_to(proved);
+        self.learn_age(heartbeat);
         self.heal(actions);
-        self.answer_heartbeat(from, heartbeat, actions);
+        let reply = HeartbeatReply {
+            session: heartbeat.session,
+            round: heartbeat.round,
+            sent_us: heartbeat.sent_us,
+            clock_us: self.now.boot_us,
+            faith_us: self.pledge(heartbeat.faith_us),
+            fitness: 0,
+        };
+        self.send(from, RaftBody::HeartbeatReply(reply), actions);
     }
 
     /// A damaged node is whole again once the leader has replaced what it lost. Its storage judges by

@@ -15,7 +15,8 @@ use crate::types::{
 
 use super::core::{Raft, RoleState};
 use super::log_time::LogClock;
-use super::progress::{Mode, Progress, WindowLimits};
+use super::progress::{Answer, Mode, Progress, WindowLimits};
+use super::reads::Reads;
 use super::{Action, Proposal, quorum};
 
 /// A commit is told at the latest after this part of the heartbeat interval, if no append carries
@@ -40,7 +41,9 @@ pub(super) struct Leader {
     pub(super) peers: BTreeMap<NodeId, Progress>,
     pub(super) heartbeat_due_us: u64,
     notice_due_us: Option<u64>,
-    round: u64,
+    /// Counts the heartbeat rounds of the term.
+    pub(super) round: u64,
+    pub(super) reads: Reads,
     sessions: u64,
     clock: LogClock,
 }
@@ -50,6 +53,7 @@ impl Leader {
     pub(super) fn fingerprint(&self, now_us: u64, last_request: u64, state: &mut impl Hasher) {
         let relative = |at_us: u64| at_us.saturating_sub(now_us);
         (self.first, self.round, self.sessions).hash(state);
+        self.reads.fingerprint(now_us, state);
         (relative(self.heartbeat_due_us), self.notice_due_us.map(relative)).hash(state);
         for (id, peer) in &self.peers {
             id.hash(state);
@@ -74,6 +78,7 @@ impl Raft {
             heartbeat_due_us: self.now.boot_us.saturating_add(self.heartbeat_interval_us()),
             notice_due_us: None,
             round: 0,
+            reads: Reads::default(),
             sessions: 0,
             clock: self.log_clock(),
         }));
@@ -185,6 +190,7 @@ impl Raft {
             self.replicate(id, actions);
             last = Some(id);
         }
+        self.begin_round(actions);
         self.plan_commit_notice();
     }
 
@@ -399,11 +405,21 @@ impl Raft {
     ) {
         let (now_us, last) = (self.now.boot_us, self.log.last().index);
         let patience_us = STUCK_TIMEOUTS.saturating_mul(self.election_timeouts_us().1);
-        let Some(peer) = self.peer_mut(from) else { return };
+        let kept = 100 - u64::from(self.config.lease_drift_percent.min(100));
+        let RoleState::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peers.get_mut(&from) else { return };
         peer.heard(now_us);
         if peer.session() != reply.session {
             return;
         }
+        if reply.round > leader.round || reply.sent_us > now_us {
+            let what = "an answer to a heartbeat that was never sent";
+            return self.nonsense(from, what, actions);
+        }
+        let began_us = if bug!(LeasesBeginWithTheirAnswers) { now_us } else { reply.sent_us };
+        let faithful_until_us = began_us.saturating_add(reply.faith_us.saturating_mul(kept) / 100);
+        let HeartbeatReply { round, clock_us, .. } = reply;
+        peer.answered(Answer { round, clock_us, faithful_until_us });
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
@@ -427,6 +443,7 @@ impl Raft {
             Mode::Snapshot => self.offer_snapshot(from, actions),
             Mode::Probe { .. } | Mode::Replicate(_) => {}
         }
+        self.confirm_rounds(actions);
     }
 
     /// When a leader wants to be woken. One that is alone has nobody to talk to.
@@ -461,12 +478,14 @@ impl Raft {
         }
     }
 
-    fn send_heartbeats(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn send_heartbeats(&mut self, actions: &mut Vec<Action>) {
         let Some(term) = self.log.term_at(self.commit) else { return };
         let commit = LogId::new(term, self.commit);
         let sent_us = self.now.boot_us;
         let interval = self.heartbeat_interval_us();
         let last = self.log.last().index;
+        let (is_ready, wants_lease) = (self.is_ready(), self.config.lease_reads);
+        let faith_us = if wants_lease { self.faith_us() } else { 0 };
         let RoleState::Leader(leader) = &mut self.role else { return };
         leader.round += 1;
         leader.heartbeat_due_us = sent_us.saturating_add(interval);
@@ -478,11 +497,15 @@ impl Raft {
                 continue;
             }
             peer.tell_commit(commit.index);
-            let session = peer.session();
-            beats.push((
-                *id,
-                Heartbeat { session, round, commit, sent_us, confirmed_clock_us: 0, faith_us: 0 },
-            ));
+            if is_ready {
+                peer.sent_round(round);
+            }
+            let (session, confirmed_clock_us) = (peer.session(), peer.confirmed_clock_us());
+            let beat = Heartbeat { session, round, commit, sent_us, confirmed_clock_us, faith_us };
+            beats.push((*id, beat));
+        }
+        if is_ready {
+            leader.reads.sent(round, sent_us, commit.index);
         }
         for (id, heartbeat) in beats {
             self.send(id, RaftBody::Heartbeat(heartbeat), actions);
@@ -569,6 +592,7 @@ mod tests {
                 heartbeat_due_us: 50,
                 notice_due_us,
                 round: 0,
+                reads: Reads::default(),
                 sessions,
                 clock: LogClock::start(0, Now::default()),
             };

@@ -13,6 +13,7 @@
 //! | `follower` | matching, truncation, learning commits |
 //! | `leader` | proposals, replication, commitment, the check of the own quorum |
 //! | `progress` | one peer as its leader sees it |
+//! | `reads` | what a read must see, leases, the age of what is applied |
 //! | `log`, `runs` | entries in memory, terms of all entries, durability marks |
 //! | `snapshot` | where the log begins, who is offered a snapshot, how one is installed |
 //! | `writes` | writes on their way, promises that wait for them |
@@ -29,6 +30,7 @@ mod log;
 mod log_time;
 mod progress;
 pub mod quorum;
+mod reads;
 mod receive;
 mod runs;
 mod snapshot;
@@ -76,6 +78,10 @@ pub struct Config {
     pub machine_applied: Option<Index>,
     /// The newest snapshot on this node's disk, from which the machine was restored.
     pub snapshot: Option<Snapshot>,
+    /// Whether this node trusts clocks: it asks for leases when it leads, and promises them when it follows.
+    pub lease_reads: bool,
+    /// How much faster than any other clock of the group any may run, in percent. A lease is so much shorter.
+    pub lease_drift_percent: u8,
 }
 
 impl Config {
@@ -96,6 +102,8 @@ impl Config {
             apply_bytes_max: 4 << 20,
             machine_applied: None,
             snapshot: None,
+            lease_reads: false,
+            lease_drift_percent: 10,
         }
     }
 }
@@ -128,10 +136,19 @@ pub enum Input {
         /// The commands.
         proposals: Vec<Proposal>,
     },
-    /// Campaign now, with pre-vote, as if the election timeout had passed.
+    /// How much must be applied before an answer holds everything acknowledged by now? Answered by
+    /// [`Action::MayRead`] or [`Action::MayNotRead`], unless the office is lost before.
+    Read {
+        /// Names the question.
+        request: u64,
+        /// Whether a lease is enough.
+        by_lease: bool,
+    },
+    /// Campaign now, with pre-vote, as if the election timeout had passed. Not while a promise to a leader with
+    /// a lease lasts.
     Campaign,
     /// The leader is known to be dead, from a better source than silence. A follower keeps term, vote
-    /// and timer, but helps others into office at once.
+    /// and timer, but helps others into office at once, unless it has promised not to.
     ForgetLeader,
     /// All writes up to this one are durable.
     Persisted {
@@ -256,6 +273,18 @@ pub enum Action {
         tokens: Vec<Token>,
         /// Why.
         why: Refusal,
+    },
+    /// The answer to [`Input::Read`]: everything up to `index`.
+    MayRead {
+        /// The question.
+        request: u64,
+        /// What must be applied.
+        index: Index,
+    },
+    /// The answer to [`Input::Read`] of a node that does not lead.
+    MayNotRead {
+        /// The question.
+        request: u64,
     },
     /// Tell observers.
     Event(Event),

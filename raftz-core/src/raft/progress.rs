@@ -90,6 +90,16 @@ pub(crate) struct Progress {
     /// Since when the match has stood still below the log's end; `None` while it has not, or once
     /// that was told.
     stuck: Stuck,
+    /// The last heartbeat round that it answered.
+    round: u64,
+    /// Until then it helps nobody else into office.
+    faithful_until_us: u64,
+    /// Its clock, from its last answer.
+    clock_us: u64,
+    /// A round that is not confirmed, and its clock as it was known when that was sent.
+    asked_clock: Option<(u64, u64)>,
+    /// At this moment of its clock the leader was in office.
+    confirmed_clock_us: u64,
 }
 
 /// Whether a peer that is behind moves.
@@ -98,6 +108,17 @@ enum Stuck {
     No,
     Since(u64),
     Told,
+}
+
+/// What an answer to a heartbeat says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    /// The round that it answers.
+    pub(crate) round: u64,
+    /// The peer's clock.
+    pub(crate) clock_us: u64,
+    /// Until then, by the leader's clock, the peer helps nobody else into office.
+    pub(crate) faithful_until_us: u64,
 }
 
 impl Progress {
@@ -114,6 +135,11 @@ impl Progress {
             contact_us: now_us,
             told_commit: Index::ZERO,
             stuck: Stuck::No,
+            round: 0,
+            faithful_until_us: 0,
+            clock_us: 0,
+            asked_clock: None,
+            confirmed_clock_us: 0,
         }
     }
 
@@ -173,12 +199,52 @@ impl Progress {
         let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
         (reading, self.reads_failed, self.told_commit).hash(state);
         now_us.saturating_sub(self.contact_us).hash(state);
+        let passed = |at_us: u64| now_us.wrapping_sub(at_us);
+        (self.round, self.faithful_until_us.saturating_sub(now_us)).hash(state);
+        (passed(self.clock_us), passed(self.confirmed_clock_us)).hash(state);
+        self.asked_clock.map(|(round, clock_us)| (round, passed(clock_us))).hash(state);
         match self.stuck {
             Stuck::No => None,
             Stuck::Since(since) => Some(Some(now_us.saturating_sub(since))),
             Stuck::Told => Some(None),
         }
         .hash(state);
+    }
+
+    /// The last heartbeat round that it answered.
+    pub(crate) const fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// Until then it helps nobody else into office.
+    pub(crate) const fn faithful_until_us(&self) -> u64 {
+        self.faithful_until_us
+    }
+
+    /// At this moment of its clock the leader was in office, and has told of all it knew then; 0: not known.
+    pub(crate) const fn confirmed_clock_us(&self) -> u64 {
+        self.confirmed_clock_us
+    }
+
+    /// It answered a heartbeat.
+    pub(crate) fn answered(&mut self, answer: Answer) {
+        self.round = self.round.max(answer.round);
+        self.faithful_until_us = self.faithful_until_us.max(answer.faithful_until_us);
+        self.clock_us = self.clock_us.max(answer.clock_us);
+    }
+
+    /// A round goes out, after whatever its clock was known to show.
+    pub(crate) fn sent_round(&mut self, round: u64) {
+        if self.clock_us > self.confirmed_clock_us && self.asked_clock.is_none() {
+            self.asked_clock = Some((round, self.clock_us));
+        }
+    }
+
+    /// A quorum answered everything up to this round.
+    pub(crate) fn round_confirmed(&mut self, confirmed: u64) {
+        if let Some((_, clock_us)) = self.asked_clock.take_if(|(round, _)| *round <= confirmed) {
+            self.confirmed_clock_us = clock_us;
+        }
     }
 
     /// The peer answered in this term.
@@ -203,6 +269,8 @@ impl Progress {
         }
         self.reading = None;
         self.told_commit = Index::ZERO;
+        // It may be another life, or another boot.
+        (self.clock_us, self.confirmed_clock_us, self.asked_clock) = (0, 0, None);
         if !bug!(LostLinkLeaksTheWindow) {
             self.mode = Mode::Probe { outstanding: None, bare: false };
         }

@@ -6,8 +6,8 @@
 //! leader (dissertation 4.2.3): it is answered, and otherwise ignored.
 
 use crate::types::{
-    Append, AppendOutcome, AppendReply, Heartbeat, HeartbeatReply, NodeId, RaftBody, RaftMessage,
-    SnapshotOffer, Term,
+    Append, AppendOutcome, AppendReply, HeartbeatReply, LogId, NodeId, RaftBody, RaftMessage,
+    SnapshotId, SnapshotOffer, Term,
 };
 
 use super::Action;
@@ -91,22 +91,27 @@ impl Raft {
         }
     }
 
-    /// Answers a sender that is behind, so that it learns the term. Late answers are dropped.
+    /// Answers a sender that is behind, so that it learns the term. Late answers are dropped. A leader is told
+    /// nothing but the term: by the time that it hears, it may lead again, and must not take this for an answer to
+    /// what it says then.
     fn answer_stale(&mut self, from: NodeId, body: &RaftBody, actions: &mut Vec<Action>) {
+        let session = 0;
         match body {
             RaftBody::PreVote(request) => self.refuse_pre_vote(from, request.round, actions),
             RaftBody::Vote(request) => self.refuse_vote(from, request.round, actions),
-            RaftBody::Append(Append { session, prev, .. }) => {
-                let outcome = AppendOutcome::Rejected { prev: prev.index, hint: self.log.last() };
-                let reply = AppendReply { session: *session, outcome };
+            RaftBody::Append(Append { prev: LogId { index: prev, .. }, .. })
+            | RaftBody::SnapshotOffer(SnapshotOffer {
+                id: SnapshotId { last: LogId { index: prev, .. }, .. },
+                ..
+            }) => {
+                let outcome = AppendOutcome::Rejected { prev: *prev, hint: self.log.last() };
+                let reply = AppendReply { session, outcome };
                 self.send(from, RaftBody::AppendReply(reply), actions);
             }
-            RaftBody::Heartbeat(heartbeat) => self.answer_heartbeat(from, heartbeat, actions),
-            RaftBody::SnapshotOffer(SnapshotOffer { session, id, .. }) => {
-                let outcome =
-                    AppendOutcome::Rejected { prev: id.last.index, hint: self.log.last() };
-                let reply = AppendReply { session: *session, outcome };
-                self.send(from, RaftBody::AppendReply(reply), actions);
+            RaftBody::Heartbeat(_) => {
+                let (round, sent_us, clock_us, faith_us, fitness) = (0, 0, 0, 0, 0);
+                let reply = HeartbeatReply { session, round, sent_us, clock_us, faith_us, fitness };
+                self.send(from, RaftBody::HeartbeatReply(reply), actions);
             }
             RaftBody::AppendReply(AppendReply {
                 outcome: AppendOutcome::Matched { matched },
@@ -255,23 +260,6 @@ impl Raft {
                 true
             }
         }
-    }
-
-    pub(super) fn answer_heartbeat(
-        &self,
-        to: NodeId,
-        heartbeat: &Heartbeat,
-        actions: &mut Vec<Action>,
-    ) {
-        let reply = HeartbeatReply {
-            session: heartbeat.session,
-            round: heartbeat.round,
-            sent_us: heartbeat.sent_us,
-            clock_us: self.now.boot_us,
-            faith_us: 0,
-            fitness: 0,
-        };
-        self.send(to, RaftBody::HeartbeatReply(reply), actions);
     }
 }
 

@@ -219,6 +219,7 @@ impl Raft {
             self.rebase(base);
         }
         self.applied = self.applied.max(last.index);
+        self.freshness.applied(self.applied);
         self.commit_to(last.index);
         self.advance_verified(last.index);
         if *self.membership() != before {

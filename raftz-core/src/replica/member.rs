@@ -9,9 +9,10 @@ use crate::types::{
 };
 
 use super::forward::{Batch, Seen};
+use super::reads::Reads;
 use super::snapshots::{SnapshotPolicy, Snapshots};
 use super::tickets::{Stage, Ticket, Tickets, Who};
-use super::{Action, Call, Input};
+use super::{Action, Call, Input, ReadFailure};
 
 /// What a replica may choose for itself.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub held_bytes_max: u64,
     /// When snapshots are taken, and what becomes of them.
     pub snapshots: SnapshotPolicy,
+    /// The log time of the last entry that a machine which persists itself has, if that is known.
+    pub machine_log_time_us: Option<u64>,
 }
 
 /// A replica's state, for people and for tests.
@@ -64,6 +67,7 @@ pub struct Replica {
     pub(super) answers: BTreeMap<(NodeId, u64), Vec<(u32, Outcome)>>,
     pub(super) links: BTreeMap<NodeId, Link>,
     pub(super) snapshots: Snapshots,
+    pub(super) reads: Reads,
     pub(super) shutting_down: bool,
     pub(super) fault: Option<FaultReason>,
     scratch: Vec<raft::Action>,
@@ -88,7 +92,7 @@ impl Replica {
         let raft = Raft::new(config.raft.clone(), recovered, now, seed);
         let base = raft.base().index;
         let newest = config.raft.snapshot.clone();
-        let own = config.raft.machine_applied;
+        let own = config.raft.machine_applied.map(|own| (own, config.machine_log_time_us));
         let snapshots = Snapshots::new(config.snapshots, newest, base, own, seed);
         Self {
             snapshots,
@@ -106,6 +110,7 @@ impl Replica {
             seen: BTreeMap::new(),
             answers: BTreeMap::new(),
             links: BTreeMap::new(),
+            reads: Reads::new(recovered.boot.0 << 40),
             shutting_down: false,
             fault: None,
             scratch: Vec::new(),
@@ -121,6 +126,7 @@ impl Replica {
             Input::Tick => self.drive(raft::Input::Tick, out),
             Input::Receive { from, message } => self.receive(from, message, out),
             Input::Propose(calls) => self.take_calls(calls, out),
+            Input::Read(calls) => self.take_reads(calls, out),
             Input::Campaign => self.drive(raft::Input::Campaign, out),
             Input::ForgetLeader => self.drive(raft::Input::ForgetLeader, out),
             Input::Persisted(op) => self.drive(raft::Input::Persisted { op }, out),
@@ -190,13 +196,16 @@ impl Replica {
             Input::Shutdown => {
                 self.shutting_down = true;
                 self.end_all(Refusal::ShuttingDown, &Unknown::ShuttingDown, out);
+                self.end_reads(&ReadFailure::ShuttingDown, out);
             }
         }
         let leads = self.raft.role() == Role::Leader && self.raft.term() == term;
         if was_leader && !leads {
             self.orphan_calls();
+            self.lose_questions(out);
         }
         self.offer_held(out);
+        self.run_reads(out);
         self.run_snapshots(out);
         self.expire(out);
         self.send_answers(out);
@@ -204,7 +213,8 @@ impl Replica {
 
     /// The boot-clock time at which [`Input::Tick`] is wanted. May change with every step.
     pub fn next_deadline(&mut self) -> Option<u64> {
-        let callers = self.tickets.next_deadline();
+        let callers =
+            [self.tickets.next_deadline(), self.reads_deadline()].into_iter().flatten().min();
         if self.fault.is_some() {
             return callers;
         }
@@ -226,7 +236,7 @@ impl Replica {
         let up = self.links.iter().filter(|(_, link)| matches!(link, Link::Up(_)));
         Status {
             raft: self.raft.status(),
-            waiting: self.tickets.waiting(),
+            waiting: self.tickets.waiting() + self.reads_waiting(),
             held_bytes: self.held_bytes,
             linked: up.map(|(id, _)| *id).collect(),
             unreachable: self.links.iter().filter_map(down).collect(),
@@ -271,6 +281,10 @@ impl Replica {
                         self.end(number, Outcome::Refused(why.clone()), out);
                     }
                 }
+                raft::Action::MayRead { request, index } => {
+                    self.answered(request, Some(index), out);
+                }
+                raft::Action::MayNotRead { request } => self.answered(request, None, out),
                 raft::Action::Event(event) => out.push(Action::Event(event)),
                 raft::Action::Halt(reason) => self.stop(reason, out),
             }
@@ -546,9 +560,10 @@ impl Replica {
         self.raft.stop();
         self.end_all(
             Refusal::Faulted { reason: words.clone() },
-            &Unknown::Faulted { reason: words },
+            &Unknown::Faulted { reason: words.clone() },
             out,
         );
+        self.end_reads(&ReadFailure::Faulted { reason: words }, out);
         self.send_answers(out);
         out.push(Action::Halt(reason));
     }

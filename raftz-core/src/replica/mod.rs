@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::types::{
     Base, Boot, DiskId, Entries, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome,
-    Payload, Reply, SessionTag, Snapshot, SnapshotId, Token, WriteOp,
+    Payload, ReadLevel, Reply, SessionTag, Snapshot, SnapshotId, Token, WriteOp,
 };
 
 /// A caller's request to put a command into the log.
@@ -38,6 +38,41 @@ pub struct Call {
     pub forward: bool,
 }
 
+/// A caller's request to ask the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadCall {
+    /// Names the request; unique among the reads in flight of this host.
+    pub token: Token,
+    /// How new the answer must be.
+    pub level: ReadLevel,
+    /// Boot-clock time by which the machine must be asked, or the caller told why it is not.
+    pub deadline_us: u64,
+}
+
+/// Why the machine is not asked. It could have been without harm: reads change nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadFailure {
+    /// No leader confirmed it before the deadline.
+    NoLeader {
+        /// Who cannot be reached and why.
+        detail: String,
+    },
+    /// The machine was not there before the deadline.
+    NotApplied {
+        /// Where it had to be.
+        wanted: Index,
+        /// Where it was.
+        applied: Index,
+    },
+    /// The node is shutting down.
+    ShuttingDown,
+    /// The node has stopped because of a fault.
+    Faulted {
+        /// What happened.
+        reason: String,
+    },
+}
+
 /// What can happen to a replica.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -52,6 +87,9 @@ pub enum Input {
     },
     /// Callers propose; all that came together, in order.
     Propose(Vec<Call>),
+    /// Callers want to ask the machine; all that came together. The time that comes with it must have been read
+    /// after they asked.
+    Read(Vec<ReadCall>),
     /// Campaign now.
     Campaign,
     /// See [`raft::Input::ForgetLeader`].
@@ -283,6 +321,19 @@ pub enum Action {
         token: Token,
         /// How it ended.
         outcome: Outcome,
+    },
+    /// Ask the machine for these reads, now or when it has applied more. Each read gets this or
+    /// [`Action::EndRead`], once.
+    Read {
+        /// The reads.
+        tokens: Vec<Token>,
+    },
+    /// A read has ended without an answer.
+    EndRead {
+        /// The read.
+        token: Token,
+        /// Why.
+        why: ReadFailure,
     },
     /// Tell observers.
     Event(Event),

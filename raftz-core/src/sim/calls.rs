@@ -59,7 +59,9 @@ pub(super) struct Calls {
     open: BTreeMap<u64, u64>,
     /// Which call was told to stand at an index.
     claimed: BTreeMap<Index, u64>,
+    /// Whoever asks from now on must see everything up to here, and how that grew.
     floor: Index,
+    floors: Vec<(u64, Index)>,
     pub(super) done: u64,
     pub(super) refused: u64,
     pub(super) unknown: u64,
@@ -92,6 +94,25 @@ impl Calls {
         self.waiting.entry(node).or_default().insert((deadline_us, token));
         *self.open.entry(client).or_default() += 1;
         Token(token)
+    }
+
+    /// Whoever asks from now on must see everything up to here.
+    pub(super) const fn floor(&self) -> Index {
+        self.floor
+    }
+
+    /// What was the floor then.
+    pub(super) fn floor_at(&self, true_us: u64) -> Index {
+        let later = self.floors.partition_point(|(since_us, _)| *since_us <= true_us);
+        later.checked_sub(1).map_or(Index::ZERO, |last| self.floors[last].1)
+    }
+
+    /// Somebody was told of what stands at this index.
+    pub(super) fn saw(&mut self, index: Index, now_us: u64) {
+        if index > self.floor {
+            self.floor = index;
+            self.floors.push((now_us, index));
+        }
     }
 
     /// Whether a client waits for an answer.
@@ -175,7 +196,7 @@ impl Calls {
             let sentence = format!("node {id} says that a call is done at entry {index}, {wrong}");
             return oracle.object("linearizable calls", sentence);
         }
-        self.floor = self.floor.max(index);
+        self.saw(index, now_us);
         if let Some(other) = self.claimed.insert(index, token.0) {
             let sentence = format!("calls {other} and {} are both done at entry {index}", token.0);
             oracle.object("linearizable calls", sentence);

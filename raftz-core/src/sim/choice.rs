@@ -34,6 +34,8 @@ pub enum Stream {
     Link(u64, u64),
     /// One client.
     Client(u64),
+    /// What a reader does.
+    Reader(u64),
     /// The generator of commands.
     Workload,
     /// Ties between events of the same time.
@@ -52,6 +54,7 @@ impl Stream {
             Self::Disk(node) => 2 << 40 | node,
             Self::Process(node) => 3 << 40 | node,
             Self::Client(client) => 4 << 40 | client,
+            Self::Reader(reader) => 10 << 40 | reader,
             Self::Link(from, to) => 5 << 40 | (from & 0xf_ffff) << 20 | (to & 0xf_ffff),
         }
     }

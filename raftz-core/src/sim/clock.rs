@@ -15,13 +15,21 @@ pub(super) struct Clock {
     /// Since when, in true and in its own time.
     since_true_us: u64,
     since_boot_us: u64,
+    /// The same of earlier times.
+    past: Vec<(i64, u64, u64)>,
     /// How far its wall clock is off.
     wall_offset_us: i64,
 }
 
 impl Clock {
     pub(super) const fn new() -> Self {
-        Self { drift_ppm: 0, since_true_us: 0, since_boot_us: BOOT_START_US, wall_offset_us: 0 }
+        Self {
+            drift_ppm: 0,
+            since_true_us: 0,
+            since_boot_us: BOOT_START_US,
+            past: Vec::new(),
+            wall_offset_us: 0,
+        }
     }
 
     /// What it shows.
@@ -50,8 +58,21 @@ impl Clock {
         self.since_true_us + u64::try_from(passed).unwrap_or_default()
     }
 
+    /// The last true time at which it showed `boot_us` or less.
+    pub(super) fn showed(&self, boot_us: u64) -> u64 {
+        let present = (self.drift_ppm, self.since_true_us, self.since_boot_us);
+        let mut segments = std::iter::once(&present).chain(self.past.iter().rev());
+        let then = segments.find(|(_, _, since_boot_us)| *since_boot_us <= boot_us);
+        then.map_or(0, |(drift_ppm, since_true_us, since_boot_us)| {
+            let own = i128::from(boot_us - since_boot_us);
+            let passed = own * 1_000_000 / i128::from(1_000_000 + drift_ppm);
+            since_true_us + u64::try_from(passed).unwrap_or_default()
+        })
+    }
+
     /// From now on it gains `ppm` parts in a million.
     pub(super) fn drift(&mut self, true_us: u64, ppm: i64) {
+        self.past.push((self.drift_ppm, self.since_true_us, self.since_boot_us));
         self.since_boot_us = self.boot_us(true_us);
         self.since_true_us = true_us;
         self.drift_ppm = ppm.clamp(-900_000, 900_000);
@@ -80,9 +101,13 @@ mod tests {
                 let due = now + step * 31;
                 let due_true = clock.true_us(due);
                 assert!(clock.now(due_true).boot_us >= due);
+                let shown = clock.showed(now);
+                assert!(clock.now(shown).boot_us <= now && clock.now(shown + 2).boot_us > now);
                 assert!(due_true == at || clock.now(due_true - 1).boot_us < due || due == now);
             }
         }
+        let (before, showed) = (clock.showed(last / 2), clock.showed(last));
+        assert!(before < showed && clock.showed(0) == 0, "{before} {showed}");
         let wall = clock.now(30_000_000).wall_us;
         clock.step_wall(-5_000_000);
         assert_eq!(clock.now(30_000_000).wall_us, wall - 5_000_000);

@@ -6,7 +6,7 @@
 //! may follow.
 
 use crate::raft::Raft;
-use crate::types::{Lost, NodeId, Role};
+use crate::types::{Lost, NodeId, ReadLevel, Role};
 
 use crate::replica::SnapshotPolicy;
 
@@ -52,6 +52,7 @@ impl World {
             self.oracle.object("a leader in ten election timeouts", sentence);
         }
         self.check_fresh_calls(&core);
+        self.check_fresh_reads(&core);
         self.check_rest(&core, timeout_us);
         true
     }
@@ -265,6 +266,26 @@ impl World {
                         }
                     }
                 }
+            }
+        }
+    }
+
+    /// Each node of the core answers a linearizable read.
+    fn check_fresh_reads(&mut self, core: &[usize]) {
+        let is_slow = self.leader_of(core).is_some_and(|at| self.is_slow(at));
+        let patience_us = PATIENCE_US * if is_slow { SLOW_LEADERS_NEED } else { 1 };
+        for at in core {
+            if self.oracle.violation.is_some() {
+                return;
+            }
+            self.read_at(*at, ReadLevel::Linearizable, patience_us);
+            let has_ended = |world: &mut Self| world.reads.last_end().is_some();
+            self.run_until(self.now_us + 2 * patience_us, has_ended);
+            if !matches!(self.reads.last_end(), Some(Ok(_))) {
+                let (node, end, states) = (at + 1, self.reads.last_end(), self.describe(core));
+                let sentence =
+                    format!("a read at node {node} after healing ended as {end:?}: {states}");
+                self.oracle.object("reads are answered after healing", sentence);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::node::lanes::{Applier, Cancel, Pieces};
-use crate::node::restore_at_start;
+use crate::node::{log_time_us, restore_at_start};
 use crate::replica::{Input, Replica};
 use crate::storage::wal::CUT_NOTE;
 use crate::storage::{Storage, StorageError};
@@ -125,6 +125,7 @@ impl World {
             }
         }
         self.calls.node_died(node_id(at), self.now_us);
+        self.reads.node_died(node_id(at));
         for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
             self.net.to(at, peer).connection = None;
             if let Some(connection) = self.net.get(peer, at).connection
@@ -278,12 +279,13 @@ impl World {
         {
             self.mark(Marker::SnapshotLacking);
         }
+        let own_log_time_us = log_time_us(reader.as_ref(), recovered, machine_applied);
         let node = &mut self.nodes[at];
         let config = node::replica_config(
             &self.plan,
             id,
             recovered.identity.disk,
-            machine_applied,
+            (machine_applied, own_log_time_us),
             snapshot,
         );
         let now = node.clock.now(self.now_us);

@@ -89,11 +89,15 @@ pub enum Marker {
     SnapshotLacking,
     /// A node's own snapshot was not written, since a newer one had arrived.
     BuildCancelled,
+    /// A lease answered a read at once.
+    LeaseRead,
+    /// A follower answered a bounded read by itself.
+    BoundedRead,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -137,5 +141,7 @@ impl Marker {
         Self::SnapshotRotFound,
         Self::SnapshotLacking,
         Self::BuildCancelled,
+        Self::LeaseRead,
+        Self::BoundedRead,
     ];
 }

@@ -37,6 +37,7 @@ mod network;
 mod node;
 mod oracle;
 mod plan;
+mod reads;
 mod shrink;
 mod snapshots;
 mod workload;
@@ -89,6 +90,8 @@ pub struct Report {
     pub committed: u64,
     /// Calls made, and how many were done, refused and left unknown.
     pub calls: [u64; 4],
+    /// Reads made, and how many were answered and not.
+    pub reads: [u64; 3],
     /// The longest that a call took that was done.
     pub longest_call_us: u64,
     /// Whether more was damaged than any cluster survives, so that only safety was judged.

@@ -142,7 +142,14 @@ impl World {
                 true
             }
             Fault::Drift => {
-                let ppm = self.fates.pick(&[-200_000, -1_000, 300, 100_000, 500_000]);
+                // Leases allow for a tenth between any two clocks.
+                let ppm = if self.plan.wild_clocks {
+                    self.fates.pick(&[-500_000, 500_000])
+                } else if self.plan.lease_reads {
+                    self.fates.pick(&[-45_000, -1_000, 300, 20_000, 45_000])
+                } else {
+                    self.fates.pick(&[-200_000, -1_000, 300, 100_000, 500_000])
+                };
                 self.drift(at, ppm);
                 self.later(lasts_us, Event::Sequel { sequel: Sequel::Drift(at) });
                 true

@@ -207,7 +207,7 @@ pub(super) fn replica_config(
     plan: &Plan,
     id: NodeId,
     disk_id: DiskId,
-    machine_applied: Index,
+    (machine_applied, machine_log_time_us): (Index, Option<u64>),
     snapshot: Option<Snapshot>,
 ) -> Config {
     let raft = raft::Config {
@@ -223,9 +223,11 @@ pub(super) fn replica_config(
         apply_bytes_max: plan.apply_bytes,
         machine_applied: plan.machine_persists.then_some(machine_applied),
         snapshot,
+        lease_reads: plan.lease_reads,
         ..raft::Config::new(id, disk_id)
     };
-    Config { raft, held_bytes_max: plan.held_bytes, snapshots: plan.snapshots }
+    let (held_bytes_max, snapshots) = (plan.held_bytes, plan.snapshots);
+    Config { raft, held_bytes_max, snapshots, machine_log_time_us }
 }
 
 /// How a node keeps its log.

@@ -264,6 +264,12 @@ pub struct Plan {
     pub machine_persists: bool,
     /// When snapshots are taken, and how they move.
     pub snapshots: SnapshotPolicy,
+    /// Readers.
+    pub readers: u64,
+    /// Whether leaders ask for leases. Clocks then differ by less than those allow for.
+    pub lease_reads: bool,
+    /// Clocks differ by more, to find out what happens then.
+    pub wild_clocks: bool,
 }
 
 /// Virtual time that a run's faults go on by default.
@@ -330,6 +336,9 @@ impl Plan {
             downtime_us: c.pick(&[50_000, 500_000, 2_000_000]),
             machine_persists: c.percent(25),
             snapshots: draw_snapshots(c),
+            readers: c.pick(&[0, 1, 2, 3]),
+            lease_reads: c.percent(60),
+            wild_clocks: false,
         }
     }
 

@@ -27,6 +27,7 @@ use super::network::Network;
 use super::node::{self, Range, ReadJob, SimNode, SnapshotJob};
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
+use super::reads::Reads;
 use super::{Machine, Report, Workload};
 
 /// Events of a run beyond which something feeds itself.
@@ -96,6 +97,9 @@ pub(super) enum Event {
     Client {
         client: u64,
     },
+    Reader {
+        reader: u64,
+    },
     Fault,
     Sequel {
         sequel: Sequel,
@@ -119,6 +123,7 @@ impl Event {
             | Self::Start { .. }
             | Self::Resume { .. }
             | Self::Client { .. }
+            | Self::Reader { .. }
             | Self::Fault
             | Self::Sequel { .. } => None,
         }
@@ -142,6 +147,7 @@ impl Event {
             Self::Fault => 14 << 8,
             Self::Sequel { .. } => 15 << 8,
             Self::Snapshot { at, .. } => 16 << 8 | *at as u64,
+            Self::Reader { reader } => 17 << 8 | *reader,
         }
     }
 }
@@ -155,6 +161,7 @@ pub(super) struct World {
     pub(super) nodes: Vec<SimNode>,
     pub(super) net: Network,
     pub(super) calls: Calls,
+    pub(super) reads: Reads,
     pub(super) oracle: Oracle,
     pub(super) now_us: u64,
     pub(super) events: u64,
@@ -173,6 +180,7 @@ pub(super) struct World {
     workload: Workload,
     work: Chooser,
     clients: Vec<Chooser>,
+    pub(super) readers: Vec<Chooser>,
     order: Chooser,
     heap: BinaryHeap<Reverse<(u64, u64, u64, usize)>>,
     slots: Vec<Option<Event>>,
@@ -212,6 +220,7 @@ impl World {
             nodes,
             net: Network::new(plan, count, choices),
             calls: Calls::default(),
+            reads: Reads::default(),
             oracle,
             now_us: 0,
             events: 0,
@@ -227,6 +236,7 @@ impl World {
             workload,
             work: choices.stream(Stream::Workload),
             clients: (0..plan.clients).map(|c| choices.stream(Stream::Client(c))).collect(),
+            readers: (0..plan.readers).map(|r| choices.stream(Stream::Reader(r))).collect(),
             order: choices.stream(Stream::Order),
             heap: BinaryHeap::new(),
             slots: Vec::new(),
@@ -247,6 +257,9 @@ impl World {
         }
         for client in 0..plan.clients {
             world.later(plan.think_us / 2, Event::Client { client });
+        }
+        for reader in 0..plan.readers {
+            world.later(plan.think_us / 3, Event::Reader { reader });
         }
         if !plan.is_calm() {
             world.later(plan.fault_every_us, Event::Fault);
@@ -317,6 +330,7 @@ impl World {
     /// What became of it.
     pub(super) fn report(self) -> Report {
         let mut markers = self.markers;
+        let reads = [self.reads.count(), self.reads.answered, self.reads.failed];
         let calls = [self.calls.count(), self.calls.done, self.calls.refused, self.calls.unknown];
         markers.retain(|_, count| *count > 0);
         Report {
@@ -328,6 +342,7 @@ impl World {
             markers,
             committed: self.oracle.committed(),
             calls,
+            reads,
             longest_call_us: self.calls.longest_us,
             is_beyond_survival: self.is_beyond_survival,
             trace: self.trace.0,
@@ -441,6 +456,7 @@ impl World {
                 }
             }
             Event::Client { client } => self.client(client),
+            Event::Reader { reader } => self.reader(reader),
             Event::Fault => self.strike(),
             Event::Sequel { sequel } => {
                 // Healing has taken everything back.
@@ -521,7 +537,8 @@ impl World {
         self.oracle.on_step(node_id(at), raft);
         let (term, commit) = (raft.term().0, raft.commit().0);
         self.trace = self.trace.and(term << 40 ^ commit << 8 ^ at as u64);
-        if self.calls.overdue(node_id(at), now.boot_us) {
+        let id = node_id(at);
+        if self.calls.overdue(id, now.boot_us) || self.reads.overdue(id, now.boot_us) {
             let sentence =
                 format!("node {} leaves a call without an answer after its deadline", at + 1);
             self.oracle.object("calls end once", sentence);
@@ -620,6 +637,8 @@ impl World {
                 let now_us = self.now_us;
                 self.calls.answer(id, token, &outcome, now_us, &mut self.oracle);
             }
+            Action::Read { tokens } => self.release(at, tokens),
+            Action::EndRead { token, why } => self.end_read(at, token, why),
             Action::TakeSnapshot { base } => self.freeze(at, base),
             Action::CancelSnapshot => {
                 if let Some(life) = &self.nodes[at].life {

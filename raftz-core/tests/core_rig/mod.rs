@@ -43,7 +43,8 @@ pub(crate) fn recovered(node: u64, voters: u64, term: u64) -> Recovered {
 
 pub(crate) fn config(node: u64) -> Config {
     let raft = raft::Config::new(id(node), DiskId(u128::from(node)));
-    Config { raft, held_bytes_max: 1 << 20, snapshots: SnapshotPolicy::default() }
+    let (held_bytes_max, snapshots) = (1 << 20, SnapshotPolicy::default());
+    Config { raft, held_bytes_max, snapshots, machine_log_time_us: None }
 }
 
 pub(crate) fn entry(term: u64, index: u64, kind: EntryKind, payload: Payload) -> Entry {

@@ -56,6 +56,7 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::SnapshotRotFound
         | Marker::SnapshotLacking
         | Marker::BuildCancelled => 4000,
+        Marker::LeaseRead | Marker::BoundedRead => 100,
     }
 }
 

@@ -66,6 +66,9 @@ pub(super) const KEYS: &[Key] = &[
     number!(election_timeout_max_ms, count),
     number!(heartbeat_interval_ms, count),
     number!(propose_timeout_ms, count),
+    number!(read_timeout_ms, count),
+    number!(lease_reads, boolean),
+    number!(lease_drift_percent, percent),
     number!(forward, boolean),
     number!(entry_bytes_max, bytes),
     number!(append_bytes_max, bytes),
@@ -98,6 +101,11 @@ pub(super) const KEYS: &[Key] = &[
         show: |config| config.seed.map_or_else(|| "random".into(), |seed| seed.to_string()),
     },
 ];
+
+fn percent(text: &str) -> Result<u8, String> {
+    let number = count(text)?;
+    u8::try_from(number).map_err(|_| "a part of a hundred is wanted".to_owned())
+}
 
 pub(super) fn set(config: &mut Config, key: &str, value: &str) -> Result<(), ConfigError> {
     let Some(found) = KEYS.iter().find(|known| known.name == key) else {

@@ -75,12 +75,16 @@ pub(super) fn listens_elsewhere(
     })
 }
 
+/// Clocks of one cluster differ by less.
+const LEASE_DRIFT_LIMIT_PERCENT: u8 = 50;
+
 fn timings(config: &Config) -> Checked {
     let &Config {
         election_timeout_min_ms: min,
         election_timeout_max_ms: max,
         heartbeat_interval_ms: heartbeat,
         propose_timeout_ms: propose,
+        read_timeout_ms: read,
         ..
     } = config;
     let all = [
@@ -88,6 +92,7 @@ fn timings(config: &Config) -> Checked {
         ("election_timeout_max_ms", max),
         ("heartbeat_interval_ms", heartbeat),
         ("propose_timeout_ms", propose),
+        ("read_timeout_ms", read),
         ("snapshot_stall_timeout_ms", config.snapshot_stall_timeout_ms),
     ];
     for (key, value) in all {
@@ -97,6 +102,15 @@ fn timings(config: &Config) -> Checked {
         if value > TIMEOUT_LIMIT_MS {
             return bad(key, &value.to_string(), "longer than an hour; the unit is milliseconds");
         }
+    }
+    let drift = config.lease_drift_percent;
+    if drift > LEASE_DRIFT_LIMIT_PERCENT {
+        let limit = LEASE_DRIFT_LIMIT_PERCENT;
+        return bad(
+            "lease_drift_percent",
+            &drift.to_string(),
+            &format!("more than {limit}: clocks that differ so much are no ground for leases"),
+        );
     }
     if heartbeat >= min {
         return contradiction(format!(

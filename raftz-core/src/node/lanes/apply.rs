@@ -409,7 +409,7 @@ mod tests {
     use crate::machine::{Command, MachineError, SnapshotView};
     use crate::node::callers::Gauge;
     use crate::node::pending::Slot;
-    use crate::node::query::QueryEnd;
+    use crate::node::query::Asked;
     use crate::storage::StorageError;
     use crate::types::{EntryKind, Payload, Term};
     use bytes::Bytes;
@@ -483,7 +483,7 @@ mod tests {
     fn ask(applier: &Applier) -> Result<Reply, NodeError> {
         let slot = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        applier.query(QueryJob::new(Bytes::new(), QueryEnd::Slot(Arc::clone(&slot)), permit));
+        applier.query(QueryJob::new(Bytes::new(), Asked::slot(&slot), permit));
         slot.take().unwrap()
     }
 

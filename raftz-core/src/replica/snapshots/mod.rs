@@ -135,13 +135,18 @@ impl Snapshots {
         policy: SnapshotPolicy,
         newest: Option<Snapshot>,
         base: Index,
-        machine_applied: Option<Index>,
+        own: Option<(Index, Option<u64>)>,
         seed: u64,
     ) -> Self {
         let kept = newest.as_ref().map(|kept| (kept.base.id.index, kept.base.log_time_us));
         let start = kept.map_or(base, |(start, _)| start);
         // A machine that persists itself may be ahead of it.
-        let log_time = kept.filter(|(at, _)| machine_applied.is_none_or(|own| own == *at));
+        let log_time = match own {
+            None => kept,
+            Some((own, log_time_us)) => {
+                kept.filter(|(at, _)| *at == own).or(log_time_us.map(|us| (own, us)))
+            }
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x736e_6170);
         let jitter = draw_jitter(&mut rng);
         Self {
@@ -273,7 +278,6 @@ impl Replica {
         {
             return;
         }
-        // Of what a machine kept from an earlier life the log time is not known before more is applied.
         let Some(log_time_us) = it.log_time.filter(|(at, _)| *at == applied).map(|(_, us)| us)
         else {
             return;

@@ -8,11 +8,13 @@
 mod tongue;
 mod watch;
 
+use std::time::Duration;
+
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
+use raftz_core::replica::{Action, Call, Config, Input, ReadCall, Replica, SnapshotPolicy};
 use raftz_core::types::{
-    Base, Boot, DiskId, EntryKind, Index, Member, Membership, NodeId, Now, Payload, Reply,
-    Settings, Token,
+    Base, Boot, DiskId, EntryKind, Index, Member, Membership, Message, NodeId, Now, Payload,
+    ReadLevel, ReadMessage, Reply, Settings, Token,
 };
 
 use super::model_disk::Disk;
@@ -81,7 +83,8 @@ impl Member1 {
         raft.unapplied_bytes_max = 1000;
         raft.cache_bytes_max = 200;
         raft.apply_bytes_max = 200;
-        let config = Config { raft, held_bytes_max: 500, snapshots: SnapshotPolicy::NEVER };
+        let (held_bytes_max, snapshots) = (500, SnapshotPolicy::NEVER);
+        let config = Config { raft, held_bytes_max, snapshots, machine_log_time_us: None };
         let now = Now { boot_us: 1_000_000, wall_us: 2_000_000 };
         let recovered = disk.open();
         let replica = Replica::new(config.clone(), &recovered, now, 7);
@@ -130,11 +133,21 @@ impl Member1 {
                 Input::LinkUp { peer, disk, boot }
             }
             21 => Input::LinkDown { peer: node(1 + tape.below(7) as u64), reason: "cut".into() },
-            22 => match tape.below(4) {
+            22 => match tape.below(8) {
                 0 => Input::ForgetLeader,
                 1 => Input::StorageFull(tape.flag()),
                 2 => Input::ForwardUnsent { id: self.heard.forwarded, is_too_large: false },
-                _ => Input::Unreachable { peer: node(2), reason: "refused".into() },
+                3 => Input::Unreachable { peer: node(2), reason: "refused".into() },
+                4..=6 => self.read_calls(tape),
+                _ => {
+                    let (from, id) = (node(1 + tape.below(7) as u64), tape.number());
+                    let read = match tape.below(3) {
+                        0 => ReadMessage::Ask { id, by_lease: tape.flag() },
+                        1 => ReadMessage::Answer { id, index: None },
+                        _ => ReadMessage::Answer { id, index: Some(Index(tape.number())) },
+                    };
+                    Input::Receive { from, message: Message::Read(read) }
+                }
             },
             _ => return self.restart(tape),
         };
@@ -184,6 +197,8 @@ impl Member1 {
             }
             Action::Reply { token, .. } => self.watch.replies(token),
             Action::Event(_) => {}
+            Action::Read { tokens } => tokens.into_iter().for_each(|it| self.watch.replies(it)),
+            Action::EndRead { token, .. } => self.watch.replies(token),
             // Liars offer snapshots and ask for pieces; nothing ever comes of it.
             Action::BeginFetch { .. } | Action::AbandonFetch { .. } | Action::ReadPiece { .. } => {}
             Action::TakeSnapshot { .. }
@@ -227,6 +242,24 @@ impl Member1 {
             }
         });
         Input::Propose(calls.collect())
+    }
+
+    fn read_calls(&mut self, tape: &mut Tape<'_>) -> Input {
+        let calls = (0..tape.below(4)).map(|_| {
+            self.calls += 1;
+            let token = Token(self.calls);
+            self.watch.calls(token);
+            let level = match tape.below(5) {
+                0 => ReadLevel::Stale,
+                1 => ReadLevel::AtLeast(Index(tape.number())),
+                2 => ReadLevel::Bounded(Duration::from_micros(tape.number())),
+                3 => ReadLevel::Lease,
+                _ => ReadLevel::Linearizable,
+            };
+            let deadline_us = self.now.boot_us.saturating_add(u64::from(tape.byte()) * 10_000);
+            ReadCall { token, level, deadline_us }
+        });
+        Input::Read(calls.collect())
     }
 
     fn apply(&mut self, tape: &mut Tape<'_>) -> Option<Input> {
