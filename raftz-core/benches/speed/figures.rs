@@ -43,6 +43,11 @@ const TARGETS: &[(&str, Option<Target>)] = &[
     ("snapshot_elections", Some(AtMost(0.0))),
     ("snapshot_transfer_mb_per_s", None),
     ("snapshot_catch_up_s", None),
+    ("read_linearizable_per_s_256", Some(AtLeast(200_000.0))),
+    ("read_over_write_ratio_256", Some(AtLeast(1.0))),
+    ("read_stale_per_s", Some(AtLeast(1_000_000.0))),
+    ("read_follower_over_leader_latency", Some(AtMost(2.0))),
+    ("floor_p99_over_p50_64", None),
     ("fdatasync_per_s", None),
 ];
 

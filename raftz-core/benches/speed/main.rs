@@ -19,6 +19,7 @@ mod idle;
 mod inprocess;
 mod laggard;
 mod member;
+mod reads;
 mod restart;
 mod steady;
 
@@ -78,6 +79,9 @@ fn main() -> ExitCode {
     }
     if wants("memory") {
         compare("memory storage over TCP", Place::Memory, dir.path(), &MEMORY, &mut figures);
+    }
+    if wants("reads") {
+        reads::bench(dir.path(), &mut figures);
     }
     if wants("idle") {
         settle();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raftz_core::machine::{CountingMachine, KvCommand, KvStore, StateMachine};
 use raftz_core::node::{Config, Founder, Node, ProposeOptions, StorageKind};
-use raftz_core::types::{ClusterId, Event, Index, NodeId, Outcome, SnapshotPhase};
+use raftz_core::types::{ClusterId, Event, Index, NodeId, Outcome, ReadLevel, SnapshotPhase};
 
 use super::figures::Run;
 use super::steady::Steady;
@@ -23,10 +23,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const FILL_BYTES: usize = 1 << 20;
 const FILLS_AHEAD: usize = 4;
 
-/// A closed loop of proposals.
+/// What a load consists of.
+enum Work {
+    Write(Bytes),
+    Read(ReadLevel),
+}
+
+/// A closed loop of calls.
 struct Load {
     node: Arc<Node>,
-    payload: Bytes,
+    work: Work,
     stop: AtomicBool,
     outstanding: AtomicUsize,
     failed: AtomicUsize,
@@ -36,34 +42,44 @@ struct Load {
 fn issue(load: &Arc<Load>) {
     let begun = Instant::now();
     let next = Arc::clone(load);
-    let options = ProposeOptions::default();
-    let accepted = load.node.propose_with(load.payload.clone(), options, move |outcome| {
-        match outcome {
-            Outcome::Done(_) => {
-                let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                next.nanos.lock().unwrap().push(nanos);
-            }
-            Outcome::Refused(_) | Outcome::Unknown(_) => {
-                next.failed.fetch_add(1, Ordering::Relaxed);
-            }
+    let ended = move |is_done: bool| {
+        if is_done {
+            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            next.nanos.lock().unwrap().push(nanos);
+        } else {
+            next.failed.fetch_add(1, Ordering::Relaxed);
         }
         if next.stop.load(Ordering::Relaxed) {
             next.outstanding.fetch_sub(1, Ordering::Relaxed);
         } else {
             issue(&next);
         }
-    });
-    if accepted.is_err() {
+    };
+    let is_accepted = match &load.work {
+        Work::Write(payload) => {
+            let done = move |outcome| ended(matches!(outcome, Outcome::Done(_)));
+            load.node.propose_with(payload.clone(), ProposeOptions::default(), done).is_ok()
+        }
+        Work::Read(level) => {
+            load.node.read_with(Bytes::new(), *level, move |answer| ended(answer.is_ok())).is_ok()
+        }
+    };
+    if !is_accepted {
         load.failed.fetch_add(1, Ordering::Relaxed);
         load.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Puts load on a node for a while: how many writes were done, and how long they took.
+/// Puts writes on a node for a while; as [`put`].
 pub(crate) fn load(node: Arc<Node>, outstanding: usize, payload: Bytes) -> String {
+    put(node, outstanding, Work::Write(payload))
+}
+
+/// Puts load on a node for a while: how many calls were done, and how long they took.
+fn put(node: Arc<Node>, outstanding: usize, work: Work) -> String {
     let load = Arc::new(Load {
         node,
-        payload,
+        work,
         stop: AtomicBool::new(false),
         outstanding: AtomicUsize::new(outstanding),
         failed: AtomicUsize::new(0),
@@ -234,6 +250,14 @@ pub(crate) fn run(args: &[String]) {
             ["load", outstanding, bytes] => {
                 let payload = payload(name, bytes.parse().unwrap());
                 println!("{}", load(Arc::clone(&node), outstanding.parse().unwrap(), payload));
+            }
+            ["read", level, outstanding] => {
+                let level = match level {
+                    "stale" => ReadLevel::Stale,
+                    _ => ReadLevel::Linearizable,
+                };
+                let work = Work::Read(level);
+                println!("{}", put(Arc::clone(&node), outstanding.parse().unwrap(), work));
             }
             ["write-after", killed] => {
                 println!("{}", write_after(&node, killed, payload(name, 64)))
