@@ -573,3 +573,27 @@ fn a_leader_that_cannot_read_what_a_peer_needs_makes_room_for_another_but_not_al
     let actions = solo.run(link_up(3, 3), empty);
     assert_eq!(reads_until_it_resigns(&mut solo, actions), None);
 }
+
+#[test]
+fn what_answers_a_deposed_leader_repeats_nothing_of_it() {
+    let mut solo = Solo::new(config(1), &recovered(1, 3, 1));
+    solo.receive(2, 3, heartbeat());
+    let said = solo.receive(3, 1, heartbeat());
+    let answers: Vec<&HeartbeatReply> =
+        said.iter()
+            .filter_map(|action| match action {
+                Action::Send {
+                    message:
+                        Message::Raft(RaftMessage {
+                            body: RaftBody::HeartbeatReply(reply),
+                            term: Term(3),
+                        }),
+                    ..
+                } => Some(reply),
+                _ => None,
+            })
+            .collect();
+    let nothing =
+        HeartbeatReply { session: 0, round: 0, sent_us: 0, clock_us: 0, faith_us: 0, fitness: 0 };
+    assert_eq!(answers, [&nothing]);
+}
