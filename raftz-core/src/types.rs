@@ -11,6 +11,7 @@ mod outcome;
 mod records;
 mod snapshot;
 mod time;
+mod transfer;
 mod write;
 
 pub use entries::Entries;
@@ -31,4 +32,5 @@ pub use message::{
 pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
 pub use snapshot::{Snapshot, SnapshotId};
 pub use time::Now;
+pub use transfer::{TransferFailure, TransferPhase};
 pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

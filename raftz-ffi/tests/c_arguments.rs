@@ -92,10 +92,10 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_config_set_log", "level", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "6", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "UINT32_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
-    ("raftz_config_set_event_callback", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_callback", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "1ull << 63", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "0", Wanted::Status("RAFTZ_OK")),
-    ("raftz_config_set_event_queue", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_queue", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
     (
         "raftz_config_set_event_queue",
         "kinds",
@@ -429,8 +429,8 @@ impl Program<'_> {
             if it.base == "raftz_node" && it.stars == 1 && !function.name.ends_with("_free") {
                 let stopped = set(name, "", "good.stopped");
                 self.case(function, "on a stopped node", &stopped, Wanted::Documented, None);
-                let done_inside =
-                    ["raftz_propose", "raftz_read"].iter().any(|it| function.name.starts_with(it));
+                let begins = ["raftz_propose", "raftz_read", "raftz_transfer", "raftz_step_down"];
+                let done_inside = begins.iter().any(|it| function.name.starts_with(it));
                 if !done_inside {
                     self.case(
                         function,

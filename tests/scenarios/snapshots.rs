@@ -268,6 +268,7 @@ impl Cluster {
             | Action::CancelSnapshot
             | Action::Restore { .. }
             | Action::Reply { .. }
+            | Action::TransferEnded { .. }
             | Action::Event(_)
             | Action::Halt(_)) => panic!("{at}: {other:?} is no work with pieces"),
         }

@@ -76,6 +76,7 @@ impl Solo {
                 | Action::Fetch { .. }
                 | Action::Accepted { .. }
                 | Action::Refused { .. }
+                | Action::TransferEnded { .. }
                 | Action::Halt(_) => {}
             }
         }

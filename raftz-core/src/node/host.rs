@@ -24,6 +24,7 @@ use super::query::{QueryDeadlines, QueryJob};
 use super::snapshots::SnapshotWish;
 use super::status::{Board, Pulse};
 use super::told::Told;
+use super::transfer::TransferWishes;
 
 /// What the event loop and the handle share.
 pub(crate) struct Shared {
@@ -153,6 +154,7 @@ pub(super) struct Host {
     pub(super) memberships: BTreeMap<GroupId, Membership>,
     pub(super) callers: Callers,
     pub(super) query_deadlines: QueryDeadlines,
+    pub(super) transfers: TransferWishes,
     pub(super) log: LogLane,
     pub(super) read: ReadLane,
     pub(super) apply: Option<ApplyLane>,
@@ -247,6 +249,7 @@ impl Host {
                 self.read_for_apply(now, group, result);
             }
             Note::Query(group, job) => self.query(group, job),
+            Note::Transfer(group, wish) => self.wish_transfer(now, group, wish),
             Note::RefreshStatus => self.status_wanted = true,
             Note::Shutdown => {
                 self.stopping = true;
@@ -382,6 +385,7 @@ impl Host {
             | Action::PruneSnapshots { .. }
             | Action::FindSnapshot { .. }
             | Action::ScrubSnapshots { .. } => self.perform_snapshot(group, action),
+            Action::TransferEnded { token, result } => self.transfer_ended(token, result),
             Action::Event(event) => self.tell(now, group, event),
             Action::Halt(reason) => self.halt(group, reason),
         }

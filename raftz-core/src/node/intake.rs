@@ -18,6 +18,7 @@ use super::callers::Caller;
 use super::query::QueryJob;
 use super::snapshots::SnapshotWish;
 use super::threads;
+use super::transfer::TransferWish;
 
 /// A proposal on its way to the loop.
 pub(crate) struct QueuedCall {
@@ -98,6 +99,8 @@ pub(crate) enum Note {
     SetSnapshotPolicy(GroupId, SnapshotPolicy),
     /// A query of the local machine.
     Query(GroupId, QueryJob),
+    /// Somebody wants another leader.
+    Transfer(GroupId, TransferWish),
     /// Somebody wants a fresh status.
     RefreshStatus,
     /// Answer everybody and end.

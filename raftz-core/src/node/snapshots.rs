@@ -80,6 +80,7 @@ impl Host {
             | Action::ReadEntries { .. }
             | Action::Apply { .. }
             | Action::Reply { .. }
+            | Action::TransferEnded { .. }
             | Action::Event(_)
             | Action::Halt(_) => {}
         }

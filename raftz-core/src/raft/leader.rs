@@ -29,8 +29,6 @@ const STUCK_TIMEOUTS: u64 = 10;
 const READS_FAILED_MAX: u32 = 3;
 /// In so many election timeouts a leader resigns once.
 const RESIGNS_ONCE_IN: u64 = 20;
-/// For so many election timeouts it leaves elections to others then.
-const OTHERS_FIRST: u64 = 3;
 
 /// What a leader keeps beyond what everybody keeps.
 #[derive(Clone, Debug)]
@@ -39,6 +37,9 @@ pub(super) struct Leader {
     pub(super) first: Index,
     pub(super) peers: BTreeMap<NodeId, Progress>,
     pub(super) heartbeat_due_us: u64,
+    /// Somebody was asked in this term to stand against it, and voters were told that they need not keep faith:
+    /// whatever it concludes from their promises is void for the rest of the term.
+    pub(super) asked_to_leave: bool,
     notice_due_us: Option<u64>,
     round: u64,
     sessions: u64,
@@ -49,7 +50,7 @@ impl Leader {
     /// What decides its future, but for the log's clock; see [`Raft::fingerprint`].
     pub(super) fn fingerprint(&self, now_us: u64, last_request: u64, state: &mut impl Hasher) {
         let relative = |at_us: u64| at_us.saturating_sub(now_us);
-        (self.first, self.round, self.sessions).hash(state);
+        (self.first, self.round, self.sessions, self.asked_to_leave).hash(state);
         (relative(self.heartbeat_due_us), self.notice_due_us.map(relative)).hash(state);
         for (id, peer) in &self.peers {
             id.hash(state);
@@ -72,11 +73,13 @@ impl Raft {
             first,
             peers: BTreeMap::new(),
             heartbeat_due_us: self.now.boot_us.saturating_add(self.heartbeat_interval_us()),
+            asked_to_leave: false,
             notice_due_us: None,
             round: 0,
             sessions: 0,
             clock: self.log_clock(),
         }));
+        self.settle_in();
         self.reconcile_peers();
         if !bug!(NoEntryOpensTheTerm) {
             self.append_own(EntryKind::Noop, Payload::empty(), None, actions);
@@ -343,9 +346,7 @@ impl Raft {
         }
         let timeout_us = self.election_timeouts_us().1;
         self.resigned_until_us = now_us.saturating_add(timeout_us.saturating_mul(RESIGNS_ONCE_IN));
-        self.faithful_until_us = now_us;
-        self.become_follower(self.hard.term, None);
-        self.election_due_us = now_us.saturating_add(timeout_us.saturating_mul(OTHERS_FIRST));
+        self.resign();
     }
 
     pub(super) fn on_append_reply(
@@ -404,6 +405,7 @@ impl Raft {
         if peer.session() != reply.session {
             return;
         }
+        peer.note_fitness(reply.fitness);
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
@@ -487,6 +489,8 @@ impl Raft {
         for (id, heartbeat) in beats {
             self.send(id, RaftBody::Heartbeat(heartbeat), actions);
         }
+        self.ask_again(actions);
+        self.consider_leaving(actions);
     }
 
     /// Under load appends carry the commit index; the last one of a burst is told a little later.
@@ -531,7 +535,8 @@ impl Raft {
     /// Writes the data directories that links have proved into the membership, so that a wiped or
     /// copied one can never come back under a known id.
     fn record_disks(&mut self, actions: &mut Vec<Action>) {
-        if self.linked.is_empty() || !self.is_ready() || self.configs.change_pending() {
+        let is_busy = self.configs.change_pending() || self.hands_over();
+        if self.linked.is_empty() || !self.is_ready() || is_busy {
             return;
         }
         let own = (self.config.id, self.config.disk_id);
@@ -567,6 +572,7 @@ mod tests {
                 first: Index(1),
                 peers: BTreeMap::new(),
                 heartbeat_due_us: 50,
+                asked_to_leave: false,
                 notice_due_us,
                 round: 0,
                 sessions,

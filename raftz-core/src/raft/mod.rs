@@ -14,6 +14,7 @@
 //! | `leader` | proposals, replication, commitment, the check of the own quorum |
 //! | `progress` | one peer as its leader sees it |
 //! | `log`, `runs` | entries in memory, terms of all entries, durability marks |
+//! | `transfer` | handing over, and leaders that should |
 //! | `snapshot` | where the log begins, who is offered a snapshot, how one is installed |
 //! | `writes` | writes on their way, promises that wait for them |
 //! | `config_log` | memberships and settings as the log gives them |
@@ -32,6 +33,7 @@ pub mod quorum;
 mod receive;
 mod runs;
 mod snapshot;
+mod transfer;
 mod writes;
 
 pub use self::core::{Raft, Status};
@@ -39,7 +41,7 @@ pub use self::progress::PeerProgress;
 
 use crate::types::{
     Boot, DiskId, Entries, Entry, Event, FaultReason, Index, NodeId, OpId, Payload, RaftMessage,
-    Refusal, SessionTag, Snapshot, SnapshotId, Term, Token, WriteOp,
+    Refusal, SessionTag, Snapshot, SnapshotId, Term, Token, TransferFailure, WriteOp,
 };
 
 /// What one member may choose for itself. Times in microseconds.
@@ -76,7 +78,16 @@ pub struct Config {
     pub machine_applied: Option<Index>,
     /// The newest snapshot on this node's disk, from which the machine was restored.
     pub snapshot: Option<Snapshot>,
+    /// How much this node is wanted as leader, 0 to 100; see [`PRIORITY_MAX`].
+    pub election_priority: u8,
+    /// A leader none of whose writes has become durable for so long, while one waits, makes room for another. 0: the
+    /// longest election timeout.
+    pub disk_stall_timeout_us: u64,
 }
+
+/// The highest election priority, and the default. Nothing can be above it, so where all nodes have it nobody
+/// waits longer and nobody hands over.
+pub const PRIORITY_MAX: u8 = 100;
 
 impl Config {
     /// Defaults for a node: election 150–300 ms, heartbeat 50 ms.
@@ -96,6 +107,8 @@ impl Config {
             apply_bytes_max: 4 << 20,
             machine_applied: None,
             snapshot: None,
+            election_priority: PRIORITY_MAX,
+            disk_stall_timeout_us: 0,
         }
     }
 }
@@ -130,6 +143,17 @@ pub enum Input {
     },
     /// Campaign now, with pre-vote, as if the election timeout had passed.
     Campaign,
+    /// Hand over the leadership; answered by one [`Action::TransferEnded`].
+    Transfer {
+        /// Names the request.
+        token: Token,
+        /// To whom; `None`: to whoever suits best.
+        target: Option<NodeId>,
+        /// Boot-clock time by which it must be decided.
+        deadline_us: u64,
+        /// Leave elections to others for a while, too.
+        steps_down: bool,
+    },
     /// The leader is known to be dead, from a better source than silence. A follower keeps term, vote
     /// and timer, but helps others into office at once.
     ForgetLeader,
@@ -256,6 +280,13 @@ pub enum Action {
         tokens: Vec<Token>,
         /// Why.
         why: Refusal,
+    },
+    /// The answer to [`Input::Transfer`]: who leads now, or why nothing came of it.
+    TransferEnded {
+        /// The request.
+        token: Token,
+        /// How it ended.
+        result: Result<NodeId, TransferFailure>,
     },
     /// Tell observers.
     Event(Event),

@@ -90,6 +90,8 @@ pub(crate) struct Progress {
     /// Since when the match has stood still below the log's end; `None` while it has not, or once
     /// that was told.
     stuck: Stuck,
+    /// How well it would lead, as it last said in this session.
+    fitness: Option<u8>,
 }
 
 /// Whether a peer that is behind moves.
@@ -114,6 +116,7 @@ impl Progress {
             contact_us: now_us,
             told_commit: Index::ZERO,
             stuck: Stuck::No,
+            fitness: None,
         }
     }
 
@@ -162,6 +165,15 @@ impl Progress {
         self.told_commit
     }
 
+    pub(crate) const fn fitness(&self) -> Option<u8> {
+        self.fitness
+    }
+
+    /// The peer said how well it would lead.
+    pub(crate) const fn note_fitness(&mut self, fitness: u8) {
+        self.fitness = Some(fitness);
+    }
+
     pub(crate) const fn reading(&self) -> Option<u64> {
         self.reading
     }
@@ -171,7 +183,7 @@ impl Progress {
         (self.session, self.matched, self.next, &self.mode).hash(state);
         // 0 is no request: the read failed, and the peer waits for another.
         let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
-        (reading, self.reads_failed, self.told_commit).hash(state);
+        (reading, self.reads_failed, self.told_commit, self.fitness).hash(state);
         now_us.saturating_sub(self.contact_us).hash(state);
         match self.stuck {
             Stuck::No => None,
@@ -202,6 +214,7 @@ impl Progress {
             self.matched = Index::ZERO;
         }
         self.reading = None;
+        self.fitness = None;
         self.told_commit = Index::ZERO;
         if !bug!(LostLinkLeaksTheWindow) {
             self.mode = Mode::Probe { outstanding: None, bare: false };

@@ -230,7 +230,7 @@ impl Raft {
             }
 
             (RoleState::Follower { .. }, RaftBody::TimeoutNow) => {
-                if self.leader == Some(from) && self.may_campaign() {
+                if self.leader == Some(from) && self.may_campaign() && !self.sits_out() {
                     self.start_election(true, actions);
                 }
             }
@@ -269,7 +269,7 @@ impl Raft {
             sent_us: heartbeat.sent_us,
             clock_us: self.now.boot_us,
             faith_us: 0,
-            fitness: 0,
+            fitness: self.fitness(),
         };
         self.send(to, RaftBody::HeartbeatReply(reply), actions);
     }

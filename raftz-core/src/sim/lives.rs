@@ -125,6 +125,7 @@ impl World {
             }
         }
         self.calls.node_died(node_id(at), self.now_us);
+        self.transfers.node_died(at);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
             self.net.to(at, peer).connection = None;
             if let Some(connection) = self.net.get(peer, at).connection

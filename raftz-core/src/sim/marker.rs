@@ -89,11 +89,19 @@ pub enum Marker {
     SnapshotLacking,
     /// A node's own snapshot was not written, since a newer one had arrived.
     BuildCancelled,
+    /// Leadership was handed to another node.
+    LeadershipMoved,
+    /// It was to be, and nothing came of it.
+    LeadershipStayed,
+    /// A leader whose disk stood still, or was full, began to hand over.
+    SickLeaderLeft,
+    /// A leader began to hand over to a node of higher priority.
+    PreferredLeads,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 47] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -137,5 +145,9 @@ impl Marker {
         Self::SnapshotRotFound,
         Self::SnapshotLacking,
         Self::BuildCancelled,
+        Self::LeadershipMoved,
+        Self::LeadershipStayed,
+        Self::SickLeaderLeft,
+        Self::PreferredLeads,
     ];
 }

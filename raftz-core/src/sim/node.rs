@@ -210,6 +210,7 @@ pub(super) fn replica_config(
     machine_applied: Index,
     snapshot: Option<Snapshot>,
 ) -> Config {
+    let priority = plan.priorities.get(super::world::place(id)).copied();
     let raft = raft::Config {
         election_timeout_min_us: plan.election_us.0,
         election_timeout_max_us: plan.election_us.1,
@@ -223,6 +224,7 @@ pub(super) fn replica_config(
         apply_bytes_max: plan.apply_bytes,
         machine_applied: plan.machine_persists.then_some(machine_applied),
         snapshot,
+        election_priority: priority.unwrap_or(raft::PRIORITY_MAX),
         ..raft::Config::new(id, disk_id)
     };
     Config { raft, held_bytes_max: plan.held_bytes, snapshots: plan.snapshots }

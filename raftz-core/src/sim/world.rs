@@ -20,6 +20,7 @@ use crate::types::{
 use super::calls::Calls;
 use super::choice::{Choices, Chooser, Stream};
 use super::disk::DiskFaults;
+use super::handover::Transfers;
 use super::marker::Marker;
 use super::mix::Mix;
 use super::nemesis::Sequel;
@@ -155,6 +156,7 @@ pub(super) struct World {
     pub(super) nodes: Vec<SimNode>,
     pub(super) net: Network,
     pub(super) calls: Calls,
+    pub(super) transfers: Transfers,
     pub(super) oracle: Oracle,
     pub(super) now_us: u64,
     pub(super) events: u64,
@@ -212,6 +214,7 @@ impl World {
             nodes,
             net: Network::new(plan, count, choices),
             calls: Calls::default(),
+            transfers: Transfers::default(),
             oracle,
             now_us: 0,
             events: 0,
@@ -521,7 +524,7 @@ impl World {
         self.oracle.on_step(node_id(at), raft);
         let (term, commit) = (raft.term().0, raft.commit().0);
         self.trace = self.trace.and(term << 40 ^ commit << 8 ^ at as u64);
-        if self.calls.overdue(node_id(at), now.boot_us) {
+        if self.calls.overdue(node_id(at), now.boot_us) || self.transfers.overdue(at, now.boot_us) {
             let sentence =
                 format!("node {} leaves a call without an answer after its deadline", at + 1);
             self.oracle.object("calls end once", sentence);
@@ -643,6 +646,7 @@ impl World {
             Action::ScrubSnapshots { newest } => {
                 self.snapshot_later(at, SnapshotJob::Scrub(newest));
             }
+            Action::TransferEnded { token, result } => self.transfer_ended(at, token, &result),
             Action::Event(event) => self.on_event(at, event),
             Action::Halt(reason) => self.halted(at, reason),
         }
@@ -709,6 +713,7 @@ impl World {
                     self.mark(Marker::ResignedForItsDisk);
                 }
             }
+            Told::Transfer { phase, detail, .. } => self.note_transfer(phase, &detail),
             Told::Snapshot { phase, .. } => match phase {
                 SnapshotPhase::Built => self.mark(Marker::SnapshotBuilt),
                 SnapshotPhase::Installed => self.mark(Marker::SnapshotInstalled),

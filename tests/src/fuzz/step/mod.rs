@@ -9,7 +9,7 @@ mod tongue;
 mod watch;
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
+use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy, TransferCall};
 use raftz_core::types::{
     Base, Boot, DiskId, EntryKind, Index, Member, Membership, NodeId, Now, Payload, Reply,
     Settings, Token,
@@ -130,7 +130,8 @@ impl Member1 {
                 Input::LinkUp { peer, disk, boot }
             }
             21 => Input::LinkDown { peer: node(1 + tape.below(7) as u64), reason: "cut".into() },
-            22 => match tape.below(4) {
+            22 => match tape.below(5) {
+                4 => self.transfer(tape),
                 0 => Input::ForgetLeader,
                 1 => Input::StorageFull(tape.flag()),
                 2 => Input::ForwardUnsent { id: self.heard.forwarded, is_too_large: false },
@@ -183,6 +184,7 @@ impl Member1 {
                 assert!(self.applying.replace((first, last)).is_none(), "two ranges at once");
             }
             Action::Reply { token, .. } => self.watch.replies(token),
+            Action::TransferEnded { token, .. } => self.watch.replies(token),
             Action::Event(_) => {}
             // Liars offer snapshots and ask for pieces; nothing ever comes of it.
             Action::BeginFetch { .. } | Action::AbandonFetch { .. } | Action::ReadPiece { .. } => {}
@@ -227,6 +229,15 @@ impl Member1 {
             }
         });
         Input::Propose(calls.collect())
+    }
+
+    fn transfer(&mut self, tape: &mut Tape<'_>) -> Input {
+        self.calls += 1;
+        let token = Token(self.calls);
+        self.watch.calls(token);
+        let target = NodeId::new(tape.below(8) as u64);
+        let deadline_us = self.now.boot_us.saturating_add(u64::from(tape.byte()) * 10_000);
+        Input::Transfer(TransferCall { token, target, deadline_us, steps_down: tape.flag() })
     }
 
     fn apply(&mut self, tape: &mut Tape<'_>) -> Option<Input> {
