@@ -101,7 +101,7 @@ impl Raft {
     }
 
     /// Appends one entry of the present term.
-    fn append_own(
+    pub(super) fn append_own(
         &mut self,
         kind: EntryKind,
         payload: Payload,

@@ -469,3 +469,222 @@ impl Raft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::collections::BTreeMap;
+
+    use crate::raft::{Config, Input};
+    use crate::types::{
+        AppendOutcome, AppendReply, Base, Boot, ClusterId, DiskId, EntryKind, HardState,
+        HeartbeatReply, Identity, Index, LogId, Member, Membership, Now, RaftMessage, Recovered,
+        Settings, VoteReply,
+    };
+
+    use super::*;
+
+    const LONGEST_US: u64 = 200_000;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::new(id).unwrap()
+    }
+
+    /// Node 1 of three, which leads, and two that answer everything but a request to stand.
+    struct Rig {
+        raft: Raft,
+        now: Now,
+        fitness: BTreeMap<NodeId, u8>,
+        /// It stores nothing more.
+        mute: Option<NodeId>,
+        begun_us: Vec<u64>,
+        asked: usize,
+        ended: Vec<(Token, Result<NodeId, TransferFailure>)>,
+    }
+
+    impl Rig {
+        fn new(priority: u8) -> Self {
+            let members = (1..=3).map(|id| (node(id), Member::at("10.0.0.1:1")));
+            let settings = Settings { election_timeout_min_ms: 100, ..Settings::default() };
+            let (cluster, disk) = (ClusterId(1), DiskId(1));
+            let recovered = Recovered {
+                identity: Identity { cluster, epoch: 1, node: node(1), disk, founders_hash: 0 },
+                boot: Boot(1),
+                hard_state: HardState::default(),
+                base: Base::founding(Membership::of_voters(members), settings),
+                last: LogId::ZERO,
+                runs: Vec::new(),
+                config_entries: Vec::new(),
+                last_log_time_us: 0,
+                commit: Index::ZERO,
+                damage: None,
+                notes: Vec::new(),
+            };
+            let mut config = Config::new(node(1), disk);
+            (config.election_timeout_min_us, config.election_timeout_max_us) = (1, LONGEST_US);
+            config.election_priority = priority;
+            let now = Now { boot_us: 1_000_000, wall_us: 1_000_000 };
+            let mut rig = Self {
+                raft: Raft::new(config, &recovered, now, 1),
+                now,
+                fitness: BTreeMap::from([(node(2), 1), (node(3), 1)]),
+                mute: None,
+                begun_us: Vec::new(),
+                asked: 0,
+                ended: Vec::new(),
+            };
+            for id in [2, 3] {
+                let (disk, boot) = (DiskId(id.into()), Boot(1));
+                rig.step(Input::LinkUp { peer: node(id), disk, boot });
+            }
+            rig.step(Input::Campaign);
+            assert!(rig.raft.is_ready());
+            rig
+        }
+
+        /// One step, and all that follows from it at the same moment.
+        fn step(&mut self, input: Input) {
+            let mut inputs = vec![input];
+            while let Some(input) = inputs.pop() {
+                let mut actions = Vec::new();
+                self.raft.step(self.now, input, &mut actions);
+                for action in actions {
+                    inputs.extend(self.answer(action));
+                }
+            }
+        }
+
+        fn answer(&mut self, action: Action) -> Option<Input> {
+            match action {
+                Action::Persist(op) => return Some(Input::Persisted { op: op.id }),
+                Action::Apply { last, .. } => return Some(Input::Applied { index: last }),
+                Action::Event(Event::Transfer { phase: TransferPhase::Begun, .. }) => {
+                    self.begun_us.push(self.now.boot_us);
+                }
+                Action::TransferEnded { token, result } => self.ended.push((token, result)),
+                Action::Send { to, message: RaftMessage { term, body } } => {
+                    let body = self.reply(to, body)?;
+                    // A pre-vote is answered from the term before.
+                    let term = match body {
+                        RaftBody::PreVoteReply(_) => Term(term.0 - 1),
+                        _ => term,
+                    };
+                    let message = RaftMessage { term, body };
+                    return Some(Input::Receive { from: to, message });
+                }
+                _ => {}
+            }
+            None
+        }
+
+        fn reply(&mut self, to: NodeId, body: RaftBody) -> Option<RaftBody> {
+            let vote = |round| VoteReply { round, granted: true, last: LogId::ZERO };
+            Some(match body {
+                RaftBody::PreVote(asked) => RaftBody::PreVoteReply(vote(asked.round)),
+                RaftBody::Vote(asked) => RaftBody::VoteReply(vote(asked.round)),
+                RaftBody::Append(append) if self.mute != Some(to) => {
+                    let matched = append.prev.index.plus(append.entries.len() as u64);
+                    let outcome = AppendOutcome::Matched { matched };
+                    RaftBody::AppendReply(AppendReply { session: append.session, outcome })
+                }
+                RaftBody::Heartbeat(beat) => RaftBody::HeartbeatReply(HeartbeatReply {
+                    session: beat.session,
+                    round: beat.round,
+                    sent_us: beat.sent_us,
+                    clock_us: 0,
+                    faith_us: 0,
+                    fitness: self.fitness[&to],
+                }),
+                RaftBody::TimeoutNow => {
+                    self.asked += 1;
+                    return None;
+                }
+                _ => return None,
+            })
+        }
+
+        fn run(&mut self, us: u64) {
+            let end_us = self.now.boot_us + us;
+            while let Some(due) = self.raft.next_deadline().filter(|due| *due <= end_us) {
+                self.now.boot_us = self.now.boot_us.max(due);
+                self.step(Input::Tick);
+            }
+            self.now.boot_us = end_us;
+        }
+
+        fn transfer(&mut self, target: Option<NodeId>, patience_us: u64) {
+            let (token, deadline_us) = (Token(7), self.now.boot_us + patience_us);
+            self.step(Input::Transfer { token, target, deadline_us, steps_down: false });
+        }
+
+        fn was_asked_to_leave(&self) -> bool {
+            matches!(&self.raft.role, RoleState::Leader(leader) if leader.asked_to_leave)
+        }
+    }
+
+    #[test]
+    fn a_transfer_to_a_node_that_is_removed_ends_and_its_asker_is_told() {
+        let mut rig = Rig::new(100);
+        rig.mute = Some(node(2));
+        let mut membership = rig.raft.membership().clone();
+        membership.voters.remove(&node(2));
+        membership.members.remove(&node(2));
+        rig.raft.append_own(EntryKind::Noop, crate::types::Payload::empty(), None, &mut Vec::new());
+        rig.step(Input::Tick);
+        rig.transfer(Some(node(2)), LONGEST_US);
+        assert_eq!((rig.asked, rig.raft.hands_over_to()), (0, Some(node(2))));
+        let payload = membership.to_payload().unwrap();
+        rig.raft.append_own(EntryKind::Membership, payload, None, &mut Vec::new());
+        rig.step(Input::Tick);
+        assert_eq!(rig.raft.hands_over_to(), None);
+        let [(Token(7), Err(TransferFailure::NobodyFit { detail }))] = &rig.ended[..] else {
+            panic!("{:?}", rig.ended);
+        };
+        assert_eq!(detail, "node 2 votes no more");
+        assert!(!rig.was_asked_to_leave());
+    }
+
+    #[test]
+    fn whoever_was_asked_to_leave_knows_it_for_the_rest_of_the_term() {
+        let mut rig = Rig::new(100);
+        rig.run(LONGEST_US);
+        assert!(!rig.was_asked_to_leave());
+        rig.transfer(None, LONGEST_US);
+        assert_eq!(rig.asked, 1);
+        rig.run(10 * LONGEST_US);
+        assert!(rig.asked > 1, "the request is repeated");
+        let [(Token(7), Err(TransferFailure::TimedOut { .. }))] = &rig.ended[..] else {
+            panic!("{:?}", rig.ended);
+        };
+        assert!(rig.was_asked_to_leave() && rig.raft.is_ready());
+        let asked = rig.asked;
+        rig.run(10 * LONGEST_US);
+        assert_eq!(rig.asked, asked, "it is over");
+    }
+
+    #[test]
+    fn a_preferred_node_that_never_takes_over_is_asked_rarely() {
+        let mut rig = Rig::new(50);
+        rig.fitness.insert(node(3), 60);
+        rig.run(40 * LONGEST_US);
+        assert_eq!(rig.begun_us.len(), 0, "hardly better");
+        rig.fitness.insert(node(3), 61);
+        rig.run(100 * LONGEST_US);
+        assert!((3..=4).contains(&rig.begun_us.len()), "{:?}", rig.begun_us);
+        let mut gaps = rig.begun_us.windows(2).map(|two| two[1] - two[0]);
+        assert!(gaps.all(|gap| gap >= FAILED_REST * LONGEST_US), "{:?}", rig.begun_us);
+        assert!(rig.ended.is_empty() && rig.raft.is_ready());
+    }
+
+    #[test]
+    fn a_leader_among_unfit_voters_has_nobody_to_hand_over_to() {
+        let mut rig = Rig::new(100);
+        rig.fitness = BTreeMap::from([(node(2), 0), (node(3), 0)]);
+        rig.run(LONGEST_US);
+        rig.transfer(None, LONGEST_US);
+        let [(Token(7), Err(TransferFailure::NobodyFit { .. }))] = &rig.ended[..] else {
+            panic!("{:?}", rig.ended);
+        };
+        assert_eq!(rig.asked, 0);
+    }
+}
