@@ -166,6 +166,16 @@ impl Raft {
         Some((*best.0, best.1.fitness().unwrap_or_default()))
     }
 
+    /// The voter that has most, of those that have not said yet how fit they are: a leader that was just elected
+    /// has heard of nobody. Good enough for who asks, and for nobody else.
+    fn unknown_successor(&self, leader: &Leader) -> Option<NodeId> {
+        let voters = &self.configs.latest().1.voters;
+        let unknown = leader.peers.iter().filter(|(id, peer)| {
+            voters.contains(id) && self.is_present(**id, peer) && peer.fitness().is_none()
+        });
+        unknown.max_by_key(|(id, peer)| (peer.matched(), Reverse(**id))).map(|(id, _)| *id)
+    }
+
     /// Whether the others can elect one of them without this node's disk.
     fn is_dispensable(&self, leader: &Leader) -> bool {
         let present = leader.peers.iter().filter(|(id, peer)| self.is_present(**id, peer));
@@ -211,8 +221,9 @@ impl Raft {
             return Err(TransferFailure::NotLeader { hint: self.leader });
         };
         let Some(target) = wanted else {
-            return match self.successor(leader) {
-                Some((target, _)) => Ok(target),
+            let known = self.successor(leader).map(|(target, _)| target);
+            return match known.or_else(|| self.unknown_successor(leader)) {
+                Some(target) => Ok(target),
                 None => Err(TransferFailure::NobodyFit { detail: self.why_nobody(leader) }),
             };
         };

@@ -107,7 +107,11 @@ impl World {
         let others: Vec<usize> = core.iter().copied().filter(|at| *at != leader).collect();
         let limit_us = 10 * timeout_us;
         let is_led = |world: &mut Self| world.leader_of(&others).is_some_and(|at| at != leader);
-        if !self.run_until(self.now_us + limit_us, is_led) {
+        let has_stayed = !self.run_until(self.now_us + limit_us, is_led);
+        let life = self.nodes[leader].life.as_ref();
+        // What an earlier write had been given time for may have ended this one.
+        let stands_still = life.is_some_and(|life| life.writing.is_some());
+        if has_stayed && stands_still {
             let states = self.describe(core);
             let sentence = format!(
                 "node {} led on for {} ms although its disk stood still: {states}",
