@@ -16,7 +16,7 @@ use crate::types::{
 use super::core::{Raft, RoleState};
 use super::log_time::LogClock;
 use super::progress::{Mode, Progress, WindowLimits};
-use super::{Action, Proposal, quorum};
+use super::{Action, PRIORITY_MAX, Proposal, quorum};
 
 /// A commit is told at the latest after this part of the heartbeat interval, if no append carries
 /// it sooner.
@@ -405,7 +405,8 @@ impl Raft {
         if peer.session() != reply.session {
             return;
         }
-        peer.note_fitness(reply.fitness);
+        // Whoever exaggerates is no fitter than the fittest.
+        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX));
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
