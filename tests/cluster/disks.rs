@@ -121,6 +121,11 @@ fn fills_up(full: &str) {
     let (leader, term) = (seen.leader as usize - 1, seen.term);
     faulty.cluster.wait_acknowledged(100);
     faulty.cluster.quiet(&[old == 0, old == 1, old == 2]);
+    // With room again it is prepared like the others for what follows.
+    faulty.order(old, "full off");
+    faulty.cluster.tell(leader, "load k 2");
+    faulty.cluster.wait_acknowledged(200);
+    faulty.cluster.quiet(&[leader == 0, leader == 1, leader == 2]);
     for place in ALL {
         faulty.order(place, full);
     }
