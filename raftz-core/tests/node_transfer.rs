@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use raftz_core::node::{Config, NodeError};
-use raftz_core::types::{Event, Outcome, TransferFailure, TransferPhase};
+use raftz_core::types::{Event, Outcome, TransferPhase};
 use support::{Cluster, LONG, TestMachine, done, id, until};
 
 /// The leader, once everybody has everything.

@@ -46,12 +46,13 @@ fn ask(
     timeout_ms: u32,
     done: impl FnOnce(Result<NodeId, NodeError>) + Send + 'static,
 ) -> Call {
-    Ok(match wish {
+    match wish {
         Wish::Transfer(target) => {
             node.transfer_leadership_with(target, timeout(timeout_ms), done)?;
         }
         Wish::StepDown => node.step_down_with(timeout(timeout_ms), done)?,
-    })
+    }
+    Ok(())
 }
 
 /// # Safety

@@ -233,7 +233,9 @@ impl Node {
                     Action::Restore { .. } | Action::Fetch { .. } => {
                         ensure(false, "there are no snapshots", || format!("{action:?}"))?;
                     }
-                    Action::Accepted { .. } | Action::Refused { .. } => {}
+                    Action::Accepted { .. }
+                    | Action::Refused { .. }
+                    | Action::TransferEnded { .. } => {}
                     Action::Halt(reason) => ensure(false, "nobody halts", || reason.to_string())?,
                     Action::Event(News::Nonsense { what, .. }) if MISTAKEN.contains(&&*what) => {}
                     Action::Event(News::Nonsense { from, what }) => {

@@ -96,6 +96,7 @@ impl Loop {
                     | Action::Fetch { .. }
                     | Action::Accepted { .. }
                     | Action::Refused { .. }
+                    | Action::TransferEnded { .. }
                     | Action::Event(_)
                     | Action::Halt(_) => {}
                 }

@@ -483,7 +483,7 @@ impl Raft {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::panic, clippy::wildcard_enum_match_arm)]
     use std::collections::BTreeMap;
 
     use crate::raft::{Config, Input};
