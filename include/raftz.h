@@ -1970,8 +1970,11 @@ raftz_status raftz_node_start(const struct raftz_config *config,
                               struct raftz_error **error);
 
 /**
- * \brief Stops a node: refuses new calls, answers those in flight, seals and closes the log, and waits until
- * all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be called again.
+ * \brief Stops a node: refuses new calls, hands over if it leads, answers calls in flight, seals and closes the
+ * log, and waits until all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be
+ * called again.
+ *
+ * Handing over takes no more than half of the timeout and three of the longest election timeouts.
  *
  * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
  *
