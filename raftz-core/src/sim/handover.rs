@@ -105,7 +105,7 @@ impl World {
         self.nodes[leader].disk_slow = STANDS_STILL;
         self.propose(FRESH_CLIENT, leader, 1, PATIENCE_US, true);
         let others: Vec<usize> = core.iter().copied().filter(|at| *at != leader).collect();
-        let limit_us = 10 * timeout_us;
+        let limit_us = 10 * timeout_us + self.plan.disk_stall_us();
         let is_led = |world: &mut Self| world.leader_of(&others).is_some_and(|at| at != leader);
         let has_stayed = !self.run_until(self.now_us + limit_us, is_led);
         let life = self.nodes[leader].life.as_ref();

@@ -224,6 +224,7 @@ pub(super) fn replica_config(
         apply_bytes_max: plan.apply_bytes,
         machine_applied: plan.machine_persists.then_some(machine_applied),
         snapshot,
+        disk_stall_timeout_us: plan.disk_stall_us(),
         election_priority: priority.unwrap_or(raft::PRIORITY_MAX),
         ..raft::Config::new(id, disk_id)
     };

@@ -356,6 +356,14 @@ impl Plan {
         plan
     }
 
+    /// How long a leader's disk may stand still. Where a write is cut into pieces, with a sync for each entry, the
+    /// core hears of the last piece alone.
+    pub fn disk_stall_us(&self) -> u64 {
+        let is_cut = self.submission_bytes < self.entry_bytes_max;
+        let longest_us = self.election_us.1.max(self.election_us.0 * 3 / 2);
+        longest_us + if is_cut { 400 * self.disk_us } else { 0 }
+    }
+
     /// Whether all nodes are wanted alike as leaders.
     pub fn is_fair(&self) -> bool {
         self.priorities.windows(2).all(|two| two[0] == two[1])
