@@ -151,7 +151,8 @@
 #define RAFTZ_EVENT_SNAPSHOT 15
 
 /**
- * \brief Progress of a leadership transfer. Not told by this version: RAFTZ_UNSUPPORTED.
+ * \brief Leadership is being handed over by this node: `phase` (RAFTZ_TRANSFER_…), `peer_id` (who is to lead, or
+ * who leads once it is done), and in `text` why it was begun, or why it failed.
  */
 #define RAFTZ_EVENT_TRANSFER 16
 
@@ -290,6 +291,21 @@
 #define RAFTZ_READ_STALE 4
 
 /**
+ * \brief A transfer's phase: this node brings its successor up to date, and then asks it to stand.
+ */
+#define RAFTZ_TRANSFER_BEGUN 1
+
+/**
+ * \brief A transfer's phase: the other node leads.
+ */
+#define RAFTZ_TRANSFER_DONE 2
+
+/**
+ * \brief A transfer's phase: it does not.
+ */
+#define RAFTZ_TRANSFER_FAILED 3
+
+/**
  * \brief An answer of the key-value store: the value is set.
  */
 #define RAFTZ_KV_STORED 0
@@ -363,6 +379,10 @@ typedef struct raftz_bytes raftz_bytes;
  * - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
  *   node stands for election; each wait is drawn between the two; 150 and 300.
  * - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
+ * - `election_priority`: how much the node is wanted as leader, 0 to 100: at 0 it waits twice as long as others
+ *   before it stands, and a leader hands over to a node whose priority is higher by 10; 100.
+ * - `disk_stall_timeout_ms`: a leader none of whose writes has become durable for so long, while one waits, hands
+ *   over; 0 is the longest election timeout; 0.
  * - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
  * - `read_timeout_ms`: time after which a read without a timeout of its own is answered; 5000.
  * - `lease_reads`: whether clocks are trusted, for reads of level RAFTZ_READ_LEASE; set it on all nodes; false.
@@ -503,7 +523,8 @@ typedef struct raftz_outcome {
      */
     uint64_t term;
     /**
-     * \brief With RAFTZ_NOT_LEADER: who leads, as far as is known; else 0.
+     * \brief With RAFTZ_NOT_LEADER and RAFTZ_TRANSFER_OVERTAKEN, and of a transfer that is done: who leads, as far
+     * as is known; else 0.
      */
     uint64_t leader_id;
     /**
@@ -581,7 +602,7 @@ typedef struct raftz_event_info {
      */
     size_t outcome_count;
     /**
-     * \brief RAFTZ_SNAPSHOT_…
+     * \brief RAFTZ_SNAPSHOT_… or RAFTZ_TRANSFER_…
      */
     uint32_t phase;
     /**
@@ -975,6 +996,10 @@ typedef struct raftz_state_info {
      * \brief Why there may be no leader: who cannot be reached and why, in one line.
      */
     struct raftz_slice obstacles;
+    /**
+     * \brief Whom it is handing its leadership to; 0 for nobody.
+     */
+    uint64_t transfer_to;
 } raftz_state_info;
 
 /**
@@ -1195,6 +1220,31 @@ typedef struct raftz_kv_reply_info {
  * \brief There is no snapshot: none could be taken, or not in time.
  */
 #define RAFTZ_SNAPSHOT_UNAVAILABLE -74
+
+/**
+ * \brief Leadership was not handed over: the node that was named is no other voter.
+ */
+#define RAFTZ_TRANSFER_TARGET -80
+
+/**
+ * \brief Leadership was not handed over: the node that was named cannot lead now, or no other node can.
+ */
+#define RAFTZ_TRANSFER_UNFIT -81
+
+/**
+ * \brief Leadership was not handed over in time.
+ */
+#define RAFTZ_TRANSFER_TIMEOUT -82
+
+/**
+ * \brief Leadership is being handed over already.
+ */
+#define RAFTZ_TRANSFER_UNDER_WAY -83
+
+/**
+ * \brief Another node leads than the one that was named.
+ */
+#define RAFTZ_TRANSFER_OVERTAKEN -84
 
 /**
  * \brief A pointer that must not be NULL is.
@@ -1924,8 +1974,11 @@ raftz_status raftz_node_start(const struct raftz_config *config,
                               struct raftz_error **error);
 
 /**
- * \brief Stops a node: refuses new calls, answers those in flight, seals and closes the log, and waits until
- * all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be called again.
+ * \brief Stops a node: refuses new calls, hands over if it leads, answers calls in flight, seals and closes the
+ * log, and waits until all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be
+ * called again.
+ *
+ * Handing over takes no more than half of the timeout and three of the longest election timeouts.
  *
  * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
  *
@@ -2275,6 +2328,129 @@ raftz_status raftz_state_peer(const struct raftz_state *state,
                               struct raftz_error **error);
 
 /**
+ * \brief Has another node lead. Returns at once; the completion is called when it does, or when it is known
+ * that nothing comes of it.
+ *
+ * The other node is brought up to date first. Commands that come meanwhile are held for a moment, and done by
+ * whoever leads then. If nothing is decided within the timeout this node leads on.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node; it must lead.
+ * \param target_id Who is to lead, a voter; 0: whoever suits best.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param done_fn Told how it ended, exactly once if the call succeeds and never if it fails; never from within
+ *        this call. Its outcome has the status RAFTZ_OK and the new leader in `leader_id`, or the status
+ *        RAFTZ_NOT_LEADER, RAFTZ_TRANSFER_TARGET, RAFTZ_TRANSFER_UNFIT, RAFTZ_TRANSFER_TIMEOUT,
+ *        RAFTZ_TRANSFER_UNDER_WAY, RAFTZ_TRANSFER_OVERTAKEN, RAFTZ_SHUT_DOWN or RAFTZ_FAULTED.
+ * \param user_data Given to `done_fn`.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK (accepted), RAFTZ_BUSY, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED, RAFTZ_NULL_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_transfer_leadership(struct raftz_node *node,
+                                       uint64_t target_id,
+                                       uint32_t timeout_ms,
+                                       raftz_done_fn done_fn,
+                                       void *user_data,
+                                       struct raftz_error **error);
+
+/**
+ * \brief Has another node lead, as raftz_transfer_leadership(), and has the end put into a queue: an event of
+ * kind RAFTZ_EVENT_COMPLETION with the user data and one outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node; it must lead.
+ * \param target_id Who is to lead, a voter; 0: whoever suits best.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param queue The queue.
+ * \param user_data Given back with the event.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_transfer_leadership(); RAFTZ_BUSY also when the queue is at its bound, RAFTZ_CLOSED when
+ *         it is closed.
+ */
+raftz_status raftz_transfer_leadership_queued(struct raftz_node *node,
+                                              uint64_t target_id,
+                                              uint32_t timeout_ms,
+                                              struct raftz_queue *queue,
+                                              void *user_data,
+                                              struct raftz_error **error);
+
+/**
+ * \brief Has another node lead, as raftz_transfer_leadership(), and waits until it does.
+ *
+ * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+ *
+ * \param node The node; it must lead.
+ * \param target_id Who is to lead, a voter; 0: whoever suits best.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param leader_id [out] Who leads now; may be NULL.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NOT_LEADER, RAFTZ_TRANSFER_TARGET, RAFTZ_TRANSFER_UNFIT, RAFTZ_TRANSFER_TIMEOUT,
+ *         RAFTZ_TRANSFER_UNDER_WAY, RAFTZ_TRANSFER_OVERTAKEN, RAFTZ_SHUT_DOWN, RAFTZ_FAULTED,
+ *         RAFTZ_IN_CALLBACK, RAFTZ_NULL_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_transfer_leadership_wait(struct raftz_node *node,
+                                            uint64_t target_id,
+                                            uint32_t timeout_ms,
+                                            uint64_t *leader_id,
+                                            struct raftz_error **error);
+
+/**
+ * \brief Has the best of the other nodes lead, and leaves elections to others for a few election timeouts.
+ * Returns at once; the completion is called when another leads, or when it is known that none does.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node; it must lead, and leads on if nobody else is fit to.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param done_fn Told how it ended, as by raftz_transfer_leadership().
+ * \param user_data Given to `done_fn`.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_transfer_leadership().
+ */
+raftz_status raftz_step_down(struct raftz_node *node,
+                             uint32_t timeout_ms,
+                             raftz_done_fn done_fn,
+                             void *user_data,
+                             struct raftz_error **error);
+
+/**
+ * \brief Has the best of the other nodes lead, as raftz_step_down(), and has the end put into a queue: an event
+ * of kind RAFTZ_EVENT_COMPLETION with the user data and one outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node; it must lead, and leads on if nobody else is fit to.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param queue The queue.
+ * \param user_data Given back with the event.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_transfer_leadership_queued().
+ */
+raftz_status raftz_step_down_queued(struct raftz_node *node,
+                                    uint32_t timeout_ms,
+                                    struct raftz_queue *queue,
+                                    void *user_data,
+                                    struct raftz_error **error);
+
+/**
+ * \brief Has the best of the other nodes lead, as raftz_step_down(), and waits until it does.
+ *
+ * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
+ *
+ * \param node The node; it must lead, and leads on if nobody else is fit to.
+ * \param timeout_ms By when it must be decided, in milliseconds.
+ * \param leader_id [out] Who leads now; may be NULL.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_transfer_leadership_wait().
+ */
+raftz_status raftz_step_down_wait(struct raftz_node *node,
+                                  uint32_t timeout_ms,
+                                  uint64_t *leader_id,
+                                  struct raftz_error **error);
+
+/**
  * \brief A command for the key-value store: gives a key a value. Its answer is RAFTZ_KV_STORED.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
@@ -2465,7 +2641,7 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 /** \brief Initializer: `raftz_state_info x = RAFTZ_STATE_INFO_INIT;` */
 #define RAFTZ_STATE_INFO_INIT                                                                      \
     {sizeof(raftz_state_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                  \
-     {NULL, 0}, {NULL, 0}, {NULL, 0}}
+     {NULL, 0}, {NULL, 0}, {NULL, 0}, 0}
 /** \brief Initializer: `raftz_peer_info x = RAFTZ_PEER_INFO_INIT;` */
 #define RAFTZ_PEER_INFO_INIT                                                                       \
     {sizeof(raftz_peer_info), 0, 0, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, NULL, 0, 0}

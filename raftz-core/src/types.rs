@@ -12,6 +12,7 @@ mod read;
 mod records;
 mod snapshot;
 mod time;
+mod transfer;
 mod write;
 
 pub use entries::Entries;
@@ -33,4 +34,5 @@ pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
 pub use read::ReadLevel;
 pub use snapshot::{Snapshot, SnapshotId};
 pub use time::Now;
+pub use transfer::{TransferFailure, TransferPhase};
 pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

@@ -30,6 +30,10 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
 ///   node stands for election; each wait is drawn between the two; 150 and 300.
 /// - `heartbeat_interval_ms`: time between a leader's signs of life; 50.
+/// - `election_priority`: how much the node is wanted as leader, 0 to 100: at 0 it waits twice as long as others
+///   before it stands, and a leader hands over to a node whose priority is higher by 10; 100.
+/// - `disk_stall_timeout_ms`: a leader none of whose writes has become durable for so long, while one waits, hands
+///   over; 0 is the longest election timeout; 0.
 /// - `propose_timeout_ms`: time after which a command without a timeout of its own is answered; 5000.
 /// - `read_timeout_ms`: time after which a read without a timeout of its own is answered; 5000.
 /// - `lease_reads`: whether clocks are trusted, for reads of level RAFTZ_READ_LEASE; set it on all nodes; false.

@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_char};
 
 use raftz_core::node::{ConfigError, NodeError};
-use raftz_core::types::{NodeId, Outcome, Refusal, Unknown};
+use raftz_core::types::{NodeId, Outcome, Refusal, TransferFailure, Unknown};
 
 use crate::guard::{borrow, free, value};
 use crate::status::{RAFTZ_OK, is_fatal, is_outcome_unknown, is_retriable, raftz_status};
@@ -32,7 +32,8 @@ impl Failure {
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         let os_errno = error.os_error().unwrap_or_default();
-        Self { os_errno, ..Self::new(error.code(), error.to_string()) }
+        let leader_id = leader_known(&error);
+        Self { os_errno, leader_id, ..Self::new(error.code(), error.to_string()) }
     }
 }
 
@@ -53,6 +54,16 @@ impl From<Unknown> for Failure {
     fn from(unknown: Unknown) -> Self {
         Self::new(unknown.code(), unknown.to_string())
     }
+}
+
+/// Who leads, as a transfer that failed tells it; 0 for nobody known.
+pub(crate) fn leader_known(error: &NodeError) -> u64 {
+    if let NodeError::Transfer(TransferFailure::NotLeader { hint: Some(leader) })
+    | NodeError::Transfer(TransferFailure::Overtaken { leader }) = error
+    {
+        return leader.get();
+    }
+    0
 }
 
 /// Who leads, as a refusal tells it; 0 for nobody known.

@@ -14,6 +14,7 @@ use crate::propose::raftz_outcome;
 use crate::queue::Queue;
 use crate::sized::Sized;
 use crate::status::RAFTZ_UNSUPPORTED;
+use crate::transfer::transfer_number;
 
 /// \brief In a queue: a call has ended; see the event's outcomes. Never told otherwise.
 pub const RAFTZ_EVENT_COMPLETION: u32 = 0;
@@ -48,13 +49,14 @@ pub const RAFTZ_EVENT_FAULTED: u32 = 14;
 /// \brief Progress of a snapshot: `phase`, its last entry `index`, `bytes` of `total_bytes`, and `peer_id` where
 /// it moves between nodes.
 pub const RAFTZ_EVENT_SNAPSHOT: u32 = 15;
-/// \brief Progress of a leadership transfer. Not told by this version: RAFTZ_UNSUPPORTED.
+/// \brief Leadership is being handed over by this node: `phase` (RAFTZ_TRANSFER_…), `peer_id` (who is to lead, or
+/// who leads once it is done), and in `text` why it was begun, or why it failed.
 pub const RAFTZ_EVENT_TRANSFER: u32 = 16;
 /// \brief Every kind of event that this version tells of.
 pub const RAFTZ_EVENTS_ALL: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
 /// Kinds that are told of.
-const KNOWN: u64 = (1 << (RAFTZ_EVENT_SNAPSHOT + 1)) - 2;
+const KNOWN: u64 = (1 << (RAFTZ_EVENT_TRANSFER + 1)) - 2;
 
 /// \brief A snapshot's phase: this node has taken it.
 pub const RAFTZ_SNAPSHOT_BUILT: u32 = 1;
@@ -135,7 +137,7 @@ pub struct raftz_event_info {
     pub outcomes: *const raftz_outcome,
     /// \brief How many outcomes there are.
     pub outcome_count: usize,
-    /// \brief RAFTZ_SNAPSHOT_…
+    /// \brief RAFTZ_SNAPSHOT_… or RAFTZ_TRANSFER_…
     pub phase: u32,
     /// \brief Reserved: 0.
     pub reserved: u32,
@@ -257,6 +259,12 @@ fn told(node: NodeId, group: u32, event: &Event) -> Told {
             info.index = index.0;
             (info.bytes, info.total_bytes) = (*bytes, *total_bytes);
             RAFTZ_EVENT_SNAPSHOT
+        }
+        Event::Transfer { to, phase, detail } => {
+            info.phase = transfer_number(*phase);
+            info.peer_id = to.get();
+            text.clone_from(detail);
+            RAFTZ_EVENT_TRANSFER
         }
         Event::Faulted(reason) => {
             text = reason.to_string();

@@ -29,6 +29,7 @@ pub mod node;
 pub mod propose;
 pub mod read;
 pub mod state;
+pub mod transfer;
 
 pub mod kv;
 

@@ -270,8 +270,11 @@ pub unsafe extern "C" fn raftz_node_start(
     })
 }
 
-/// \brief Stops a node: refuses new calls, answers those in flight, seals and closes the log, and waits until
-/// all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be called again.
+/// \brief Stops a node: refuses new calls, hands over if it leads, answers calls in flight, seals and closes the
+/// log, and waits until all its threads have ended; after RAFTZ_OK none of its callbacks runs any more. May be
+/// called again.
+///
+/// Handing over takes no more than half of the timeout and three of the longest election timeouts.
 ///
 /// Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: up to the timeout.
 ///

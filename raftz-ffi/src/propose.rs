@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftz_core::node::{NodeError, ProposeOptions};
-use raftz_core::types::{Done, Outcome, Refusal, Reply, Term};
+use raftz_core::types::{Done, NodeId, Outcome, Refusal, Reply, Term};
 
 use crate::bytes::{raftz_bytes, raftz_slice, take_over};
-use crate::error::{leader_hint, raftz_error, words};
+use crate::error::{leader_hint, leader_known, raftz_error, words};
 use crate::guard::{self, Call, borrow, call, invalid, null};
 use crate::node::{Handle, raftz_node};
 use crate::queue::raftz_queue;
@@ -34,7 +34,8 @@ pub struct raftz_outcome {
     pub index: u64,
     /// \brief Term of its entry, once done.
     pub term: u64,
-    /// \brief With RAFTZ_NOT_LEADER: who leads, as far as is known; else 0.
+    /// \brief With RAFTZ_NOT_LEADER and RAFTZ_TRANSFER_OVERTAKEN, and of a transfer that is done: who leads, as far
+    /// as is known; else 0.
     pub leader_id: u64,
     /// \brief What the state machine answered, once done.
     pub reply: raftz_slice,
@@ -70,6 +71,16 @@ impl Ended {
         match answer {
             Ok(reply) => Self::done(reply, 0, 0),
             Err(error) => Self::failed(error.code(), 0, error.to_string()),
+        }
+    }
+
+    /// The end of a transfer.
+    pub(crate) fn transfer(result: Result<NodeId, NodeError>) -> Self {
+        match result {
+            Ok(leader) => {
+                Self { leader_id: leader.get(), ..Self::done(Reply::Ok(Bytes::new()), 0, 0) }
+            }
+            Err(error) => Self::failed(error.code(), leader_known(&error), error.to_string()),
         }
     }
 

@@ -69,6 +69,8 @@ pub struct raftz_state_info {
     pub listen_address: raftz_slice,
     /// \brief Why there may be no leader: who cannot be reached and why, in one line.
     pub obstacles: raftz_slice,
+    /// \brief Whom it is handing its leadership to; 0 for nobody.
+    pub transfer_to: u64,
 }
 
 // SAFETY: integers and pointers alone.
@@ -200,6 +202,7 @@ pub unsafe extern "C" fn raftz_state_get(
             fault: raftz_slice::of(state.fault.as_bytes()),
             listen_address: raftz_slice::of(state.address.as_bytes()),
             obstacles: raftz_slice::of(state.obstacles.as_bytes()),
+            transfer_to: status.transfer.map_or(0, NodeId::get),
         };
         // SAFETY: the caller's contract.
         unsafe { out.put(&seen) };

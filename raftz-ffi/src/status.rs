@@ -65,6 +65,16 @@ pub const RAFTZ_STILL_RUNNING: raftz_status = -72;
 pub const RAFTZ_READ_FAILED: raftz_status = -73;
 /// \brief There is no snapshot: none could be taken, or not in time.
 pub const RAFTZ_SNAPSHOT_UNAVAILABLE: raftz_status = -74;
+/// \brief Leadership was not handed over: the node that was named is no other voter.
+pub const RAFTZ_TRANSFER_TARGET: raftz_status = -80;
+/// \brief Leadership was not handed over: the node that was named cannot lead now, or no other node can.
+pub const RAFTZ_TRANSFER_UNFIT: raftz_status = -81;
+/// \brief Leadership was not handed over in time.
+pub const RAFTZ_TRANSFER_TIMEOUT: raftz_status = -82;
+/// \brief Leadership is being handed over already.
+pub const RAFTZ_TRANSFER_UNDER_WAY: raftz_status = -83;
+/// \brief Another node leads than the one that was named.
+pub const RAFTZ_TRANSFER_OVERTAKEN: raftz_status = -84;
 
 /// \brief A pointer that must not be NULL is.
 pub const RAFTZ_NULL_ARG: raftz_status = -96;
@@ -120,7 +130,9 @@ names! {
     RAFTZ_UNKNOWN_TIMEOUT, RAFTZ_UNKNOWN_LEADERSHIP_LOST, RAFTZ_UNKNOWN_SHUT_DOWN,
     RAFTZ_UNKNOWN_FAULTED, RAFTZ_UNKNOWN_IN_CALLBACK, RAFTZ_CONFIG, RAFTZ_STORAGE, RAFTZ_NETWORK,
     RAFTZ_MACHINE, RAFTZ_THREAD, RAFTZ_LEADER_TIMEOUT, RAFTZ_APPLY_TIMEOUT, RAFTZ_READ_TIMEOUT,
-    RAFTZ_STILL_RUNNING, RAFTZ_READ_FAILED, RAFTZ_SNAPSHOT_UNAVAILABLE, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BAD_UTF8,
+    RAFTZ_STILL_RUNNING, RAFTZ_READ_FAILED, RAFTZ_SNAPSHOT_UNAVAILABLE, RAFTZ_TRANSFER_TARGET,
+    RAFTZ_TRANSFER_UNFIT, RAFTZ_TRANSFER_TIMEOUT, RAFTZ_TRANSFER_UNDER_WAY, RAFTZ_TRANSFER_OVERTAKEN,
+    RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BAD_UTF8,
     RAFTZ_UNSUPPORTED, RAFTZ_ABI_MISMATCH, RAFTZ_PANIC, RAFTZ_FORKED, RAFTZ_CALLBACK_FAILED,
     RAFTZ_EMPTY, RAFTZ_CLOSED,
 }
@@ -143,6 +155,9 @@ pub(crate) const fn is_retriable(status: raftz_status) -> bool {
             | RAFTZ_APPLY_TIMEOUT
             | RAFTZ_READ_TIMEOUT
             | RAFTZ_STILL_RUNNING
+            | RAFTZ_TRANSFER_UNFIT
+            | RAFTZ_TRANSFER_TIMEOUT
+            | RAFTZ_TRANSFER_UNDER_WAY
             | RAFTZ_EMPTY
     )
 }

@@ -88,10 +88,10 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_config_set_log", "level", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "6", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "UINT32_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
-    ("raftz_config_set_event_callback", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_callback", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "1ull << 63", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "0", Wanted::Status("RAFTZ_OK")),
-    ("raftz_config_set_event_queue", "kinds", "1u << 16", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_queue", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
     (
         "raftz_config_set_event_queue",
         "kinds",
@@ -113,6 +113,13 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_propose_queued", "count", "SIZE_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_propose_queued", "count", "SIZE_MAX / 16", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_node_wait_for_applied", "index", "UINT64_MAX", Wanted::Status("RAFTZ_APPLY_TIMEOUT")),
+    (
+        "raftz_transfer_leadership_wait",
+        "target_id",
+        "UINT64_MAX",
+        Wanted::Status("RAFTZ_TRANSFER_TARGET"),
+    ),
+    ("raftz_transfer_leadership_wait", "target_id", "1", Wanted::Status("RAFTZ_TRANSFER_TARGET")),
     ("raftz_queue_next", "timeout_ms", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
@@ -205,7 +212,7 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             "number" => "49",
             "kinds" => "RAFTZ_EVENTS_ALL",
             "level" => "RAFTZ_LOG_INFO",
-            "at" | "flags" => "0",
+            "at" | "flags" | "target_id" => "0",
             "count" => "2",
             "limit" => "9",
             "capacity" => "8",
@@ -397,8 +404,14 @@ impl Program<'_> {
             let (setup, expression) = (setup.to_owned(), expression.to_owned());
             [Instead { parameter, setup, expression }]
         };
-        let is_possible =
-            !["raftz_queue_next", "raftz_source_read"].contains(&function.name.as_str());
+        // A node that is alone has nobody to hand over to.
+        let impossible = [
+            "raftz_queue_next",
+            "raftz_source_read",
+            "raftz_transfer_leadership_wait",
+            "raftz_step_down_wait",
+        ];
+        let is_possible = !impossible.contains(&function.name.as_str());
         let is_good = is_status(function) && is_possible;
         let good = if is_good { Wanted::Status("RAFTZ_OK") } else { Wanted::Documented };
         self.case(function, "good", &[], good, None);
@@ -425,8 +438,8 @@ impl Program<'_> {
             if it.base == "raftz_node" && it.stars == 1 && !function.name.ends_with("_free") {
                 let stopped = set(name, "", "good.stopped");
                 self.case(function, "on a stopped node", &stopped, Wanted::Documented, None);
-                let done_inside =
-                    ["raftz_propose", "raftz_read"].iter().any(|it| function.name.starts_with(it));
+                let begins = ["raftz_propose", "raftz_read", "raftz_transfer", "raftz_step_down"];
+                let done_inside = begins.iter().any(|it| function.name.starts_with(it));
                 if !done_inside {
                     self.case(
                         function,

@@ -69,7 +69,7 @@ layout! {
     raftz_state_info {
         size, node_id, leader_id, term, role, is_ready, base_index, last_index, durable_index,
         commit_index, applied_index, damaged_from, calls_in_flight, entry_bytes_max, boot, peer_count,
-        is_shut_down, disk_count, fault, listen_address, obstacles,
+        is_shut_down, disk_count, fault, listen_address, obstacles, transfer_to,
     }
     raftz_peer_info {
         size, node_id, is_connected, snapshot_phase, matched_index, next_index, appends_in_flight, address,

@@ -49,6 +49,12 @@ static void in_child(raftz_node *node, raftz_queue *queue, raftz_config *config,
     REFUSED(raftz_node_wait_for_applied(node, 1, 10, &failure));
     REFUSED(raftz_node_snapshot(node, 10, &leader_id, &failure));
     REFUSED(raftz_node_campaign(node, &failure));
+    REFUSED(raftz_transfer_leadership(node, 0, 10, on_done, &told, &failure));
+    REFUSED(raftz_transfer_leadership_queued(node, 0, 10, queue, &told, &failure));
+    REFUSED(raftz_transfer_leadership_wait(node, 0, 10, &leader_id, &failure));
+    REFUSED(raftz_step_down(node, 10, on_done, &told, &failure));
+    REFUSED(raftz_step_down_queued(node, 10, queue, &told, &failure));
+    REFUSED(raftz_step_down_wait(node, 10, &leader_id, &failure));
     REFUSED(raftz_queue_next(queue, 0, &event, &failure));
     REFUSED(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
     REFUSED(raftz_config_set_event_queue(config, RAFTZ_EVENTS_ALL, queue, &failure));

@@ -405,6 +405,55 @@ static void reads(raftz_node *node) {
     raftz_bytes_free(request);
 }
 
+/* Leadership that moves, in each form; and what says no. */
+static void transfers(struct cluster *cluster) {
+    raftz_queue *queue = NULL;
+    raftz_event *event = NULL;
+    raftz_event_info info = RAFTZ_EVENT_INFO_INIT;
+    struct ended ended = ENDED_INIT, failing = ENDED_INIT;
+    uint32_t patience = 30000 * slowness();
+    unsigned leader = cluster_leader(cluster), follower = (leader + 1) % NODES;
+    uint64_t leader_id = 0, ours = raftz_node_id(cluster->nodes[leader]);
+    WANT(RAFTZ_TRANSFER_TARGET,
+         raftz_transfer_leadership_wait(cluster->nodes[leader], ours, patience, &leader_id, &failure));
+    WANT(RAFTZ_TRANSFER_TARGET,
+         raftz_transfer_leadership_wait(cluster->nodes[leader], 99, patience, &leader_id, &failure));
+    CHECK(leader_id == 0);
+    OK(raftz_node_wait_for_leader(cluster->nodes[follower], patience, &leader_id, &failure));
+    raftz_status status = raftz_step_down_wait(cluster->nodes[follower], patience, NULL, &failure);
+    CHECK(status == RAFTZ_NOT_LEADER && raftz_error_leader_id(failure) == ours);
+    raftz_error_free(failure);
+    failure = NULL;
+    OK(raftz_transfer_leadership(cluster->nodes[follower], 0, patience, on_done, &failing, &failure));
+    tally_wait(&failing.told, 1);
+    CHECK(failing.status == RAFTZ_NOT_LEADER && failing.flags == 0);
+
+    OK(raftz_transfer_leadership_wait(cluster->nodes[leader], 0, patience, &leader_id, &failure));
+    CHECK(leader_id != ours && leader_id >= 1 && leader_id <= NODES);
+    leader = cluster_leader(cluster);
+    CHECK(raftz_node_id(cluster->nodes[leader]) == leader_id);
+    CHECK(state_of(cluster->nodes[leader]).transfer_to == 0);
+
+    OK(raftz_transfer_leadership(cluster->nodes[leader], ours, patience, on_done, &ended, &failure));
+    tally_wait(&ended.told, 1);
+    CHECK(ended.status == RAFTZ_OK && ended.flags == 0 && ended.index == 0 && ended.reply_len == 0);
+    leader = cluster_leader(cluster);
+    CHECK(raftz_node_id(cluster->nodes[leader]) == ours);
+
+    OK(raftz_queue_new(NULL, &queue, &failure));
+    OK(raftz_step_down_queued(cluster->nodes[leader], patience, queue, &ended, &failure));
+    OK(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
+    OK(raftz_event_get(event, &info, &failure));
+    CHECK(info.kind == RAFTZ_EVENT_COMPLETION && info.user_data == &ended && info.outcome_count == 1);
+    CHECK(info.outcomes[0].status == RAFTZ_OK && info.outcomes[0].leader_id != ours);
+    CHECK(info.outcomes[0].leader_id >= 1 && info.outcomes[0].leader_id <= NODES);
+    raftz_event_free(event);
+    raftz_queue_close(queue, &failure);
+    WANT(RAFTZ_CLOSED,
+         raftz_transfer_leadership_queued(cluster->nodes[leader], 0, patience, queue, &ended, &failure));
+    raftz_queue_free(queue);
+}
+
 /* Takes completions until `calls` of them have come. */
 static void take_completions(raftz_queue *queue, size_t calls, void *tag) {
     while (calls > 0) {
@@ -670,7 +719,7 @@ static void in_one_process(void) {
 
     cluster_configure(&cluster);
     uint64_t kinds = RAFTZ_EVENTS_ALL;
-    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << RAFTZ_EVENT_TRANSFER,
+    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << (RAFTZ_EVENT_TRANSFER + 1),
                                                             on_event, &seen, on_destroy, &failure));
     OK(raftz_config_set_event_callback(cluster.configs[0], kinds, on_event, &seen, on_destroy, &failure));
     small.events_max = 1;
@@ -691,6 +740,8 @@ static void in_one_process(void) {
     queues(cluster.nodes[leader]);
     closed_queue(cluster.nodes[leader]);
     key_value_store(cluster.nodes[leader], cluster.nodes[(leader + 1) % NODES]);
+
+    transfers(&cluster);
 
     tally_wait(&seen.leaders, 1);
     /* One event fits, and there were more. */

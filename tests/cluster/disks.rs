@@ -98,41 +98,54 @@ fn leader_fails(language: Language, order: &str, doing: &str) {
 }
 
 #[test]
-fn a_full_disk_refuses_writes_keeps_its_leader_and_comes_back_by_itself() {
+fn a_full_disk_makes_its_leader_hand_over_and_full_ones_refuse_writes_and_come_back_by_themselves()
+{
     fills_up("full on");
 }
 
 #[test]
-fn a_disk_that_is_full_without_saying_so_refuses_keeps_its_leader_and_comes_back() {
+fn disks_that_are_full_without_saying_so_are_noticed_refuse_and_come_back() {
     fills_up("full unseen");
 }
 
 fn fills_up(full: &str) {
-    let (mut faulty, leader) = cluster();
-    faulty.cluster.tell(leader, "load n 2");
+    let (mut faulty, old) = cluster();
+    faulty.cluster.tell(old, "load n 2");
     faulty.cluster.wait_acknowledged(100);
-    let term = faulty.cluster.status(leader).term;
-    faulty.order(leader, full);
-    wait_refused(&faulty, leader);
-    // Followers hear the leader all the while, and it them.
-    let begun = Instant::now();
-    while begun.elapsed() < ELECTION * 5 {
-        for place in ALL {
-            let seen = faulty.cluster.status(place);
-            assert_eq!((seen.term, seen.leader), (term, leader as u64 + 1), "{seen:?}");
-            assert_eq!(seen.fault, "");
-        }
-    }
-    faulty.order(leader, "full off");
+    faulty.order(old, full);
+    // Another leads, whose disk has room, and nothing is refused for long.
+    let place = (old + 1) % 3;
+    let seen = faulty.cluster.wait_status(place, "a leader whose disk has room", |seen| {
+        seen.leader > 0 && seen.leader != old as u64 + 1
+    });
+    let (leader, term) = (seen.leader as usize - 1, seen.term);
     faulty.cluster.wait_acknowledged(100);
-    // Full on all, and the leader starts anew: an open and an election need no room.
+    faulty.cluster.quiet(&[old == 0, old == 1, old == 2]);
+    // With room again it is prepared like the others for what follows.
+    faulty.order(old, "full off");
+    faulty.cluster.tell(leader, "load k 2");
+    faulty.cluster.wait_acknowledged(200);
+    faulty.cluster.quiet(&[leader == 0, leader == 1, leader == 2]);
     for place in ALL {
         faulty.order(place, full);
     }
+    // Full everywhere: nobody is better, so the leader stays, and refuses.
+    faulty.cluster.tell(leader, "load l 2");
     wait_refused(&faulty, leader);
+    let begun = Instant::now();
+    let mut terms = BTreeSet::new();
+    while begun.elapsed() < ELECTION * 5 {
+        for place in ALL {
+            let seen = faulty.cluster.status(place);
+            terms.insert(seen.term);
+            assert_eq!(seen.fault, "");
+        }
+    }
+    println!("terms {terms:?}, {term} when the first was full");
     if full == "full unseen" {
         assert!(faulty.met(leader).full > 0);
     }
+    // A start and an election need no room.
     faulty.kill(leader);
     faulty.start(leader, &[full]);
     faulty.cluster.leader();

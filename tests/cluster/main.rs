@@ -14,4 +14,5 @@ mod proxy;
 mod refusals;
 mod resolver;
 mod shim;
+mod transfer;
 mod wiped;

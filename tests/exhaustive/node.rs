@@ -238,7 +238,9 @@ impl Node {
                             format!("{action:?}")
                         })?;
                     }
-                    Action::Accepted { .. } | Action::Refused { .. } => {}
+                    Action::Accepted { .. }
+                    | Action::Refused { .. }
+                    | Action::TransferEnded { .. } => {}
                     Action::Halt(reason) => ensure(false, "nobody halts", || reason.to_string())?,
                     Action::Event(News::Nonsense { what, .. }) if MISTAKEN.contains(&&*what) => {}
                     Action::Event(News::Nonsense { from, what }) => {

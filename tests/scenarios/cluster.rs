@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy};
+use raftz_core::replica::{Action, Call, Config, Input, Replica, SnapshotPolicy, TransferCall};
 use raftz_core::types::{
     Base, DiskId, Entries, Entry, EntryKind, Event, FaultReason, HardState, Index, LogId, Member,
     Membership, Message, NodeId, Now, Outcome, Payload, Reply, Role, Settings, Term, Token,
@@ -20,6 +20,9 @@ use super::oracle::Oracle;
 use super::reads::Readers;
 use super::show;
 use super::snapshots::Snapshots;
+
+/// Calls for another leader have tokens above this.
+const TRANSFER_TOKENS: u64 = 1 << 32;
 
 /// Wall time runs this far ahead of boot time.
 const WALL_AHEAD_US: u64 = 1_000_000_000;
@@ -79,6 +82,8 @@ pub(crate) struct Plan {
     pub(crate) held_bytes_max: u64,
     pub(crate) settings: Settings,
     pub(crate) snapshots: SnapshotPolicy,
+    /// Of node 1, 2, …; the highest for those that are not named.
+    pub(crate) priorities: Vec<u8>,
 }
 
 impl Plan {
@@ -92,6 +97,7 @@ impl Plan {
             held_bytes_max: 1 << 20,
             settings: Settings::default(),
             snapshots: SnapshotPolicy::NEVER,
+            priorities: Vec::new(),
         }
     }
 }
@@ -107,9 +113,10 @@ pub(crate) struct Cluster {
     pub(crate) links: BTreeSet<(NodeId, NodeId)>,
     pub(crate) oracle: Oracle,
     pub(crate) calls: BTreeMap<Token, CallRecord>,
-    /// Calls that have not ended, by node and deadline.
+    /// Calls that have not ended, by node and deadline; among them those for another leader, by tokens of their own.
     waiting: BTreeSet<(NodeId, u64, Token)>,
     pub(crate) readers: Readers,
+    transfers: u64,
     pub(crate) voice: Voice,
     /// Print at once, for a run that may not come to its end.
     pub(crate) aloud: bool,
@@ -142,13 +149,17 @@ impl Cluster {
             calls: BTreeMap::new(),
             waiting: BTreeSet::new(),
             readers: Readers::default(),
+            transfers: 0,
             voice: Voice::All,
             aloud: false,
             out: Vec::new(),
         };
         for id in base.membership.members.keys().copied() {
             let disk = Disk::new(id, base.clone());
-            let raft = raft::Config { id, disk_id: disk.id, ..plan.raft.clone() };
+            let mut raft = raft::Config { id, disk_id: disk.id, ..plan.raft.clone() };
+            if let Some(priority) = plan.priorities.get(id.get() as usize - 1) {
+                raft.election_priority = *priority;
+            }
             let member = Node {
                 id,
                 config: Config {
@@ -287,6 +298,15 @@ impl Cluster {
             Action::Halt(reason) => node.halted = Some(reason),
             Action::Read { tokens } => self.on_read(id, tokens),
             Action::EndRead { token, why } => self.on_end_read(id, token, &why),
+            Action::TransferEnded { token, result } => {
+                let before = self.waiting.len();
+                self.waiting.retain(|(_, _, waits)| *waits != token);
+                assert_eq!(self.waiting.len() + 1, before, "a transfer that ends twice");
+                self.say(Voice::News, || match &result {
+                    Ok(leader) => format!("{id}: tells its asker: node {leader} leads"),
+                    Err(why) => format!("{id}: tells its asker: {why}"),
+                });
+            }
             Action::TakeSnapshot { base } => self.freeze(id, *base),
             Action::CancelSnapshot => node.snapshots.is_cancelled = true,
             Action::Restore { id: snapshot } => {
@@ -345,6 +365,24 @@ impl Cluster {
             calls.push(Call { token, payload, session: None, deadline_us, forward });
         }
         self.step(id, Input::Propose(calls));
+    }
+
+    /// A caller of a node wants another leader.
+    pub(crate) fn transfer(
+        &mut self,
+        id: NodeId,
+        target: Option<NodeId>,
+        wait_us: u64,
+        down: bool,
+    ) {
+        self.transfers += 1;
+        let token = Token(TRANSFER_TOKENS + self.transfers);
+        let deadline_us = self.now_us + wait_us;
+        if self.is_alive(id) {
+            self.waiting.insert((id, deadline_us, token));
+        }
+        let call = TransferCall { token, target, deadline_us, steps_down: down };
+        self.step(id, Input::Transfer(call));
     }
 
     // ---- the lanes ----

@@ -183,6 +183,10 @@ pub(crate) fn event(event: &Event) -> String {
             let peer = peer.map_or(String::new(), |peer| format!(" with {peer}"));
             format!("snapshot of {index} {phase}{peer}: {bytes} of {total_bytes} bytes")
         }
+        Event::Transfer { to, phase, detail } => {
+            let colon = if detail.is_empty() { "" } else { ": " };
+            format!("transfer to {to} {phase}{colon}{detail}")
+        }
         Event::Faulted(reason) => format!("FAULT: {reason}"),
     }
 }

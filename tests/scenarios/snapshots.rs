@@ -270,6 +270,7 @@ impl Cluster {
             | Action::Reply { .. }
             | Action::Read { .. }
             | Action::EndRead { .. }
+            | Action::TransferEnded { .. }
             | Action::Event(_)
             | Action::Halt(_)) => panic!("{at}: {other:?} is no work with pieces"),
         }

@@ -78,6 +78,7 @@ impl Solo {
                 | Action::MayNotRead { .. }
                 | Action::Accepted { .. }
                 | Action::Refused { .. }
+                | Action::TransferEnded { .. }
                 | Action::Halt(_) => {}
             }
         }

@@ -43,6 +43,10 @@ transcripts! {
     snapshot_heals snapshot_install snapshot_jitter snapshot_kept_machine snapshot_last_index
     snapshot_meets_own snapshot_membership snapshot_of_kept_machine snapshot_overtaken snapshot_resumes
     snapshot_source_deposed snapshot_stale snapshot_tail_kept stale_log_cannot_win stalled_peer
+    full_disk priority priority_down priority_hardly sick_disk sick_disk_alone
+    sick_disk_resigns sick_disk_slow step_down transfer transfer_ends transfer_keeps_calls
+    transfer_laggard transfer_partition transfer_refused transfer_repeated transfer_shutdown
+    transfer_times_out
     stuck_candidate timers unapplied unreadable_log votes_are_sets votes_once window_lost
     window_lost_compacted wrong_disk
 }

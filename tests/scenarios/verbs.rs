@@ -6,7 +6,9 @@
 //! | … `[log-entries=…] [retain=…] [keep=…] [rate=…] [piece=…] [stall=500ms]` | its policy of snapshots; without it, none is taken and no log is shortened |
 //! | `policy 1 [log-entries=…] …` | node 1 changes its own, now and in later lives |
 //! | `preset 1 [terms=1,1,4] [term=6] [vote=2]` | restarts node 1 with such a log (by default: its own) and hard state |
+//! | … `[priorities=100,50,0] [disk-stall=1s]` | election priorities of nodes 1, 2, …; how long a leader's disk may stand still |
 //! | `campaign 1` | as if the election timeout had passed |
+//! | `transfer 1 [2] [wait=1s]`, `step-down 1` | a caller of node 1 wants node 2, or the best, to lead |
 //! | `forget 1` | node 1 is told that its leader is dead |
 //! | `elect 1` | campaigns and works everything off, quietly; node 1 leads and all know its commit |
 //! | `propose 1 a b … [wait=1s] [no-forward]` | callers of node 1 propose, in one batch |
@@ -164,7 +166,7 @@ impl Script {
             "elect" => elect(cluster, words.id(1)),
             "load" => load(cluster, words.id(1), number(words.plain[2])),
             "propose" | "read" | "campaign" | "forget" | "send" | "shutdown" | "storage-full"
-            | "storage-ample" | "snapshot" | "policy" => {
+            | "storage-ample" | "snapshot" | "policy" | "transfer" | "step-down" => {
                 call(cluster, line, &words);
             }
             "deliver" | "drop" | "drop-all" | "duplicate" | "reverse" | "cut" | "partition"
@@ -270,6 +272,10 @@ fn plan(words: &Words<'_>) -> Plan {
             "unapplied" => plan.raft.unapplied_bytes_max = number(value),
             "cache" => plan.raft.cache_bytes_max = number(value),
             "held" => plan.held_bytes_max = number(value),
+            "priorities" => {
+                plan.priorities = value.split(',').map(|word| number(word) as u8).collect();
+            }
+            "disk-stall" => plan.raft.disk_stall_timeout_us = micros(value),
             "largest" => plan.settings.entry_bytes_max = number(value),
             "machine" => {
                 assert_eq!(*value, "kept", "machine=kept, or nothing");
@@ -330,6 +336,11 @@ fn call(cluster: &mut Cluster, line: &str, words: &Words<'_>) {
             let (from, to) = words.pair(1);
             let message = by_hand::message(line, words);
             cluster.step(to, Input::Receive { from, message });
+        }
+        "transfer" | "step-down" => {
+            let wait_us = words.named.get("wait").map_or(1_000_000, |word| micros(word));
+            let target = words.plain.get(2).map(|word| id(word));
+            cluster.transfer(words.id(1), target, wait_us, words.plain[0] == "step-down");
         }
         "shutdown" => cluster.step(words.id(1), Input::Shutdown),
         "snapshot" => cluster.step(words.id(1), Input::TakeSnapshot),
@@ -552,6 +563,7 @@ fn expect(cluster: &Cluster, line: &str, words: &Words<'_>) {
             "applied" => status.applied.to_string(),
             "damaged" => status.damage.is_some().to_string(),
             "base" => status.base.to_string(),
+            "transfer" => status.transfer.map_or("none".into(), |id| id.to_string()),
             "machine" => cluster.nodes[&id].machine.applied.to_string(),
             "snapshot" => {
                 let kept = cluster.nodes[&id].snapshots.list();

@@ -98,6 +98,7 @@ impl Loop {
                     | Action::MayNotRead { .. }
                     | Action::Accepted { .. }
                     | Action::Refused { .. }
+                    | Action::TransferEnded { .. }
                     | Action::Event(_)
                     | Action::Halt(_) => {}
                 }

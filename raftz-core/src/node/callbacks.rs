@@ -272,6 +272,10 @@ fn log_event(group: GroupId, event: &Event) {
             total_bytes,
             "snapshot: {phase}"
         ),
+        Event::Transfer { to, phase, detail } => {
+            let colon = if detail.is_empty() { "" } else { ": " };
+            tracing::info!(group, "transfer of leadership to node {to} {phase}{colon}{detail}");
+        }
         Event::Faulted(reason) => tracing::error!(group, "faulted: {reason}"),
     }
 }

@@ -105,6 +105,12 @@ pub struct Config {
     pub election_timeout_max_ms: u64,
     /// Time between a leader's signs of life. Default 50.
     pub heartbeat_interval_ms: u64,
+    /// How much this node is wanted as leader, 0 to 100: at 0 it waits twice as long as others before it stands,
+    /// and a leader hands over to a node whose priority is higher by 10. Default 100, the highest.
+    pub election_priority: u64,
+    /// A leader none of whose writes has become durable for so long, while one waits, hands over to another node.
+    /// 0: the longest election timeout. Default 0.
+    pub disk_stall_timeout_ms: u64,
     /// Time after which a proposal without a timeout of its own is answered. Default 5000.
     pub propose_timeout_ms: u64,
     /// Time after which a read without a timeout of its own is answered. Default 5000.
@@ -198,6 +204,8 @@ impl Config {
             election_timeout_min_ms: 150,
             election_timeout_max_ms: 300,
             heartbeat_interval_ms: 50,
+            election_priority: 100,
+            disk_stall_timeout_ms: 0,
             propose_timeout_ms: 5000,
             read_timeout_ms: 5000,
             lease_reads: false,

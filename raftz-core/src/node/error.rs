@@ -4,7 +4,7 @@ use rustix::io::Errno;
 
 use crate::machine::MachineError;
 use crate::storage::StorageError;
-use crate::types::Index;
+use crate::types::{Index, TransferFailure};
 
 use super::config::ConfigError;
 
@@ -97,6 +97,9 @@ pub enum NodeError {
         /// Why.
         detail: String,
     },
+    /// Another node does not lead, as it was to.
+    #[error("{0}")]
+    Transfer(TransferFailure),
     /// Some threads did not end in time. They end by themselves once what they are in returns.
     #[error(
         "still running after {waited_ms} ms: {threads}; a callback of the state machine, the storage or the user does not return"
@@ -107,6 +110,23 @@ pub enum NodeError {
         /// Their names.
         threads: String,
     },
+}
+
+impl From<TransferFailure> for NodeError {
+    fn from(failure: TransferFailure) -> Self {
+        match failure {
+            TransferFailure::ShuttingDown => Self::ShutDown,
+            TransferFailure::Faulted { reason } => Self::Faulted { reason },
+            other @ (TransferFailure::NotLeader { .. }
+            | TransferFailure::UnknownTarget { .. }
+            | TransferFailure::AlreadyLeads { .. }
+            | TransferFailure::NotVoter { .. }
+            | TransferFailure::NobodyFit { .. }
+            | TransferFailure::TimedOut { .. }
+            | TransferFailure::UnderWay { .. }
+            | TransferFailure::Overtaken { .. }) => Self::Transfer(other),
+        }
+    }
 }
 
 impl NodeError {
@@ -147,6 +167,7 @@ impl NodeError {
             Self::InCallback { .. } => -9,
             Self::StillRunning { .. } => -72,
             Self::Snapshot { .. } => -74,
+            Self::Transfer(failure) => failure.code(),
         }
     }
 }

@@ -246,6 +246,7 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     if let Some(lane) = &host.snapshots {
         lane.stop();
     }
+    host.transfers.end(&error);
     for wish in host.wishes.drain(..) {
         wish.grant(Err(error.clone()));
     }

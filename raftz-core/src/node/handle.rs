@@ -87,6 +87,7 @@ pub(super) struct Defaults {
     pub(super) read_timeout: Duration,
     pub(super) forward: bool,
     pub(super) entry_bytes_max: u64,
+    pub(super) election_timeout_max: Duration,
 }
 
 impl std::fmt::Debug for Node {
@@ -419,8 +420,10 @@ impl Node {
         self.shared.intake.campaign(GroupId::FIRST);
     }
 
-    /// Stops the node: refuses new calls, answers those in flight, seals and closes the log, and
-    /// waits until all its threads have ended. May be called again.
+    /// Stops the node: refuses new calls, hands over if it leads, answers calls in flight, seals and closes
+    /// the log, and waits until all its threads have ended. May be called again.
+    ///
+    /// Handing over takes no more than half of `timeout` and three of the longest election timeouts.
     ///
     /// # Errors
     /// [`NodeError::StillRunning`] if something did not return within `timeout`. Every call has
@@ -429,6 +432,8 @@ impl Node {
     pub fn shutdown(&self, timeout: Duration) -> Result<(), NodeError> {
         self.may_block()?;
         let deadline_us = clock::deadline_us(timeout);
+        self.shared.intake.close(Refusal::ShuttingDown);
+        self.hand_over_before_end(timeout);
         self.request_stop();
         self.threads.join_until(deadline_us).map_err(|left| NodeError::StillRunning {
             waited_ms: ms(timeout),
@@ -441,7 +446,7 @@ impl Node {
         self.shared.intake.notify([Note::Shutdown]);
     }
 
-    fn may_block(&self) -> Result<(), NodeError> {
+    pub(super) fn may_block(&self) -> Result<(), NodeError> {
         match threads::inside() {
             None => Ok(()),
             Some(inside) => Err(NodeError::InCallback { inside: inside.into() }),
@@ -516,11 +521,11 @@ fn cost(command: &Bytes) -> u64 {
     command.len() as u64 + CALL_OVERHEAD_BYTES
 }
 
-fn ms(duration: Duration) -> u64 {
+pub(super) fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn stopped(status: &Status) -> NodeError {
+pub(super) fn stopped(status: &Status) -> NodeError {
     match &status.fault {
         Some(fault) => NodeError::Faulted { reason: fault.to_string() },
         None => NodeError::ShutDown,

@@ -24,6 +24,7 @@ use super::query::{QueryDeadlines, QueryJob};
 use super::snapshots::SnapshotWish;
 use super::status::{Board, Pulse};
 use super::told::Told;
+use super::transfer::TransferWishes;
 
 /// What the event loop and the handle share.
 pub(crate) struct Shared {
@@ -155,6 +156,7 @@ pub(super) struct Host {
     /// Reads that the replicas have not released.
     pub(super) reads: Table<QueryJob>,
     pub(super) query_deadlines: QueryDeadlines,
+    pub(super) transfers: TransferWishes,
     pub(super) log: LogLane,
     pub(super) read: ReadLane,
     pub(super) apply: Option<ApplyLane>,
@@ -248,6 +250,7 @@ impl Host {
             Note::Read { group, purpose: ReadPurpose::Apply, result } => {
                 self.read_for_apply(now, group, result);
             }
+            Note::Transfer(group, wish) => self.wish_transfer(now, group, wish),
             Note::RefreshStatus => self.status_wanted = true,
             Note::Shutdown => {
                 self.stopping = true;
@@ -385,6 +388,7 @@ impl Host {
             | Action::PruneSnapshots { .. }
             | Action::FindSnapshot { .. }
             | Action::ScrubSnapshots { .. } => self.perform_snapshot(group, action),
+            Action::TransferEnded { token, result } => self.transfer_ended(token, result),
             Action::Event(event) => self.tell(now, group, event),
             Action::Halt(reason) => self.halt(group, reason),
         }

@@ -18,6 +18,7 @@ use super::callers::Caller;
 use super::query::QueryJob;
 use super::snapshots::SnapshotWish;
 use super::threads;
+use super::transfer::TransferWish;
 
 /// A proposal on its way to the loop.
 pub(crate) struct QueuedCall {
@@ -96,6 +97,8 @@ pub(crate) enum Note {
     TakeSnapshot(GroupId, SnapshotWish),
     /// Snapshots are to be dealt with like this.
     SetSnapshotPolicy(GroupId, SnapshotPolicy),
+    /// Somebody wants another leader.
+    Transfer(GroupId, TransferWish),
     /// Somebody wants a fresh status.
     RefreshStatus,
     /// Answer everybody and end.

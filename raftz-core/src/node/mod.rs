@@ -30,6 +30,7 @@ mod status;
 mod stores;
 mod threads;
 mod told;
+mod transfer;
 
 pub use callbacks::EventObserver;
 pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};

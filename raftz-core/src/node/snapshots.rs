@@ -82,6 +82,7 @@ impl Host {
             | Action::Reply { .. }
             | Action::Read { .. }
             | Action::EndRead { .. }
+            | Action::TransferEnded { .. }
             | Action::Event(_)
             | Action::Halt(_) => {}
         }

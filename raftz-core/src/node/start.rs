@@ -32,6 +32,7 @@ use super::snapshots::{log_time_us, restore_at_start};
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded, run_inside};
 use super::told::Told;
+use super::transfer::TransferWishes;
 use super::{clock, stores};
 
 /// Makes the transport of a node that will introduce itself like this, to these members.
@@ -181,6 +182,7 @@ fn start(
         read_timeout: Duration::from_millis(config.read_timeout_ms),
         forward: config.forward,
         entry_bytes_max: config.entry_bytes_max,
+        election_timeout_max: Duration::from_millis(config.election_timeout_max_ms),
     };
     let id = config.node_id;
     let put_together = || {
@@ -296,6 +298,7 @@ fn host(
         callers: Table::default(),
         reads: Table::default(),
         query_deadlines: QueryDeadlines::default(),
+        transfers: TransferWishes::default(),
         log,
         read,
         apply,
@@ -337,6 +340,8 @@ fn replica_config(
         apply_bytes_max: config.apply_bytes_max,
         machine_applied,
         snapshot,
+        election_priority: u8::try_from(config.election_priority).unwrap_or(u8::MAX),
+        disk_stall_timeout_us: us(config.disk_stall_timeout_ms),
         ..raft::Config::new(config.node_id, identity.disk)
     };
     let held_bytes_max = config.held_bytes_max;
@@ -459,6 +464,7 @@ fn first_status(config: &Config, recovered: &Recovered, listen_address: Option<S
         membership: latest_membership(recovered),
         settings: recovered.base.settings.clone(),
         peers: Vec::new(),
+        transfer: None,
         waiting: 0,
         calls_in_flight: 0,
         damaged_from: recovered.damage.map(|damage| damage.first_faulty),

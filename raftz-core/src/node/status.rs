@@ -55,6 +55,8 @@ pub struct Status {
     pub settings: Settings,
     /// The other members.
     pub peers: Vec<PeerStatus>,
+    /// Whom it is handing its leadership to.
+    pub transfer: Option<NodeId>,
     /// Calls that wait in the replica, of this node and of followers.
     pub waiting: u64,
     /// Calls in flight on this node, from `propose` to the end of the completion.
@@ -133,6 +135,7 @@ impl Status {
         self.membership = raft.membership.clone();
         self.settings = raft.settings.clone();
         self.damaged_from = raft.damage.map(|damage| damage.first_faulty);
+        self.transfer = raft.transfer;
         self.waiting = replica.waiting as u64;
         self.fault = self.fault.take().or_else(|| replica.fault.clone());
         let others = raft.membership.members.iter().filter(|(id, _)| **id != self.node_id);
@@ -316,6 +319,7 @@ mod tests {
             membership: base.membership.clone(),
             settings: base.settings,
             peers: Vec::new(),
+            transfer: None,
             waiting: 0,
             calls_in_flight: 0,
             damaged_from: None,

@@ -78,6 +78,7 @@ fn caused_by_others(
         | Event::StorageTrouble { .. }
         | Event::StorageFull { .. }
         | Event::Snapshot { .. }
+        | Event::Transfer { .. }
         | Event::Faulted(_) => None,
     }
 }

@@ -13,7 +13,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::types::{
     Damage, DiskId, Entries, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now,
-    RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Snapshot, Term,
+    RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Snapshot, Term, TransferFailure,
 };
 
 use super::config_log::ConfigLog;
@@ -24,6 +24,7 @@ use super::progress::PeerProgress;
 use super::reads::Freshness;
 use super::runs::TermRuns;
 use super::snapshot::Install;
+use super::transfer::{Leaving, Transfer};
 use super::writes::Writes;
 use super::{Action, Config, Input};
 
@@ -83,6 +84,9 @@ pub struct Raft {
     /// Data directories that live links have proved.
     pub(super) linked: BTreeMap<NodeId, DiskId>,
     pub(super) storage_full: bool,
+    /// Leadership on its way from this node to another, until that one is known to lead.
+    pub(super) transfer: Option<Transfer>,
+    pub(super) leaving: Leaving,
     pub(super) halted: bool,
     /// What makes this member unfit before it takes its first input.
     unfit: Option<FaultReason>,
@@ -130,6 +134,8 @@ pub struct Status {
     pub damage: Option<Damage>,
     /// A leader's view of the others; empty elsewhere.
     pub peers: Vec<PeerProgress>,
+    /// Whom it is handing its leadership to.
+    pub transfer: Option<NodeId>,
 }
 
 impl Raft {
@@ -179,6 +185,8 @@ impl Raft {
             next_request: 0,
             linked: BTreeMap::new(),
             storage_full: false,
+            transfer: None,
+            leaving: Leaving::default(),
             halted: false,
             unfit: None,
             rng: ChaCha8Rng::seed_from_u64(seed ^ recovered.boot.0.rotate_left(32)),
@@ -219,6 +227,9 @@ impl Raft {
                 let why = Refusal::Faulted { reason: "the replica has stopped".into() };
                 let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
                 actions.push(Action::Refused { tokens, why });
+            } else if let Input::Transfer { token, .. } = input {
+                let why = TransferFailure::Faulted { reason: "the replica has stopped".into() };
+                actions.push(Action::TransferEnded { token, result: Err(why) });
             }
             return;
         }
@@ -236,6 +247,9 @@ impl Raft {
             Input::Read { request, by_lease } => self.on_read(request, by_lease, actions),
             Input::Campaign if self.is_pledged() => {}
             Input::Campaign => self.start_campaign(actions),
+            Input::Transfer { token, target, deadline_us, steps_down } => {
+                self.on_transfer(token, target, deadline_us, steps_down, actions);
+            }
             Input::Persisted { op } => self.on_persisted(op, actions),
             Input::PersistFailed { reason } => self.halt(FaultReason::Storage(reason), actions),
             Input::Applied { index } => self.on_applied(index),
@@ -267,7 +281,12 @@ impl Raft {
         self.restore(actions);
         self.run_deadlines(actions);
         self.lead(actions);
+        self.run_transfer(actions);
+        let disk_was_idle = !self.writes.is_waiting();
         if let Some(op) = self.writes.issue(self.commit) {
+            if disk_was_idle {
+                self.disk_moves();
+            }
             if !op.entries.is_empty() || op.truncate_from.is_some() || op.base.is_some() {
                 self.log.writing(op.id.seq);
             }
@@ -300,18 +319,20 @@ impl Raft {
         if self.halted {
             return None;
         }
-        match &self.role {
+        let due = match &self.role {
             RoleState::Leader(leader) => self.leader_deadline_us(leader),
             RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
                 self.may_campaign().then_some(self.election_due_us)
             }
-        }
+        };
+        [due, self.transfer_deadline_us()].into_iter().flatten().min()
     }
 
     fn on_persisted(&mut self, op: crate::types::OpId, actions: &mut Vec<Action>) {
         if !self.writes.persisted(op) {
             return;
         }
+        self.disk_moves();
         self.log.persisted(if bug!(CompletionConfirmsAllInFlight) { u64::MAX } else { op.seq });
         for (to, message) in self.writes.release() {
             actions.push(Action::Send { to, message });
@@ -433,9 +454,10 @@ impl Raft {
         let (min, max) = self.election_timeouts_us();
         let spread = max.saturating_sub(min).max(1);
         // Who cannot apply yet should lead only where nobody else can.
-        let patience = if self.lacks_snapshot() { max } else { 0 };
+        let patience = if self.lacks_snapshot() { max } else { self.deference_us() };
         let wait = min.saturating_add(self.rng.next_u64() % spread).saturating_add(patience);
-        self.election_due_us = self.now.boot_us.saturating_add(wait);
+        let due_us = self.now.boot_us.saturating_add(wait);
+        self.election_due_us = due_us.max(self.leaving.sits_out_until_us);
     }
 
     /// For so long a voter keeps faith with a leader that it has heard.
@@ -489,6 +511,8 @@ impl Raft {
 
     pub(super) fn halt(&mut self, reason: FaultReason, actions: &mut Vec<Action>) {
         self.halted = true;
+        let why = TransferFailure::Faulted { reason: reason.to_string() };
+        self.end_transfer(Err(why), actions);
         actions.push(Action::Event(Event::Faulted(reason.clone())));
         actions.push(Action::Halt(reason));
     }
@@ -639,6 +663,7 @@ impl Raft {
             settings: self.configs.settings().clone(),
             damage: self.damage,
             peers,
+            transfer: self.hands_over_to(),
         }
     }
 
@@ -660,6 +685,8 @@ impl Raft {
         (relative(self.faithful_until_us), relative(self.election_due_us)).hash(&mut hasher);
         (relative(self.resigned_until_us), relative(self.pledged_until_us)).hash(&mut hasher);
         self.freshness.fingerprint(now_us, &mut hasher);
+        self.leaving.fingerprint(now_us, self.writes.is_waiting(), &mut hasher);
+        self.transfer.as_ref().map(|it| it.fingerprint(now_us, &mut hasher)).hash(&mut hasher);
         // Answers repeat the round that they answer: it decides which of those on their way count.
         self.round.hash(&mut hasher);
         (self.configs.latest().0, self.configs.change_pending()).hash(&mut hasher);

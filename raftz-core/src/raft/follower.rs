@@ -137,7 +137,7 @@ impl Raft {
             sent_us: heartbeat.sent_us,
             clock_us: self.now.boot_us,
             faith_us: self.pledge(heartbeat.faith_us),
-            fitness: 0,
+            fitness: self.fitness(),
         };
         self.send(from, RaftBody::HeartbeatReply(reply), actions);
     }

@@ -17,7 +17,7 @@ use super::core::{Raft, RoleState};
 use super::log_time::LogClock;
 use super::progress::{Answer, Mode, Progress, WindowLimits};
 use super::reads::Reads;
-use super::{Action, Proposal, quorum};
+use super::{Action, PRIORITY_MAX, Proposal, quorum};
 
 /// A commit is told at the latest after this part of the heartbeat interval, if no append carries
 /// it sooner.
@@ -30,8 +30,6 @@ const STUCK_TIMEOUTS: u64 = 10;
 const READS_FAILED_MAX: u32 = 3;
 /// In so many election timeouts a leader resigns once.
 const RESIGNS_ONCE_IN: u64 = 20;
-/// For so many election timeouts it leaves elections to others then.
-const OTHERS_FIRST: u64 = 3;
 
 /// What a leader keeps beyond what everybody keeps.
 #[derive(Clone, Debug)]
@@ -40,6 +38,9 @@ pub(super) struct Leader {
     pub(super) first: Index,
     pub(super) peers: BTreeMap<NodeId, Progress>,
     pub(super) heartbeat_due_us: u64,
+    /// Somebody was asked in this term to stand against it, and voters were told that they need not keep faith:
+    /// whatever it concludes from their promises is void for the rest of the term.
+    pub(super) asked_to_leave: bool,
     notice_due_us: Option<u64>,
     /// Counts the heartbeat rounds of the term.
     pub(super) round: u64,
@@ -52,7 +53,7 @@ impl Leader {
     /// What decides its future, but for the log's clock; see [`Raft::fingerprint`].
     pub(super) fn fingerprint(&self, now_us: u64, last_request: u64, state: &mut impl Hasher) {
         let relative = |at_us: u64| at_us.saturating_sub(now_us);
-        (self.first, self.round, self.sessions).hash(state);
+        (self.first, self.round, self.sessions, self.asked_to_leave).hash(state);
         self.reads.fingerprint(now_us, state);
         (relative(self.heartbeat_due_us), self.notice_due_us.map(relative)).hash(state);
         for (id, peer) in &self.peers {
@@ -76,12 +77,14 @@ impl Raft {
             first,
             peers: BTreeMap::new(),
             heartbeat_due_us: self.now.boot_us.saturating_add(self.heartbeat_interval_us()),
+            asked_to_leave: false,
             notice_due_us: None,
             round: 0,
             reads: Reads::default(),
             sessions: 0,
             clock: self.log_clock(),
         }));
+        self.settle_in();
         self.reconcile_peers();
         if !bug!(NoEntryOpensTheTerm) {
             self.append_own(EntryKind::Noop, Payload::empty(), None, actions);
@@ -103,7 +106,7 @@ impl Raft {
     }
 
     /// Appends one entry of the present term.
-    fn append_own(
+    pub(super) fn append_own(
         &mut self,
         kind: EntryKind,
         payload: Payload,
@@ -349,9 +352,7 @@ impl Raft {
         }
         let timeout_us = self.election_timeouts_us().1;
         self.resigned_until_us = now_us.saturating_add(timeout_us.saturating_mul(RESIGNS_ONCE_IN));
-        self.faithful_until_us = now_us;
-        self.become_follower(self.hard.term, None);
-        self.election_due_us = now_us.saturating_add(timeout_us.saturating_mul(OTHERS_FIRST));
+        self.resign();
     }
 
     pub(super) fn on_append_reply(
@@ -420,6 +421,8 @@ impl Raft {
         let faithful_until_us = began_us.saturating_add(reply.faith_us.saturating_mul(kept) / 100);
         let HeartbeatReply { round, clock_us, .. } = reply;
         peer.answered(Answer { round, clock_us, faithful_until_us });
+        // Whoever exaggerates is no fitter than the fittest.
+        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX));
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
@@ -510,6 +513,8 @@ impl Raft {
         for (id, heartbeat) in beats {
             self.send(id, RaftBody::Heartbeat(heartbeat), actions);
         }
+        self.ask_again(actions);
+        self.consider_leaving(actions);
     }
 
     /// Under load appends carry the commit index; the last one of a burst is told a little later.
@@ -554,7 +559,8 @@ impl Raft {
     /// Writes the data directories that links have proved into the membership, so that a wiped or
     /// copied one can never come back under a known id.
     fn record_disks(&mut self, actions: &mut Vec<Action>) {
-        if self.linked.is_empty() || !self.is_ready() || self.configs.change_pending() {
+        let is_busy = self.configs.change_pending() || self.hands_over();
+        if self.linked.is_empty() || !self.is_ready() || is_busy {
             return;
         }
         let own = (self.config.id, self.config.disk_id);
@@ -590,6 +596,7 @@ mod tests {
                 first: Index(1),
                 peers: BTreeMap::new(),
                 heartbeat_due_us: 50,
+                asked_to_leave: false,
                 notice_due_us,
                 round: 0,
                 reads: Reads::default(),

@@ -15,6 +15,7 @@
 //! | `progress` | one peer as its leader sees it |
 //! | `reads` | what a read must see, leases, the age of what is applied |
 //! | `log`, `runs` | entries in memory, terms of all entries, durability marks |
+//! | `transfer` | handing over, and leaders that should |
 //! | `snapshot` | where the log begins, who is offered a snapshot, how one is installed |
 //! | `writes` | writes on their way, promises that wait for them |
 //! | `config_log` | memberships and settings as the log gives them |
@@ -34,6 +35,7 @@ mod reads;
 mod receive;
 mod runs;
 mod snapshot;
+mod transfer;
 mod writes;
 
 pub use self::core::{Raft, Status};
@@ -41,7 +43,7 @@ pub use self::progress::PeerProgress;
 
 use crate::types::{
     Boot, DiskId, Entries, Entry, Event, FaultReason, Index, NodeId, OpId, Payload, RaftMessage,
-    Refusal, SessionTag, Snapshot, SnapshotId, Term, Token, WriteOp,
+    Refusal, SessionTag, Snapshot, SnapshotId, Term, Token, TransferFailure, WriteOp,
 };
 
 /// What one member may choose for itself. Times in microseconds.
@@ -82,7 +84,16 @@ pub struct Config {
     pub lease_reads: bool,
     /// How much faster than any other clock of the group any may run, in percent. A lease is so much shorter.
     pub lease_drift_percent: u8,
+    /// How much this node is wanted as leader, 0 to 100; see [`PRIORITY_MAX`].
+    pub election_priority: u8,
+    /// A leader none of whose writes has become durable for so long, while one waits, makes room for another. 0: the
+    /// longest election timeout.
+    pub disk_stall_timeout_us: u64,
 }
+
+/// The highest election priority, and the default. Nothing can be above it, so where all nodes have it nobody
+/// waits longer and nobody hands over.
+pub const PRIORITY_MAX: u8 = 100;
 
 impl Config {
     /// Defaults for a node: election 150–300 ms, heartbeat 50 ms.
@@ -104,6 +115,8 @@ impl Config {
             snapshot: None,
             lease_reads: false,
             lease_drift_percent: 10,
+            election_priority: PRIORITY_MAX,
+            disk_stall_timeout_us: 0,
         }
     }
 }
@@ -147,6 +160,17 @@ pub enum Input {
     /// Campaign now, with pre-vote, as if the election timeout had passed. Not while a promise to a leader with
     /// a lease lasts.
     Campaign,
+    /// Hand over the leadership; answered by one [`Action::TransferEnded`].
+    Transfer {
+        /// Names the request.
+        token: Token,
+        /// To whom; `None`: to whoever suits best.
+        target: Option<NodeId>,
+        /// Boot-clock time by which it must be decided.
+        deadline_us: u64,
+        /// Leave elections to others for a while, too.
+        steps_down: bool,
+    },
     /// The leader is known to be dead, from a better source than silence. A follower keeps term, vote
     /// and timer, but helps others into office at once, unless it has promised not to.
     ForgetLeader,
@@ -285,6 +309,13 @@ pub enum Action {
     MayNotRead {
         /// The question.
         request: u64,
+    },
+    /// The answer to [`Input::Transfer`]: who leads now, or why nothing came of it.
+    TransferEnded {
+        /// The request.
+        token: Token,
+        /// How it ended.
+        result: Result<NodeId, TransferFailure>,
     },
     /// Tell observers.
     Event(Event),

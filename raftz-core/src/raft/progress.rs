@@ -100,6 +100,8 @@ pub(crate) struct Progress {
     asked_clock: Option<(u64, u64)>,
     /// At this moment of its clock the leader was in office.
     confirmed_clock_us: u64,
+    /// How well it would lead, as it last said in this session.
+    fitness: Option<u8>,
 }
 
 /// Whether a peer that is behind moves.
@@ -140,6 +142,7 @@ impl Progress {
             clock_us: 0,
             asked_clock: None,
             confirmed_clock_us: 0,
+            fitness: None,
         }
     }
 
@@ -188,6 +191,15 @@ impl Progress {
         self.told_commit
     }
 
+    pub(crate) const fn fitness(&self) -> Option<u8> {
+        self.fitness
+    }
+
+    /// The peer said how well it would lead.
+    pub(crate) const fn note_fitness(&mut self, fitness: u8) {
+        self.fitness = Some(fitness);
+    }
+
     pub(crate) const fn reading(&self) -> Option<u64> {
         self.reading
     }
@@ -197,7 +209,7 @@ impl Progress {
         (self.session, self.matched, self.next, &self.mode).hash(state);
         // 0 is no request: the read failed, and the peer waits for another.
         let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
-        (reading, self.reads_failed, self.told_commit).hash(state);
+        (reading, self.reads_failed, self.told_commit, self.fitness).hash(state);
         now_us.saturating_sub(self.contact_us).hash(state);
         let passed = |at_us: u64| now_us.wrapping_sub(at_us);
         (self.round, self.faithful_until_us.saturating_sub(now_us)).hash(state);
@@ -268,6 +280,7 @@ impl Progress {
             self.matched = Index::ZERO;
         }
         self.reading = None;
+        self.fitness = None;
         self.told_commit = Index::ZERO;
         // It may be another life, or another boot.
         (self.clock_us, self.confirmed_clock_us, self.asked_clock) = (0, 0, None);

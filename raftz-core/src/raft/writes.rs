@@ -87,6 +87,11 @@ impl Writes {
         Some(op)
     }
 
+    /// Whether a write is on its way.
+    pub(crate) const fn is_waiting(&self) -> bool {
+        self.issued > self.durable
+    }
+
     /// Whether the latest hard state is durable.
     pub(crate) const fn hard_state_is_durable(&self) -> bool {
         self.hard_state <= self.durable

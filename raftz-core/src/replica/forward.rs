@@ -1,7 +1,7 @@
 //! Handing calls to the leader, and taking in those of followers.
 //!
-//! A follower hands a call over once, within its deadline; whoever takes it in never hands it on. What
-//! was handed over may be in the leader's log, so if the answer is lost its outcome is unknown, and
+//! A follower hands a call over once, within its deadline; whoever takes it in hands it on only if it held it
+//! back while it handed over its office (`transfer`). What was handed over may be in the leader's log, so if the answer is lost its outcome is unknown, and
 //! nothing is ever sent twice. Batch numbers of different lives are apart, and a batch that arrives
 //! twice is taken in once.
 
@@ -93,7 +93,7 @@ impl Replica {
         }
     }
 
-    /// A follower's callers propose. They are never handed on a second time.
+    /// A follower's callers propose.
     pub(super) fn take_forward(&mut self, from: NodeId, forward: Forward, out: &mut Vec<Action>) {
         let Forward { id: batch, patience_us, proposals } = forward;
         if !self.seen.entry(from).or_default().note(batch) && !bug!(DoubledForwardsRunTwice) {
@@ -118,10 +118,22 @@ impl Replica {
         let mut offered = Vec::with_capacity(proposals.len());
         for (position, ForwardedProposal { payload, session }) in (0..).zip(proposals) {
             let who = Who::Remote { node: from, batch, position };
+            if self.raft.hands_over() {
+                if self.held_is_full(payload.len() as u64) {
+                    let what = "the bytes of calls that wait for a leader".into();
+                    let outcome = Outcome::Refused(Refusal::Busy { what });
+                    self.answers.entry((from, batch)).or_default().push((position, outcome));
+                } else {
+                    self.hold(who, deadline_us, Stage::Held { payload, session, may_move: true });
+                }
+                continue;
+            }
             let number = self.tickets.issue(Ticket { who, deadline_us, stage: Stage::Offered });
             offered.push(Proposal { token: Token(number), payload, session });
         }
-        self.drive(raft::Input::Propose { proposals: offered }, out);
+        if !offered.is_empty() {
+            self.drive(raft::Input::Propose { proposals: offered }, out);
+        }
     }
 
     pub(super) fn take_forward_reply(

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::raft::{self, Proposal, Raft};
 use crate::types::{
     Boot, Done, Event, FaultReason, Index, Message, NodeId, Now, Outcome, Payload, Recovered,
-    Refusal, Reply, Role, SessionTag, SnapshotTransfer, Term, Token, Unknown,
+    Refusal, Reply, Role, SessionTag, SnapshotTransfer, Term, Token, TransferFailure, Unknown,
 };
 
 use super::forward::{Batch, Seen};
@@ -57,8 +57,8 @@ pub struct Replica {
     in_log: VecDeque<(Index, Term, u64)>,
     /// Proposals of past leaderships whose slot is not decided yet.
     orphans: BTreeMap<(Index, Term), u64>,
-    held: VecDeque<u64>,
-    held_bytes: u64,
+    pub(super) held: VecDeque<u64>,
+    pub(super) held_bytes: u64,
     pub(super) batches: BTreeMap<u64, Batch>,
     /// Numbers of different lives are apart.
     pub(super) next_batch: u64,
@@ -128,6 +128,7 @@ impl Replica {
             Input::Propose(calls) => self.take_calls(calls, out),
             Input::Read(calls) => self.take_reads(calls, out),
             Input::Campaign => self.drive(raft::Input::Campaign, out),
+            Input::Transfer(call) => self.take_transfer(call, out),
             Input::ForgetLeader => self.drive(raft::Input::ForgetLeader, out),
             Input::Persisted(op) => self.drive(raft::Input::Persisted { op }, out),
             Input::PersistFailed(reason) => {
@@ -195,6 +196,7 @@ impl Replica {
             Input::StorageFull(full) => self.drive(raft::Input::StorageFull { full }, out),
             Input::Shutdown => {
                 self.shutting_down = true;
+                self.end_transfer(TransferFailure::ShuttingDown, out);
                 self.end_all(Refusal::ShuttingDown, &Unknown::ShuttingDown, out);
                 self.end_reads(&ReadFailure::ShuttingDown, out);
             }
@@ -203,6 +205,7 @@ impl Replica {
         if was_leader && !leads {
             self.orphan_calls();
             self.lose_questions(out);
+            self.refuse_held_that_stay(out);
         }
         self.offer_held(out);
         self.run_reads(out);
@@ -285,6 +288,9 @@ impl Replica {
                     self.answered(request, Some(index), out);
                 }
                 raft::Action::MayNotRead { request } => self.answered(request, None, out),
+                raft::Action::TransferEnded { token, result } => {
+                    out.push(Action::TransferEnded { token, result });
+                }
                 raft::Action::Event(event) => out.push(Action::Event(event)),
                 raft::Action::Halt(reason) => self.stop(reason, out),
             }
@@ -298,7 +304,8 @@ impl Replica {
         let limit = self.raft.settings().entry_bytes_max;
         let mut offered = Vec::with_capacity(calls.len());
         let mut forwarded = Vec::new();
-        let leads = self.raft.role() == Role::Leader;
+        let leads = self.takes_proposals();
+        let hands_over = self.raft.hands_over();
         let leader = self.linked_leader();
         for call in calls {
             let Call { token, payload, session, deadline_us, forward } = call;
@@ -310,7 +317,7 @@ impl Replica {
                 Some(Refusal::Faulted { reason: reason.to_string() })
             } else if bytes > limit {
                 Some(Refusal::TooLarge { bytes, limit })
-            } else if !leads && !forward {
+            } else if !leads && !forward && !hands_over {
                 Some(Refusal::NotLeader { hint: self.raft.leader() })
             } else if !leads && leader.is_none() && self.held_is_full(bytes) {
                 Some(Refusal::Busy { what: "the bytes of calls that wait for a leader".into() })
@@ -327,13 +334,11 @@ impl Replica {
                 offered.push(Proposal { token, payload, session });
                 continue;
             }
-            let stage = Stage::Held { payload, session };
-            let number = self.tickets.issue(Ticket { who, deadline_us, stage });
+            let stage = Stage::Held { payload, session, may_move: forward };
             if leader.is_some() {
-                forwarded.push(number);
+                forwarded.push(self.tickets.issue(Ticket { who, deadline_us, stage }));
             } else {
-                self.held_bytes += bytes + HELD_CALL_BYTES;
-                self.held.push_back(number);
+                self.hold(who, deadline_us, stage);
             }
         }
         if !offered.is_empty() {
@@ -344,14 +349,14 @@ impl Replica {
         }
     }
 
-    fn held_is_full(&self, bytes: u64) -> bool {
+    pub(super) fn held_is_full(&self, bytes: u64) -> bool {
         let wanted = self.held_bytes.saturating_add(bytes).saturating_add(HELD_CALL_BYTES);
         self.held_bytes > 0 && wanted > self.config.held_bytes_max
     }
 
     /// Gives held calls to a leader that has become known.
     fn offer_held(&mut self, out: &mut Vec<Action>) {
-        if self.held.is_empty() {
+        if self.held.is_empty() || self.raft.hands_over() {
             return;
         }
         if self.raft.role() == Role::Leader {
@@ -377,7 +382,7 @@ impl Replica {
     ) -> Option<(Payload, Option<SessionTag>)> {
         let ticket = self.tickets.get_mut(number)?;
         match std::mem::replace(&mut ticket.stage, next) {
-            Stage::Held { payload, session } => Some((payload, session)),
+            Stage::Held { payload, session, .. } => Some((payload, session)),
             other @ (Stage::Offered | Stage::Forwarded { .. } | Stage::InLog { .. }) => {
                 ticket.stage = other;
                 None
@@ -512,6 +517,9 @@ impl Replica {
 
     /// Who is missing, in words.
     pub fn why_no_leader(&self) -> String {
+        if let Some(to) = self.raft.hands_over_to() {
+            return format!("leadership is being handed to node {to}");
+        }
         let membership = self.raft.membership();
         let mut missing = Vec::new();
         for (id, member) in &membership.members {
@@ -557,6 +565,7 @@ impl Replica {
     fn stop(&mut self, reason: FaultReason, out: &mut Vec<Action>) {
         let words = reason.to_string();
         self.fault = Some(reason.clone());
+        self.fail_transfer(&reason, out);
         self.raft.stop();
         self.end_all(
             Refusal::Faulted { reason: words.clone() },

@@ -10,6 +10,7 @@ mod member;
 mod reads;
 mod snapshots;
 mod tickets;
+mod transfer;
 
 pub use member::{Config, Replica, Status};
 pub use snapshots::SnapshotPolicy;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 
 use crate::types::{
     Base, Boot, DiskId, Entries, Entry, Event, FaultReason, Index, Message, NodeId, OpId, Outcome,
-    Payload, ReadLevel, Reply, SessionTag, Snapshot, SnapshotId, Token, WriteOp,
+    Payload, ReadLevel, Reply, SessionTag, Snapshot, SnapshotId, Token, TransferFailure, WriteOp,
 };
 
 /// A caller's request to put a command into the log.
@@ -73,6 +74,19 @@ pub enum ReadFailure {
     },
 }
 
+/// A caller's request that another node lead.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferCall {
+    /// Names the request.
+    pub token: Token,
+    /// Who is to lead; `None`: whoever suits best.
+    pub target: Option<NodeId>,
+    /// Boot-clock time by which it must be decided.
+    pub deadline_us: u64,
+    /// Whether this node leaves elections to others for a while, too.
+    pub steps_down: bool,
+}
+
 /// What can happen to a replica.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -92,6 +106,8 @@ pub enum Input {
     Read(Vec<ReadCall>),
     /// Campaign now.
     Campaign,
+    /// Hand over the leadership; answered by one [`Action::TransferEnded`]. Meanwhile calls are held.
+    Transfer(TransferCall),
     /// See [`raft::Input::ForgetLeader`].
     ForgetLeader,
     /// All writes up to this one are durable.
@@ -334,6 +350,13 @@ pub enum Action {
         token: Token,
         /// Why.
         why: ReadFailure,
+    },
+    /// The answer to [`Input::Transfer`]: who leads now, or why nothing came of it.
+    TransferEnded {
+        /// The request.
+        token: Token,
+        /// How it ended.
+        result: Result<NodeId, TransferFailure>,
     },
     /// Tell observers.
     Event(Event),

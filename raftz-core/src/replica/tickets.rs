@@ -27,8 +27,13 @@ pub(super) enum Who {
 /// How far a call has come; decides what its end means.
 #[derive(Clone, Debug)]
 pub(super) enum Stage {
-    /// Nowhere: no leader is known or reachable. Certainly not in any log.
-    Held { payload: Payload, session: Option<SessionTag> },
+    /// Nowhere: no leader is known or reachable, or this one hands over. Certainly not in any log.
+    Held {
+        payload: Payload,
+        session: Option<SessionTag>,
+        /// Whether another node than the one that was asked may have it.
+        may_move: bool,
+    },
     /// On its way to the core; for the length of one step.
     Offered,
     /// Handed to the leader. It may be in the log.

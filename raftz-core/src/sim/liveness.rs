@@ -19,9 +19,9 @@ use super::world::{Event, World, node_id, place};
 /// Calls that each node of the core must get done.
 const FRESH_CALLS: u64 = 5;
 /// Who makes them; there are fewer clients than this in every plan.
-const FRESH_CLIENT: u64 = 1 << 32;
+pub(super) const FRESH_CLIENT: u64 = 1 << 32;
 /// How long they may take: old calls may fill queues for a while.
-const PATIENCE_US: u64 = 30_000_000;
+pub(super) const PATIENCE_US: u64 = 30_000_000;
 /// So many times longer, if whoever leads has a slow disk: it reads what others lack from there.
 const SLOW_LEADERS_NEED: u64 = 10;
 
@@ -54,6 +54,7 @@ impl World {
         self.check_fresh_calls(&core);
         self.check_fresh_reads(&core);
         self.check_rest(&core, timeout_us);
+        self.check_sick_leader(&core, timeout_us);
         true
     }
 
@@ -144,7 +145,7 @@ impl World {
     }
 
     /// What a disk or a machine was slow with is done now.
-    fn finish_lanes(&mut self, at: usize) {
+    pub(super) fn finish_lanes(&mut self, at: usize) {
         let Some(life) = &self.nodes[at].life else { return };
         let (life, writes, applies) =
             (life.number, life.writing.is_some(), life.applying.is_some());
@@ -172,18 +173,24 @@ impl World {
             // It speaks and hears nothing, or hears and is not heard.
             1 => (0..nodes).for_each(|peer| self.net.to(peer, at).cuts = 1),
             2 => (0..nodes).for_each(|peer| self.net.to(at, peer).cuts = 1),
-            3 => self.nodes[at].disk_slow = 50,
+            3 => {
+                // An attempt that stalls loses what is no whole chunk: where that is several pieces, or all of a
+                // snapshot, a leader must not be too slow to give them in one attempt.
+                let SnapshotPolicy { stall_us, .. } = self.plan.snapshots;
+                let most = stall_us / (40 * self.plan.disk_us);
+                self.nodes[at].disk_slow = most.clamp(2, 50);
+            }
             _ => {}
         }
     }
 
     /// The leader whom all of the core follow, once it has committed an entry of its term. It may be a node
     /// outside of the core, if that works well enough.
-    fn ready_leader(&self, core: &[usize]) -> Option<usize> {
+    pub(super) fn ready_leader(&self, core: &[usize]) -> Option<usize> {
         self.leader_of(core).filter(|at| self.raft(*at).is_some_and(Raft::is_ready))
     }
 
-    fn leader_of(&self, core: &[usize]) -> Option<usize> {
+    pub(super) fn leader_of(&self, core: &[usize]) -> Option<usize> {
         let leader = self.raft(*core.first()?)?.leader()?;
         let agree = |at: &usize| self.raft(*at).and_then(Raft::leader) == Some(leader);
         let leads = self.raft(place(leader)).is_some_and(|raft| raft.role() == Role::Leader);
@@ -224,7 +231,7 @@ impl World {
         life.map(|life| life.replica.raft())
     }
 
-    fn describe(&self, core: &[usize]) -> String {
+    pub(super) fn describe(&self, core: &[usize]) -> String {
         let states = core.iter().map(|at| match &self.nodes[*at].life {
             None => format!("{} is down", at + 1),
             Some(life) => {
@@ -297,12 +304,20 @@ impl World {
         };
         let bystanders = self.bystanders(core);
         self.wait_for_rest(core, &bystanders);
+        if !self.plan.is_fair() {
+            // Whoever is preferred leads by then, also after an attempt that failed.
+            self.run_until(self.now_us + 50 * timeout_us, |_| false);
+        }
         let before = terms(self);
+        // Whose disk is slow may be found to stand still, and make room.
+        let may_leave = self.leader_of(core).is_some_and(|at| self.is_slow(at));
         self.run_until(self.now_us + 10 * timeout_us, |_| false);
         if self.oracle.violation.is_some() {
             return;
         }
-        if terms(self) != before {
+        // One that is preferred, and too slow to lead, is tried now and then.
+        let is_tried = !self.plan.is_fair() && (0..self.nodes.len()).any(|at| self.is_slow(at));
+        if terms(self) != before && !is_tried && !may_leave {
             let sentence =
                 format!("terms go on growing after healing: {before:?}, then {:?}", terms(self));
             return self.oracle.object("no term growth", sentence);

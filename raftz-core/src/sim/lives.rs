@@ -126,6 +126,7 @@ impl World {
         }
         self.calls.node_died(node_id(at), self.now_us);
         self.reads.node_died(node_id(at));
+        self.transfers.node_died(at);
         for peer in (0..self.nodes.len()).filter(|peer| *peer != at) {
             self.net.to(at, peer).connection = None;
             if let Some(connection) = self.net.get(peer, at).connection

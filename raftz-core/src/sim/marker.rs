@@ -93,11 +93,19 @@ pub enum Marker {
     LeaseRead,
     /// A follower answered a bounded read by itself.
     BoundedRead,
+    /// Leadership was handed to another node.
+    LeadershipMoved,
+    /// It was to be, and nothing came of it.
+    LeadershipStayed,
+    /// A leader whose disk stood still, or was full, began to hand over.
+    SickLeaderLeft,
+    /// A leader began to hand over to a node of higher priority.
+    PreferredLeads,
 }
 
 impl Marker {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 49] = [
         Self::TornTail,
         Self::CrashInRecovery,
         Self::CrashBetweenOutputs,
@@ -143,5 +151,9 @@ impl Marker {
         Self::BuildCancelled,
         Self::LeaseRead,
         Self::BoundedRead,
+        Self::LeadershipMoved,
+        Self::LeadershipStayed,
+        Self::SickLeaderLeft,
+        Self::PreferredLeads,
     ];
 }

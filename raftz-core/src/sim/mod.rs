@@ -26,6 +26,7 @@ mod calls;
 pub mod choice;
 mod clock;
 pub mod disk;
+mod handover;
 mod lanes;
 mod links;
 mod liveness;

@@ -167,6 +167,13 @@ impl World {
             }
             Fault::Ambush => self.ambush(at, lasts_us),
             Fault::Echo => self.echo(),
+            Fault::Handover => self.ask_for_handover(at),
+            Fault::LeaderStall => {
+                let Some(leader) = self.leader() else { return false };
+                self.nodes[leader].disk_slow = STALL;
+                self.later(lasts_us, Event::Sequel { sequel: Sequel::DiskSlow(leader) });
+                true
+            }
         }
     }
 
@@ -239,7 +246,7 @@ impl World {
     }
 
     /// A node that leads, in the highest term if there are several.
-    fn leader(&self) -> Option<usize> {
+    pub(super) fn leader(&self) -> Option<usize> {
         let leads = |at: &usize| {
             let raft = self.nodes[*at].life.as_ref()?.replica.raft();
             (raft.role() == Role::Leader).then(|| (raft.term(), *at))

@@ -210,6 +210,7 @@ pub(super) fn replica_config(
     (machine_applied, machine_log_time_us): (Index, Option<u64>),
     snapshot: Option<Snapshot>,
 ) -> Config {
+    let priority = plan.priorities.get(super::world::place(id)).copied();
     let raft = raft::Config {
         election_timeout_min_us: plan.election_us.0,
         election_timeout_max_us: plan.election_us.1,
@@ -224,6 +225,8 @@ pub(super) fn replica_config(
         machine_applied: plan.machine_persists.then_some(machine_applied),
         snapshot,
         lease_reads: plan.lease_reads,
+        disk_stall_timeout_us: plan.disk_stall_us(),
+        election_priority: priority.unwrap_or(raft::PRIORITY_MAX),
         ..raft::Config::new(id, disk_id)
     };
     let (held_bytes_max, snapshots) = (plan.held_bytes, plan.snapshots);

@@ -612,16 +612,18 @@ impl Oracle {
     }
 
     /// A node has died in the middle of a step: what it knew to be committed, it may have told. Of that, what
-    /// the step itself appended was perhaps never written.
+    /// the step itself appended was perhaps never written, nor the base of a snapshot in the place of its log.
     pub(super) fn on_cut_step(&mut self, id: NodeId, raft: &Raft) {
         let (role, term) = (raft.role(), raft.term());
         let Some(shadow) = self.shadows.get(&id) else { return };
         let before = position(shadow.commit.next());
         let upto = position(raft.commit().next()).min(shadow.log.len());
-        let base = raft.base().index;
+        let base = raft.base();
+        let is_of_this_log = base.index == Index::ZERO
+            || shadow.log.get(position(base.index)).is_some_and(|slot| slot.term == base.term);
         let written = |at: &usize| {
-            if Index(*at as u64 + 1) <= base {
-                return true;
+            if Index(*at as u64 + 1) <= base.index {
+                return is_of_this_log;
             }
             let slot = self.shadows.get(&id).and_then(|shadow| shadow.log.get(*at));
             raft.term_at(Index(*at as u64 + 1)) == slot.map(|slot| slot.term)

@@ -82,11 +82,15 @@ pub enum Fault {
     Ambush,
     /// A leader is deposed and leads again before it hears all answers of the time before.
     Echo,
+    /// A node is told to hand over, to another or to the best, or to step down.
+    Handover,
+    /// The leader's disk does nothing for a while.
+    LeaderStall,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::Kill,
         Self::PowerCut,
         Self::Blackout,
@@ -123,6 +127,8 @@ impl Fault {
         Self::Unrest,
         Self::Ambush,
         Self::Echo,
+        Self::Handover,
+        Self::LeaderStall,
     ];
 
     /// Its name.
@@ -164,6 +170,8 @@ impl Fault {
             Self::Unrest => "unrest",
             Self::Ambush => "ambush",
             Self::Echo => "echo",
+            Self::Handover => "handover",
+            Self::LeaderStall => "leader-stall",
         }
     }
 
@@ -270,6 +278,8 @@ pub struct Plan {
     pub lease_reads: bool,
     /// Clocks differ by more, to find out what happens then.
     pub wild_clocks: bool,
+    /// The election priority of each node.
+    pub priorities: Vec<u8>,
 }
 
 /// Virtual time that a run's faults go on by default.
@@ -300,7 +310,7 @@ impl Plan {
         let faults = if calm { BTreeSet::new() } else { draw_faults(c) };
         // What flips is a bit of a frame.
         let is_bytes = c.percent(25) || faults.contains(&Fault::Flip);
-        Self {
+        let mut plan = Self {
             seed,
             voters,
             learners: c.pick(&[0, 0, 0, 1, 2]),
@@ -339,7 +349,33 @@ impl Plan {
             readers: c.pick(&[0, 1, 2, 3]),
             lease_reads: c.percent(60),
             wild_clocks: false,
+            priorities: Vec::new(),
+        };
+        // Drawn last, so that whatever comes before is of a seed what it was.
+        if !calm && c.percent(30) {
+            plan.faults.insert(Fault::Handover);
         }
+        if !calm && c.percent(15) {
+            plan.faults.insert(Fault::LeaderStall);
+        }
+        let mixed = c.percent(25);
+        let members = plan.voters + plan.learners;
+        let priority = |_| if mixed { c.pick(&[0, 50, 55, 90, 100]) } else { 100 };
+        plan.priorities = (0..members).map(priority).collect();
+        plan
+    }
+
+    /// How long a leader's disk may stand still. Where a write is cut into pieces, with a sync for each entry, the
+    /// core hears of the last piece alone.
+    pub fn disk_stall_us(&self) -> u64 {
+        let is_cut = self.submission_bytes < self.entry_bytes_max;
+        let longest_us = self.election_us.1.max(self.election_us.0 * 3 / 2);
+        longest_us + if is_cut { 400 * self.disk_us } else { 0 }
+    }
+
+    /// Whether all nodes are wanted alike as leaders.
+    pub fn is_fair(&self) -> bool {
+        self.priorities.windows(2).all(|two| two[0] == two[1])
     }
 
     /// Whether nothing goes wrong in it.
@@ -394,11 +430,12 @@ fn draw_snapshots(c: &mut Chooser) -> SnapshotPolicy {
 
 /// Some of the faults; or a theme alone, or with a few others.
 fn draw_faults(c: &mut Chooser) -> BTreeSet<Fault> {
+    const DRAWN: &[Fault] = Fault::ALL.split_at(36).0;
     let share = c.pick(&[0, 5, 15, 30, 60]);
-    let mut faults: BTreeSet<Fault> = Fault::ALL.into_iter().filter(|_| c.percent(share)).collect();
+    let mut faults: BTreeSet<Fault> = DRAWN.iter().copied().filter(|_| c.percent(share)).collect();
     if c.percent(60) {
         faults.extend(c.pick(&THEMES));
     }
-    faults.insert(c.pick(&Fault::ALL));
+    faults.insert(c.pick(DRAWN));
     faults
 }

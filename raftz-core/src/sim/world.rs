@@ -20,6 +20,7 @@ use crate::types::{
 use super::calls::Calls;
 use super::choice::{Choices, Chooser, Stream};
 use super::disk::DiskFaults;
+use super::handover::Transfers;
 use super::marker::Marker;
 use super::mix::Mix;
 use super::nemesis::Sequel;
@@ -162,6 +163,7 @@ pub(super) struct World {
     pub(super) net: Network,
     pub(super) calls: Calls,
     pub(super) reads: Reads,
+    pub(super) transfers: Transfers,
     pub(super) oracle: Oracle,
     pub(super) now_us: u64,
     pub(super) events: u64,
@@ -221,6 +223,7 @@ impl World {
             net: Network::new(plan, count, choices),
             calls: Calls::default(),
             reads: Reads::default(),
+            transfers: Transfers::default(),
             oracle,
             now_us: 0,
             events: 0,
@@ -538,7 +541,8 @@ impl World {
         let (term, commit) = (raft.term().0, raft.commit().0);
         self.trace = self.trace.and(term << 40 ^ commit << 8 ^ at as u64);
         let id = node_id(at);
-        if self.calls.overdue(id, now.boot_us) || self.reads.overdue(id, now.boot_us) {
+        let is_overdue = self.calls.overdue(id, now.boot_us) || self.reads.overdue(id, now.boot_us);
+        if is_overdue || self.transfers.overdue(at, now.boot_us) {
             let sentence =
                 format!("node {} leaves a call without an answer after its deadline", at + 1);
             self.oracle.object("calls end once", sentence);
@@ -662,6 +666,7 @@ impl World {
             Action::ScrubSnapshots { newest } => {
                 self.snapshot_later(at, SnapshotJob::Scrub(newest));
             }
+            Action::TransferEnded { token, result } => self.transfer_ended(at, token, &result),
             Action::Event(event) => self.on_event(at, event),
             Action::Halt(reason) => self.halted(at, reason),
         }
@@ -728,6 +733,7 @@ impl World {
                     self.mark(Marker::ResignedForItsDisk);
                 }
             }
+            Told::Transfer { phase, detail, .. } => self.note_transfer(phase, &detail),
             Told::Snapshot { phase, .. } => match phase {
                 SnapshotPhase::Built => self.mark(Marker::SnapshotBuilt),
                 SnapshotPhase::Installed => self.mark(Marker::SnapshotInstalled),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DiskId, Index, Membership, NodeId, Term};
+use super::{DiskId, Index, Membership, NodeId, Term, TransferPhase};
 
 /// What a member of a group is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +126,15 @@ pub enum Event {
         bytes: u64,
         /// All its bytes.
         total_bytes: u64,
+    },
+    /// Leadership is being handed over by this node.
+    Transfer {
+        /// Who is to lead; who leads, once it is done.
+        to: NodeId,
+        /// How far it has come.
+        phase: TransferPhase,
+        /// Why it was begun, or why it failed; empty once it is done.
+        detail: String,
     },
     /// The node has stopped and does nothing more for its group.
     Faulted(FaultReason),

@@ -11,6 +11,7 @@
 //! stop                                         ends all clients                         -> stopped
 //! block MS                                     the machine stands still once
 //! pace MS WRITES                               one client, one write every so often           -> paced …
+//! transfer ID TIMEOUT_MS                       hands over to ID, or to the best if that is 0    -> transferred ID US or not …
 //! status | dump
 //! ```
 
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raftz_core::machine::{KvQuery, KvReply, KvStore, StateMachine};
 use raftz_core::node::Node;
-use raftz_core::types::Outcome;
+use raftz_core::types::{NodeId, Outcome};
 use raftz_examples::{PATIENCE, Result, config, set};
 use raftz_tests::flawed::{Blockable, Brake, Forgetful};
 use raftz_tests::mixed::{self, Ids, Mix, MixedClients};
@@ -242,6 +243,16 @@ fn serve() -> Result<()> {
                 let (not_done, took_us) = pace(&node, millis.parse()?, writes.parse()?);
                 let took_us: Vec<String> = took_us.iter().map(u128::to_string).collect();
                 say(&format!("paced {not_done} {}", took_us.join(" ")));
+            }
+            ["transfer", to, timeout_ms] => {
+                let timeout = Duration::from_millis(timeout_ms.parse()?);
+                let begun = Instant::now();
+                match node.transfer_leadership(NodeId::new(to.parse()?), timeout) {
+                    Ok(leader) => {
+                        say(&format!("transferred {leader} {}", begun.elapsed().as_micros()));
+                    }
+                    Err(why) => say(&format!("not transferred: {why}")),
+                }
             }
             ["status"] => status(&node),
             ["dump"] => {

@@ -33,7 +33,10 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::SnapshotBuilt
         | Marker::Compacted
         | Marker::SnapshotFetched
-        | Marker::SnapshotInstalled => 300,
+        | Marker::SnapshotInstalled
+        | Marker::LeadershipMoved
+        | Marker::LeadershipStayed
+        | Marker::SickLeaderLeft => 300,
         Marker::StorageFull
         | Marker::ForwardUnsent
         | Marker::VoteSplit
@@ -44,7 +47,8 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::CutFrame
         | Marker::BadFrame
         | Marker::CrashInSnapshot
-        | Marker::TransferFailed => 1000,
+        | Marker::TransferFailed
+        | Marker::PreferredLeads => 1000,
         Marker::TornTail
         | Marker::LeaderSyncFailed
         | Marker::Refused

@@ -65,6 +65,8 @@ pub(super) const KEYS: &[Key] = &[
     number!(election_timeout_min_ms, count),
     number!(election_timeout_max_ms, count),
     number!(heartbeat_interval_ms, count),
+    number!(election_priority, count),
+    number!(disk_stall_timeout_ms, count),
     number!(propose_timeout_ms, count),
     number!(read_timeout_ms, count),
     number!(lease_reads, boolean),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::{Config, ConfigError, StorageKind};
+use crate::raft::PRIORITY_MAX;
 use crate::storage::wal::SEGMENT_OVERHEAD_BYTES;
 use crate::types::{APPEND_BYTES_LIMIT, ENTRY_BYTES_LIMIT, Membership};
 
@@ -111,6 +112,16 @@ fn timings(config: &Config) -> Checked {
             &drift.to_string(),
             &format!("more than {limit}: clocks that differ so much are no ground for leases"),
         );
+    }
+    let stall = config.disk_stall_timeout_ms;
+    if stall > TIMEOUT_LIMIT_MS {
+        let problem = "longer than an hour; the unit is milliseconds";
+        return bad("disk_stall_timeout_ms", &stall.to_string(), problem);
+    }
+    let priority = config.election_priority;
+    if priority > u64::from(PRIORITY_MAX) {
+        let problem = "above 100, which is the highest";
+        return bad("election_priority", &priority.to_string(), problem);
     }
     if heartbeat >= min {
         return contradiction(format!(

@@ -11,7 +11,9 @@ mod watch;
 use std::time::Duration;
 
 use raftz_core::raft;
-use raftz_core::replica::{Action, Call, Config, Input, ReadCall, Replica, SnapshotPolicy};
+use raftz_core::replica::{
+    Action, Call, Config, Input, ReadCall, Replica, SnapshotPolicy, TransferCall,
+};
 use raftz_core::types::{
     Base, Boot, DiskId, EntryKind, Index, Member, Membership, Message, NodeId, Now, Payload,
     ReadLevel, ReadMessage, Reply, Settings, Token,
@@ -134,11 +136,12 @@ impl Member1 {
             }
             21 => Input::LinkDown { peer: node(1 + tape.below(7) as u64), reason: "cut".into() },
             22 => match tape.below(8) {
+                4 => self.transfer(tape),
                 0 => Input::ForgetLeader,
                 1 => Input::StorageFull(tape.flag()),
                 2 => Input::ForwardUnsent { id: self.heard.forwarded, is_too_large: false },
                 3 => Input::Unreachable { peer: node(2), reason: "refused".into() },
-                4..=6 => self.read_calls(tape),
+                5 | 6 => self.read_calls(tape),
                 _ => {
                     let (from, id) = (node(1 + tape.below(7) as u64), tape.number());
                     let read = match tape.below(3) {
@@ -196,6 +199,7 @@ impl Member1 {
                 assert!(self.applying.replace((first, last)).is_none(), "two ranges at once");
             }
             Action::Reply { token, .. } => self.watch.replies(token),
+            Action::TransferEnded { token, .. } => self.watch.replies(token),
             Action::Event(_) => {}
             Action::Read { tokens } => tokens.into_iter().for_each(|it| self.watch.replies(it)),
             Action::EndRead { token, .. } => self.watch.replies(token),
@@ -260,6 +264,15 @@ impl Member1 {
             ReadCall { token, level, deadline_us }
         });
         Input::Read(calls.collect())
+    }
+
+    fn transfer(&mut self, tape: &mut Tape<'_>) -> Input {
+        self.calls += 1;
+        let token = Token(self.calls);
+        self.watch.calls(token);
+        let target = NodeId::new(tape.below(8) as u64);
+        let deadline_us = self.now.boot_us.saturating_add(u64::from(tape.byte()) * 10_000);
+        Input::Transfer(TransferCall { token, target, deadline_us, steps_down: tape.flag() })
     }
 
     fn apply(&mut self, tape: &mut Tape<'_>) -> Option<Input> {
