@@ -52,6 +52,7 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 ///   to all peers together; 0 for no bound; 128 MiB and 32 MiB.
 /// - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
 /// - `snapshot_scrub_interval_ms`: so often all snapshots on the disk are read for damage; 86400000, 0: never.
+/// - `metrics`: whether raftz_metrics() and raftz_metrics_text() have something to tell; true.
 /// - `seed`: of the randomness that spreads elections, or `random`; random.
 pub struct raftz_config {
     pub(crate) config: Config,

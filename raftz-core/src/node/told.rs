@@ -37,6 +37,8 @@ enum Kind {
     Snapshots,
     /// What concerns no peer in particular.
     Network,
+    /// What the disk does not do.
+    Storage,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             Self::OutsideLinks => "links from outside the membership that came or went",
             Self::Snapshots => "pieces of snapshots that members asked for",
             Self::Network => "troubles of the network",
+            Self::Storage => "troubles of the storage",
         }
     }
 }
@@ -68,6 +71,7 @@ fn caused_by_others(
             (!is_member(*peer)).then_some((Kind::OutsideLinks, Some(reason)))
         }
         Event::NetworkTrouble { detail } => Some((Kind::Network, Some(detail))),
+        Event::StorageTrouble { detail } => Some((Kind::Storage, Some(detail))),
         Event::Snapshot { phase: SnapshotPhase::Sending, .. } => Some((Kind::Snapshots, None)),
         Event::Role { .. }
         | Event::Leader { .. }
@@ -75,10 +79,10 @@ fn caused_by_others(
         | Event::Membership { .. }
         | Event::Healed { .. }
         | Event::PeerStalled { .. }
-        | Event::StorageTrouble { .. }
         | Event::StorageFull { .. }
         | Event::Snapshot { .. }
-        | Event::Faulted(_) => None,
+        | Event::Faulted(_)
+        | Event::Dropped { .. } => None,
     }
 }
 

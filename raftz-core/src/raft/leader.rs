@@ -14,6 +14,7 @@ use crate::types::{
 };
 
 use super::core::{Raft, RoleState};
+use super::counts::Timed;
 use super::log_time::LogClock;
 use super::progress::{Mode, Progress, WindowLimits};
 use super::{Action, Proposal, quorum};
@@ -43,6 +44,7 @@ pub(super) struct Leader {
     round: u64,
     sessions: u64,
     clock: LogClock,
+    timed: Timed,
 }
 
 impl Leader {
@@ -76,6 +78,7 @@ impl Raft {
             round: 0,
             sessions: 0,
             clock: self.log_clock(),
+            timed: Timed::default(),
         }));
         self.reconcile_peers();
         if !bug!(NoEntryOpensTheTerm) {
@@ -165,6 +168,7 @@ impl Raft {
             accepted.push(token);
         }
         if !accepted.is_empty() {
+            leader.timed.appended(index.prev(), self.now.boot_us);
             self.append(entries.into());
             actions.push(Action::Accepted { first, term, tokens: accepted });
         }
@@ -232,6 +236,10 @@ impl Raft {
         let is_own_term = self.log.term_at(reached) == Some(self.hard.term);
         if reached > self.commit && (is_own_term || bug!(EntriesOfOldTermsAreCounted)) {
             self.commit_to(reached);
+            if let RoleState::Leader(leader) = &mut self.role {
+                let times = &mut self.counts.commit_us;
+                leader.timed.committed(self.commit, self.now.boot_us, times);
+            }
         }
     }
 
@@ -404,6 +412,7 @@ impl Raft {
         if peer.session() != reply.session {
             return;
         }
+        peer.round_trip(reply.sent_us, now_us);
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
@@ -571,6 +580,7 @@ mod tests {
                 round: 0,
                 sessions,
                 clock: LogClock::start(0, Now::default()),
+                timed: Timed::default(),
             };
             let mut hasher = DefaultHasher::new();
             leader.fingerprint(0, 0, &mut hasher);
