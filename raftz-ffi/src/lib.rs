@@ -25,10 +25,12 @@ pub mod queue;
 pub mod machine;
 pub mod network;
 
+pub mod metrics;
 pub mod node;
 pub mod propose;
 pub mod read;
 pub mod state;
+pub mod watch;
 
 pub mod kv;
 

@@ -184,6 +184,7 @@ pub(crate) fn event(event: &Event) -> String {
             format!("snapshot of {index} {phase}{peer}: {bytes} of {total_bytes} bytes")
         }
         Event::Faulted(reason) => format!("FAULT: {reason}"),
+        Event::Dropped { total } => format!("{total} events dropped"),
     }
 }
 

@@ -27,14 +27,19 @@ pub struct Backlog<K, T> {
 impl<K: Ord + Copy, T> Backlog<K, T> {
     /// An empty one, in which at most so many things without a key may wait, and as many different keys.
     pub const fn new(max: usize) -> Self {
+        Self::with_bounds(max, max)
+    }
+
+    /// An empty one with a bound for things without a key, and one for keys.
+    pub const fn with_bounds(keyless_max: usize, keys_max: usize) -> Self {
         Self {
             places: VecDeque::new(),
             first: 0,
             latest: BTreeMap::new(),
             waiting: 0,
             keyless: 0,
-            keyless_max: max,
-            keys_max: max,
+            keyless_max,
+            keys_max,
         }
     }
 

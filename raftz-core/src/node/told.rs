@@ -37,8 +37,6 @@ enum Kind {
     Snapshots,
     /// What concerns no peer in particular.
     Network,
-    /// What the disk does not do.
-    Storage,
 }
 
 impl Kind {
@@ -50,7 +48,6 @@ impl Kind {
             Self::OutsideLinks => "links from outside the membership that came or went",
             Self::Snapshots => "pieces of snapshots that members asked for",
             Self::Network => "troubles of the network",
-            Self::Storage => "troubles of the storage",
         }
     }
 }
@@ -71,7 +68,6 @@ fn caused_by_others(
             (!is_member(*peer)).then_some((Kind::OutsideLinks, Some(reason)))
         }
         Event::NetworkTrouble { detail } => Some((Kind::Network, Some(detail))),
-        Event::StorageTrouble { detail } => Some((Kind::Storage, Some(detail))),
         Event::Snapshot { phase: SnapshotPhase::Sending, .. } => Some((Kind::Snapshots, None)),
         Event::Role { .. }
         | Event::Leader { .. }
@@ -79,6 +75,7 @@ fn caused_by_others(
         | Event::Membership { .. }
         | Event::Healed { .. }
         | Event::PeerStalled { .. }
+        | Event::StorageTrouble { .. }
         | Event::StorageFull { .. }
         | Event::Snapshot { .. }
         | Event::Faulted(_)
