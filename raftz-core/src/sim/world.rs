@@ -726,7 +726,8 @@ impl World {
             | Told::PeerStalled { .. }
             | Told::NetworkTrouble { .. }
             | Told::StorageFull { .. }
-            | Told::Faulted(_) => {}
+            | Told::Faulted(_)
+            | Told::Dropped { .. } => {}
         }
     }
 

@@ -253,9 +253,9 @@ impl Meter {
         if self.is_on { clock::boot_us() } else { 0 }
     }
 
-    /// A write of the log was handed over.
+    /// A write of the log was handed over. One without entries, a vote or a truncation, is no batch.
     pub(crate) fn wrote(&self, entries: u64) {
-        if self.is_on {
+        if self.is_on && entries > 0 {
             self.append_entries.record(entries);
         }
     }
