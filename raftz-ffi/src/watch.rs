@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raftz_core::node::Standing;
+use raftz_core::node::{self, Standing};
 use raftz_core::types::NodeId;
 
 use crate::error::{Failure, raftz_error};
@@ -10,7 +10,7 @@ use crate::events::{phase_number, role_number};
 use crate::guard::{borrow, call};
 use crate::node::raftz_node;
 use crate::sized::{Place, Sized};
-use crate::status::{RAFTZ_EMPTY, raftz_status};
+use crate::status::{RAFTZ_EMPTY, RAFTZ_IN_CALLBACK, raftz_status};
 
 /// \brief How a node stands.
 #[repr(C)]
@@ -108,6 +108,10 @@ pub unsafe extern "C" fn raftz_watch_wait(
         let handle = unsafe { borrow(node, "node") }?.handle()?;
         // SAFETY: the caller's contract.
         let out = unsafe { Place::new(info, "info") }?;
+        if let Some(inside) = node::inside_callback().filter(|_| timeout_ms > 0) {
+            let message = format!("a wait inside {inside} would hold it up; use timeout 0");
+            return Err(Failure::new(RAFTZ_IN_CALLBACK, message));
+        }
         let timeout = Duration::from_millis(timeout_ms.into());
         let newer = handle.node()?.standing_after(after_version, timeout)?;
         let Some((version, standing)) = newer else {
