@@ -608,6 +608,10 @@ typedef struct raftz_event_info {
 /**
  * \brief Takes an event of a node.
  *
+ * While it is busy, events that tell of a state (role, leader, readiness, membership, the link to one peer, progress of
+ * one transfer, disk space, a fault) replace each other, so that the latest is never missed. At most 4096 others wait;
+ * how many were dropped is told as RAFTZ_EVENT_DROPPED.
+ *
  * Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
  * once. Blocking calls of raftz are refused in it.
  *
@@ -631,7 +635,8 @@ typedef void (*raftz_destroy_fn)(void *user_data);
  *
  * \param user_data What raftz_config_set_log() was given.
  * \param level RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
- * \param line The line, without an end of line, in UTF-8; it lives until the function returns.
+ * \param line The line, without an end of line, in UTF-8: a sentence, then fields as ` name=value`, such as `node`,
+ *        `group`, `peer`, `term` and `index`. It lives until the function returns.
  */
 typedef void (*raftz_log_fn)(void *user_data, uint32_t level, struct raftz_slice line);
 

@@ -426,7 +426,8 @@ pub const RAFTZ_LOG_TRACE: u32 = 5;
 ///
 /// \param user_data What raftz_config_set_log() was given.
 /// \param level RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
-/// \param line The line, without an end of line, in UTF-8; it lives until the function returns.
+/// \param line The line, without an end of line, in UTF-8: a sentence, then fields as ` name=value`, such as `node`,
+///        `group`, `peer`, `term` and `index`. It lives until the function returns.
 pub type raftz_log_fn = Option<
     unsafe extern "C" fn(user_data: *mut c_void, level: u32, line: crate::bytes::raftz_slice),
 >;

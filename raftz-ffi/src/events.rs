@@ -182,6 +182,10 @@ impl raftz_event_info {
 
 /// \brief Takes an event of a node.
 ///
+/// While it is busy, events that tell of a state (role, leader, readiness, membership, the link to one peer, progress of
+/// one transfer, disk space, a fault) replace each other, so that the latest is never missed. At most 4096 others wait;
+/// how many were dropped is told as RAFTZ_EVENT_DROPPED.
+///
 /// Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
 /// once. Blocking calls of raftz are refused in it.
 ///

@@ -164,7 +164,8 @@ pub struct Config {
     pub metrics: bool,
     /// Seed of the randomness that spreads elections and reconnects; drawn afresh when `None`.
     pub seed: Option<u64>,
-    /// Called with every event, on the callback thread.
+    /// Called with every event, on the callback thread. Of events that tell of a state ([`Event::key`](crate::types::Event::key))
+    /// only the latest waits for a slow observer.
     pub on_event: Option<EventObserver>,
 }
 

@@ -206,9 +206,12 @@ fn write_and_send(host: &mut Host, now: Now) -> bool {
 
 /// Answers callers: futures and blocked threads here, user functions on the callback thread.
 fn deliver(host: &mut Host) {
-    let now_us = if host.answers.is_empty() { 0 } else { host.shared.meter.now_us() };
+    let is_counted = host.shared.meter.is_on() && !host.answers.is_empty();
+    let now_us = if is_counted { host.shared.meter.now_us() } else { 0 };
     for (caller, outcome) in host.answers.drain(..) {
-        host.account.ended(&outcome, now_us.saturating_sub(caller.begun_us()));
+        if is_counted {
+            host.account.ended(&outcome, now_us.saturating_sub(caller.begun_us()));
+        }
         caller.answer(outcome, &mut host.later);
     }
     host.shared.callbacks.push_all(&mut host.later);
@@ -239,6 +242,7 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     host.query_deadlines.end(&error);
     host.answers.extend(host.callers.drain().map(|c| (c, Outcome::Unknown(unknown.clone()))));
     deliver(host);
+    let _ = threads::guarded(|| host.publish_metrics());
     let _ = threads::guarded(|| {
         host.transport.flush();
         host.log.write(&mut host.writes, clock::boot_us());

@@ -248,6 +248,11 @@ impl Meter {
         }
     }
 
+    /// Whether anything is counted.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// The time, for who wants to know how long something takes: 0 if nobody does.
     pub(crate) fn now_us(&self) -> u64 {
         if self.is_on { clock::boot_us() } else { 0 }

@@ -31,6 +31,7 @@ impl Account {
     /// A proposal has ended.
     pub(crate) fn ended(&mut self, outcome: &Outcome, took_us: u64) {
         self.tally.ended(outcome, took_us);
+        self.is_stale = true;
     }
 
     /// Everything up to here is applied, and was logged at this time.
