@@ -85,6 +85,7 @@ impl Turn {
         }
         let now = clock::now();
         self.now_us = now.boot_us;
+        host.answered_us = now.boot_us;
         host.shared.intake.drain(&mut self.batch);
         for note in self.batch.notes.drain(..) {
             host.take_note(now, note);
@@ -206,8 +207,7 @@ fn write_and_send(host: &mut Host, now: Now) -> bool {
 
 /// Answers callers: futures and blocked threads here, user functions on the callback thread.
 fn deliver(host: &mut Host) {
-    let is_counted = host.shared.meter.is_on() && !host.answers.is_empty();
-    let now_us = if is_counted { host.shared.meter.now_us() } else { 0 };
+    let (is_counted, now_us) = (host.shared.meter.is_on(), host.answered_us);
     for (caller, outcome) in host.answers.drain(..) {
         if is_counted {
             host.account.ended(&outcome, now_us.saturating_sub(caller.begun_us()));

@@ -177,6 +177,8 @@ pub(super) struct Host {
     pub(super) told: Told,
     /// What the loop counts for itself.
     pub(super) account: Account,
+    /// When what is answered now came to its end, as near as it is known without asking the clock again.
+    pub(super) answered_us: u64,
     /// Whether there is a leader, and when to say that there is none.
     pub(super) vigil: Vigil,
     /// Something was told that may have changed how the node stands.
@@ -486,7 +488,7 @@ impl Host {
             let upto = sum.last;
             let begun_us = self.shared.meter.now_us();
             let outcome = applier.apply(entries);
-            self.shared.meter.applied(begun_us);
+            self.answered_us = self.shared.meter.applied(begun_us);
             range.done += entries.len();
             if range.done == range.entries.len() {
                 if upto < range.last {

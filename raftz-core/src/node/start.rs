@@ -312,6 +312,7 @@ fn host(
         unsent: Vec::new(),
         told: Told::default(),
         account: Account::default(),
+        answered_us: 0,
         vigil: Vigil::default(),
         has_news: true,
         sent: false,

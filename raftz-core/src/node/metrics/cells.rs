@@ -63,7 +63,9 @@ impl Spread {
 
     /// Is what somebody else has counted, who goes on with it. One thread only.
     pub(crate) fn show(&self, counted: &Histogram) {
-        if self.sum.get() == counted.sum() && self.read().count() == counted.count() {
+        // Whatever is counted changes the sum, or is zero, which falls into the first range.
+        let [first, ..] = &self.counts;
+        if self.sum.get() == counted.sum() && first.get() == counted.counts()[0] {
             return;
         }
         for (cell, count) in self.counts.iter().zip(counted.counts()) {
