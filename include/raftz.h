@@ -157,6 +157,12 @@
 #define RAFTZ_EVENT_TRANSFER 16
 
 /**
+ * \brief Events were dropped, because nobody took them in time; none of those that replace each other is among
+ * them: `count`, so far. With `node_id` 0 it is the queue that dropped them.
+ */
+#define RAFTZ_EVENT_DROPPED 17
+
+/**
  * \brief Every kind of event that this version tells of.
  */
 #define RAFTZ_EVENTS_ALL 18446744073709551615ull
@@ -408,6 +414,7 @@ typedef struct raftz_bytes raftz_bytes;
  *   to all peers together; 0 for no bound; 128 MiB and 32 MiB.
  * - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
  * - `snapshot_scrub_interval_ms`: so often all snapshots on the disk are read for damage; 86400000, 0: never.
+ * - `metrics`: whether raftz_metrics() and raftz_metrics_text() have something to tell; true.
  * - `seed`: of the randomness that spreads elections, or `random`; random.
  */
 typedef struct raftz_config raftz_config;
@@ -617,10 +624,18 @@ typedef struct raftz_event_info {
      * \brief All bytes.
      */
     uint64_t total_bytes;
+    /**
+     * \brief How many.
+     */
+    uint64_t count;
 } raftz_event_info;
 
 /**
  * \brief Takes an event of a node.
+ *
+ * While it is busy, events that tell of a state (role, leader, readiness, membership, the link to one peer, progress of
+ * one transfer, disk space, a fault) replace each other, so that the latest is never missed. At most 4096 others wait;
+ * how many were dropped is told as RAFTZ_EVENT_DROPPED.
  *
  * Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
  * once. Blocking calls of raftz are refused in it.
@@ -645,7 +660,8 @@ typedef void (*raftz_destroy_fn)(void *user_data);
  *
  * \param user_data What raftz_config_set_log() was given.
  * \param level RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
- * \param line The line, without an end of line, in UTF-8; it lives until the function returns.
+ * \param line The line, without an end of line, in UTF-8: a sentence, then fields as ` name=value`, such as `node`,
+ *        `group`, `peer`, `term` and `index`. It lives until the function returns.
  */
 typedef void (*raftz_log_fn)(void *user_data, uint32_t level, struct raftz_slice line);
 
@@ -663,11 +679,189 @@ typedef struct raftz_queue_opts {
      */
     uint64_t calls_max;
     /**
-     * \brief Most events of nodes that may wait to be taken; beyond it the newest are dropped and counted.
-     * 0: 4096.
+     * \brief Most events of nodes that may wait to be taken; beyond it the newest are dropped, counted and told of
+     * by RAFTZ_EVENT_DROPPED. Of events that tell of a state (role, leader, readiness, membership, the link to
+     * one peer, progress of one transfer, disk space, a fault) only the latest waits, and is not dropped. 0: 4096.
      */
     uint64_t events_max;
 } raftz_queue_opts;
+
+/**
+ * \brief How often something happened that took time, and how long all of it took.
+ */
+typedef struct raftz_times {
+    /**
+     * \brief How often.
+     */
+    uint64_t count;
+    /**
+     * \brief How long all of it took, in microseconds.
+     */
+    uint64_t sum_us;
+    /**
+     * \brief A bound that half of it did not exceed, in microseconds; 0 if nothing happened.
+     */
+    uint64_t p50_us;
+    /**
+     * \brief Likewise for 99 of 100; UINT64_MAX: more than a minute.
+     */
+    uint64_t p99_us;
+} raftz_times;
+
+/**
+ * \brief What a node has counted and measured since it was started.
+ *
+ * Each number by itself is right; together they need not belong to one moment. raftz_metrics_text() has more:
+ * results, reasons, levels, and histograms.
+ */
+typedef struct raftz_metrics_info {
+    /**
+     * \brief Set it to `sizeof(raftz_metrics_info)`.
+     */
+    size_t size;
+    /**
+     * \brief The node.
+     */
+    uint64_t node_id;
+    /**
+     * \brief The leader that it knows; 0 for none.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief Its term.
+     */
+    uint64_t term;
+    /**
+     * \brief How often a leader became known that was not known before, itself included.
+     */
+    uint64_t leader_changes;
+    /**
+     * \brief Elections in which it stood and won.
+     */
+    uint64_t elections_won;
+    /**
+     * \brief Elections in which it stood and did not win, for whatever reason.
+     */
+    uint64_t elections_not_won;
+    /**
+     * \brief Everything up to here is known to be committed.
+     */
+    uint64_t commit_index;
+    /**
+     * \brief Everything up to here is applied.
+     */
+    uint64_t applied_index;
+    /**
+     * \brief The last entry of its log.
+     */
+    uint64_t last_index;
+    /**
+     * \brief The first entry of its log.
+     */
+    uint64_t first_index;
+    /**
+     * \brief Commands of this node's callers that have not ended.
+     */
+    uint64_t proposals_pending;
+    /**
+     * \brief Those that were done.
+     */
+    uint64_t proposals_committed;
+    /**
+     * \brief Those that were refused, or ended as unknown.
+     */
+    uint64_t proposals_failed;
+    /**
+     * \brief From a command to its end.
+     */
+    struct raftz_times propose;
+    /**
+     * \brief On a leader, from the append of a batch to its commit.
+     */
+    struct raftz_times commit;
+    /**
+     * \brief One write of the log, its sync included; nothing for memory storage.
+     */
+    struct raftz_times wal_fsync;
+    /**
+     * \brief One batch in the state machine.
+     */
+    struct raftz_times apply_batch;
+    /**
+     * \brief Entries that were written to the log.
+     */
+    uint64_t entries_written;
+    /**
+     * \brief In so many writes.
+     */
+    uint64_t writes;
+    /**
+     * \brief Age of the oldest entry of the log, roughly, in microseconds; 0 if it is not known.
+     */
+    uint64_t oldest_log_entry_us;
+    /**
+     * \brief What the log takes on disk; 0 for memory storage.
+     */
+    uint64_t wal_bytes;
+    /**
+     * \brief Events that the node's observer will never see, because it was busy for too long.
+     */
+    uint64_t events_dropped;
+    /**
+     * \brief Reads, of all levels.
+     */
+    uint64_t reads;
+} raftz_metrics_info;
+
+/**
+ * \brief What a node has measured of another member.
+ */
+typedef struct raftz_peer_metrics_info {
+    /**
+     * \brief Set it to `sizeof(raftz_peer_metrics_info)`.
+     */
+    size_t size;
+    /**
+     * \brief The member.
+     */
+    uint64_t node_id;
+    /**
+     * \brief 1 if the node leads, and so knows how far the member is; the next five are 0 elsewhere.
+     */
+    uint32_t is_led;
+    /**
+     * \brief RAFTZ_SNAPSHOT_SENDING or RAFTZ_SNAPSHOT_FETCHING while a snapshot is on its way; else 0.
+     */
+    uint32_t snapshot_phase;
+    /**
+     * \brief Its log equals the leader's up to here, durably.
+     */
+    uint64_t match_index;
+    /**
+     * \brief Entries of the leader's log that it is not known to have.
+     */
+    uint64_t lag_entries;
+    /**
+     * \brief Time since its last answer, in microseconds.
+     */
+    uint64_t last_contact_us;
+    /**
+     * \brief Appends on their way to it.
+     */
+    uint64_t inflight;
+    /**
+     * \brief What its last answer to a heartbeat took, there and back, in microseconds; 0 if there was none.
+     */
+    uint64_t rtt_us;
+    /**
+     * \brief Bytes of that snapshot that are through; else 0.
+     */
+    uint64_t snapshot_bytes;
+    /**
+     * \brief All its bytes; else 0.
+     */
+    uint64_t snapshot_total_bytes;
+} raftz_peer_metrics_info;
 
 /**
  * \brief One committed command, in the order of the log. The layout of this struct is frozen.
@@ -1055,6 +1249,80 @@ typedef struct raftz_peer_info {
      */
     uint64_t snapshot_total_bytes;
 } raftz_peer_info;
+
+/**
+ * \brief How a node stands.
+ */
+typedef struct raftz_standing_info {
+    /**
+     * \brief Set it to `sizeof(raftz_standing_info)`.
+     */
+    size_t size;
+    /**
+     * \brief Rises with each change, from 1.
+     */
+    uint64_t version;
+    /**
+     * \brief The node.
+     */
+    uint64_t node_id;
+    /**
+     * \brief The leader that it knows; 0 for none.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief Its term.
+     */
+    uint64_t term;
+    /**
+     * \brief RAFTZ_ROLE_…
+     */
+    uint32_t role;
+    /**
+     * \brief 1 if it leads and has committed an entry of its own term.
+     */
+    uint32_t is_ready;
+    /**
+     * \brief Index of the entry that gave the membership in force; 0 for the founding one.
+     */
+    uint64_t membership_index;
+    /**
+     * \brief How many other nodes have a usable link to it.
+     */
+    uint32_t connected_count;
+    /**
+     * \brief 1 if commands are refused for lack of disk space.
+     */
+    uint32_t is_storage_full;
+    /**
+     * \brief 1 if it has stopped because of a fault; raftz_state_get() says which.
+     */
+    uint32_t is_faulted;
+    /**
+     * \brief 1 if it was shut down.
+     */
+    uint32_t is_shut_down;
+    /**
+     * \brief Of the first snapshot on its way: RAFTZ_SNAPSHOT_SENDING or RAFTZ_SNAPSHOT_FETCHING; 0 for none.
+     */
+    uint32_t snapshot_phase;
+    /**
+     * \brief How many snapshots are on their way.
+     */
+    uint32_t snapshot_count;
+    /**
+     * \brief To or from which node the first is.
+     */
+    uint64_t snapshot_peer_id;
+    /**
+     * \brief How many of its bytes are through.
+     */
+    uint64_t snapshot_bytes;
+    /**
+     * \brief How many it has.
+     */
+    uint64_t snapshot_total_bytes;
+} raftz_standing_info;
 
 /**
  * \brief What an answer says. Which fields mean something depends on its kind; the others are zero.
@@ -1923,6 +2191,55 @@ raftz_status raftz_network_new(struct raftz_network **network, struct raftz_erro
 void raftz_network_free(struct raftz_network *network);
 
 /**
+ * \brief What a node has counted and measured, in numbers.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_metrics_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_metrics(const struct raftz_node *node,
+                           struct raftz_metrics_info *info,
+                           struct raftz_error **error);
+
+/**
+ * \brief What a node has measured of another member. Of one of which it knows nothing, all is 0 but the id: only
+ * a leader knows how far others are, and who exchanges a snapshot with one knows how far that is.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node.
+ * \param peer_id The other member's id.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_peer_metrics_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG (a wrong size, or `peer_id` 0) or RAFTZ_FORKED.
+ */
+raftz_status raftz_metrics_peer(const struct raftz_node *node,
+                                uint64_t peer_id,
+                                struct raftz_peer_metrics_info *info,
+                                struct raftz_error **error);
+
+/**
+ * \brief What a node has counted and measured, as Prometheus reads it: OpenMetrics text, each name with the
+ * prefix `raftz_` and the labels `node` and `group`, that of a peer with `peer`, too.
+ *
+ * The library opens no port. Serve the text where you like, as
+ * `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param node The node.
+ * \param metrics [out] The text, without NUL at the end, to be freed with raftz_bytes_free().
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_metrics_text(const struct raftz_node *node,
+                                struct raftz_bytes **metrics,
+                                struct raftz_error **error);
+
+/**
  * \brief Whether the configured directory holds a node's data. Memory always does.
  *
  * Threads: one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
@@ -2451,6 +2768,28 @@ raftz_status raftz_step_down_wait(struct raftz_node *node,
                                   struct raftz_error **error);
 
 /**
+ * \brief Waits until a node stands in another way than before. What has changed in between is skipped: a
+ * program that is slow learns the latest.
+ *
+ * Nothing in it changes with every command, so that load wakes nobody.
+ *
+ * Threads: any, several at once. Inside callbacks: with timeout 0. Blocks: up to the timeout.
+ *
+ * \param node The node.
+ * \param after_version The version that the caller has seen; 0: none, and the answer comes at once.
+ * \param timeout_ms How long to wait, in milliseconds: 0 not at all, RAFTZ_WAIT_FOREVER as long as it takes.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_standing_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL. RAFTZ_EMPTY leaves no error.
+ * \return RAFTZ_OK; RAFTZ_EMPTY if nothing has changed before the timeout; RAFTZ_SHUT_DOWN or RAFTZ_FAULTED if
+ *         nothing will change any more; RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_IN_CALLBACK or RAFTZ_FORKED.
+ */
+raftz_status raftz_watch_wait(const struct raftz_node *node,
+                              uint64_t after_version,
+                              uint32_t timeout_ms,
+                              struct raftz_standing_info *info,
+                              struct raftz_error **error);
+
+/**
  * \brief A command for the key-value store: gives a key a value. Its answer is RAFTZ_KV_STORED.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
@@ -2637,7 +2976,7 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 #define RAFTZ_REPLY_INIT {sizeof(raftz_reply), 0, 0, 0, 0, NULL}
 /** \brief Initializer: `raftz_event_info x = RAFTZ_EVENT_INFO_INIT;` */
 #define RAFTZ_EVENT_INFO_INIT                                                                      \
-    {sizeof(raftz_event_info), 0, 0, 0, 0, 0, 0, 0, 0, {NULL, 0}, NULL, NULL, 0, 0, 0, 0, 0}
+    {sizeof(raftz_event_info), 0, 0, 0, 0, 0, 0, 0, 0, {NULL, 0}, NULL, NULL, 0, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_state_info x = RAFTZ_STATE_INFO_INIT;` */
 #define RAFTZ_STATE_INFO_INIT                                                                      \
     {sizeof(raftz_state_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                  \
@@ -2645,6 +2984,16 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 /** \brief Initializer: `raftz_peer_info x = RAFTZ_PEER_INFO_INIT;` */
 #define RAFTZ_PEER_INFO_INIT                                                                       \
     {sizeof(raftz_peer_info), 0, 0, 0, 0, 0, 0, {NULL, 0}, {NULL, 0}, NULL, 0, 0}
+/** \brief Initializer: `raftz_metrics_info x = RAFTZ_METRICS_INFO_INIT;` */
+#define RAFTZ_METRICS_INFO_INIT                                                                    \
+    {sizeof(raftz_metrics_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,                            \
+     {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, 0, 0, 0, 0, 0, 0}
+/** \brief Initializer: `raftz_peer_metrics_info x = RAFTZ_PEER_METRICS_INFO_INIT;` */
+#define RAFTZ_PEER_METRICS_INFO_INIT                                                               \
+    {sizeof(raftz_peer_metrics_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+/** \brief Initializer: `raftz_standing_info x = RAFTZ_STANDING_INFO_INIT;` */
+#define RAFTZ_STANDING_INFO_INIT                                                                   \
+    {sizeof(raftz_standing_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_kv_reply_info x = RAFTZ_KV_REPLY_INFO_INIT;` */
 #define RAFTZ_KV_REPLY_INFO_INIT {sizeof(raftz_kv_reply_info), 0, 0, 0, 0, {NULL, 0}}
 /** \brief Initializer: `raftz_machine x = RAFTZ_MACHINE_INIT;` */

@@ -4,6 +4,7 @@ pub mod encode;
 mod entries;
 mod entry;
 mod event;
+mod histogram;
 mod id;
 mod membership;
 mod message;
@@ -20,7 +21,10 @@ pub use entry::{
     ENTRY_HEADER_BYTES, ENTRY_HEADER_SESSION_BYTES, Entry, EntryHeader, EntryHeaderError,
     EntryKind, Payload, SessionTag,
 };
-pub use event::{Event, FaultReason, Role, SnapshotPhase, SnapshotTransfer};
+pub use event::{
+    Event, EventKey, EventKind, EventKinds, FaultReason, Role, SnapshotPhase, SnapshotTransfer,
+};
+pub use histogram::{BOUNDS, Histogram, Measure};
 pub use id::{Boot, ClusterId, DiskId, GroupId, Index, LogId, NodeId, OpId, SANE_MAX, Term, Token};
 pub use membership::{
     APPEND_BYTES_LIMIT, Base, ENTRY_BYTES_LIMIT, FEATURE_LEVEL, Member, Membership, Settings,

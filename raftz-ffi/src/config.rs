@@ -59,6 +59,7 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 ///   to all peers together; 0 for no bound; 128 MiB and 32 MiB.
 /// - `snapshot_stall_timeout_ms`: a transfer that has not moved for so long begins again; 10000.
 /// - `snapshot_scrub_interval_ms`: so often all snapshots on the disk are read for damage; 86400000, 0: never.
+/// - `metrics`: whether raftz_metrics() and raftz_metrics_text() have something to tell; true.
 /// - `seed`: of the randomness that spreads elections, or `random`; random.
 pub struct raftz_config {
     pub(crate) config: Config,
@@ -432,7 +433,8 @@ pub const RAFTZ_LOG_TRACE: u32 = 5;
 ///
 /// \param user_data What raftz_config_set_log() was given.
 /// \param level RAFTZ_LOG_ERROR to RAFTZ_LOG_TRACE.
-/// \param line The line, without an end of line, in UTF-8; it lives until the function returns.
+/// \param line The line, without an end of line, in UTF-8: a sentence, then fields as ` name=value`, such as `node`,
+///        `group`, `peer`, `term` and `index`. It lives until the function returns.
 pub type raftz_log_fn = Option<
     unsafe extern "C" fn(user_data: *mut c_void, level: u32, line: crate::bytes::raftz_slice),
 >;

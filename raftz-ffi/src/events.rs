@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use raftz_core::node::EventObserver;
-use raftz_core::types::{Event, NodeId, Role, SnapshotPhase};
+use raftz_core::types::{Event, EventKey, NodeId, Role, SnapshotPhase};
 
 use crate::bytes::raftz_slice;
 use crate::config::{UserData, raftz_destroy_fn};
@@ -52,11 +52,14 @@ pub const RAFTZ_EVENT_SNAPSHOT: u32 = 15;
 /// \brief Leadership is being handed over by this node: `phase` (RAFTZ_TRANSFER_…), `peer_id` (who is to lead, or
 /// who leads once it is done), and in `text` why it was begun, or why it failed.
 pub const RAFTZ_EVENT_TRANSFER: u32 = 16;
+/// \brief Events were dropped, because nobody took them in time; none of those that replace each other is among
+/// them: `count`, so far. With `node_id` 0 it is the queue that dropped them.
+pub const RAFTZ_EVENT_DROPPED: u32 = 17;
 /// \brief Every kind of event that this version tells of.
 pub const RAFTZ_EVENTS_ALL: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
 /// Kinds that are told of.
-const KNOWN: u64 = (1 << (RAFTZ_EVENT_TRANSFER + 1)) - 2;
+const KNOWN: u64 = (1 << (RAFTZ_EVENT_DROPPED + 1)) - 2;
 
 /// \brief A snapshot's phase: this node has taken it.
 pub const RAFTZ_SNAPSHOT_BUILT: u32 = 1;
@@ -145,6 +148,8 @@ pub struct raftz_event_info {
     pub bytes: u64,
     /// \brief All bytes.
     pub total_bytes: u64,
+    /// \brief How many.
+    pub count: u64,
 }
 
 // SAFETY: integers and pointers alone.
@@ -172,11 +177,16 @@ impl raftz_event_info {
             reserved: 0,
             bytes: 0,
             total_bytes: 0,
+            count: 0,
         }
     }
 }
 
 /// \brief Takes an event of a node.
+///
+/// While it is busy, events that tell of a state (role, leader, readiness, membership, the link to one peer, progress of
+/// one transfer, disk space, a fault) replace each other, so that the latest is never missed. At most 4096 others wait;
+/// how many were dropped is told as RAFTZ_EVENT_DROPPED.
 ///
 /// Threads: the node's callback thread, one event at a time; nodes started with one configuration call it at
 /// once. Blocking calls of raftz are refused in it.
@@ -188,6 +198,8 @@ pub type raftz_event_fn =
 
 /// An event as C sees it, and its words.
 pub(crate) struct Told {
+    /// What it tells the present state of, if it does.
+    pub(crate) key: Option<EventKey>,
     pub(crate) info: raftz_event_info,
     pub(crate) text: String,
 }
@@ -270,8 +282,12 @@ fn told(node: NodeId, group: u32, event: &Event) -> Told {
             text = reason.to_string();
             RAFTZ_EVENT_FAULTED
         }
+        Event::Dropped { total } => {
+            info.count = *total;
+            RAFTZ_EVENT_DROPPED
+        }
     };
-    Told { info, text }
+    Told { key: event.key(), info, text }
 }
 
 enum To {
@@ -314,7 +330,9 @@ impl Events {
         let events = Arc::clone(self);
         Arc::new(move |group, event| {
             let mut told = told(node, group.0, event);
-            if events.kinds & (1 << told.info.kind) == 0 {
+            // Whoever is told of anything is told what is missing.
+            let kinds = if events.kinds == 0 { 0 } else { events.kinds | 1 << RAFTZ_EVENT_DROPPED };
+            if kinds & (1 << told.info.kind) == 0 {
                 return;
             }
             match &events.to {

@@ -25,11 +25,13 @@ pub mod queue;
 pub mod machine;
 pub mod network;
 
+pub mod metrics;
 pub mod node;
 pub mod propose;
 pub mod read;
 pub mod state;
 pub mod transfer;
+pub mod watch;
 
 pub mod kv;
 

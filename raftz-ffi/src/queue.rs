@@ -1,18 +1,18 @@
 //! A queue of completions and events, with a descriptor to wait for.
 #![allow(clippy::disallowed_methods, reason = "a wait has an end")]
 
-use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use raftz_core::node;
+use raftz_core::node::{self, Backlog};
+use raftz_core::types::EventKey;
 
 use crate::bytes::raftz_slice;
 use crate::error::{Failure, raftz_error};
-use crate::events::{RAFTZ_EVENT_COMPLETION, Told, raftz_event_info};
+use crate::events::{RAFTZ_EVENT_COMPLETION, RAFTZ_EVENT_DROPPED, Told, raftz_event_info};
 use crate::fork::ForkMark;
 use crate::guard::{Call, Out, borrow, call, free, invalid, value};
 use crate::propose::{Ended, raftz_outcome};
@@ -36,8 +36,9 @@ pub struct raftz_queue_opts {
     /// \brief Most calls that may be under way or wait to be taken; beyond it new ones are refused with
     /// RAFTZ_BUSY. 0: 65536.
     pub calls_max: u64,
-    /// \brief Most events of nodes that may wait to be taken; beyond it the newest are dropped and counted.
-    /// 0: 4096.
+    /// \brief Most events of nodes that may wait to be taken; beyond it the newest are dropped, counted and told of
+    /// by RAFTZ_EVENT_DROPPED. Of events that tell of a state (role, leader, readiness, membership, the link to
+    /// one peer, progress of one transfer, disk space, a fault) only the latest waits, and is not dropped. 0: 4096.
     pub events_max: u64,
 }
 
@@ -49,6 +50,7 @@ unsafe impl Sized for raftz_queue_opts {
 /// \brief Something taken from a queue: a completion or an event of a node.
 pub struct raftz_event {
     info: raftz_event_info,
+    key: Option<Key>,
     /// What the outcomes point into.
     _ended: Vec<Ended>,
     outcomes: Vec<raftz_outcome>,
@@ -57,6 +59,12 @@ pub struct raftz_event {
 
 // SAFETY: the pointers in it are the user's data and what it owns itself.
 unsafe impl Send for raftz_event {}
+
+/// Most states that events in a queue may tell of, those of nodes themselves aside.
+const KEYS_MAX: usize = 65_536;
+
+/// What an event tells the present state of: of which node, and what.
+type Key = (u64, EventKey);
 
 /// What nodes and the handle share.
 pub(crate) struct Queue {
@@ -68,11 +76,12 @@ pub(crate) struct Queue {
     events_max: u64,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<Box<raftz_event>>,
+    /// Completions have no key, and a bound of their own.
+    waiting: Backlog<Key, Box<raftz_event>>,
     /// Calls under way, and completions that wait to be taken.
     calls: u64,
+    /// Events that may be dropped.
     events: u64,
     dropped: u64,
     /// Nothing new may come: neither calls nor events.
@@ -82,6 +91,16 @@ struct State {
 }
 
 impl State {
+    /// An event has no place; how many had none is an event, too, of which there is always one at most.
+    fn drop_one(&mut self) {
+        self.dropped += 1;
+        let mut info = raftz_event_info::of_kind(RAFTZ_EVENT_DROPPED, 1, 0);
+        info.count = self.dropped;
+        let key = (0, EventKey::Dropped);
+        let event = raftz_event::new(Some(key), info, Vec::new(), String::new());
+        drop(self.waiting.push_surely(key, event));
+    }
+
     /// Whether nothing is here and nothing will come.
     fn is_finished(&self) -> bool {
         self.closed && self.waiting.is_empty() && (self.calls == 0 || self.freed)
@@ -119,32 +138,45 @@ impl Queue {
         self.mark.check()
     }
 
+    /// Puts something in that has a place: a completion by its reservation, an event by its bound or its key.
     fn push(&self, mut state: parking_lot::MutexGuard<'_, State>, event: Box<raftz_event>) {
         let was_empty = state.waiting.is_empty();
-        state.waiting.push_back(event);
+        let key = event.key;
+        let pushed = match key {
+            Some(key) if key.1.is_of_the_node() => Ok(state.waiting.push_surely(key, event)),
+            Some(_) | None => state.waiting.push(key, event),
+        };
+        // Peers without end are strangers whose links come and go.
+        let surplus = pushed.unwrap_or_else(|refused| {
+            state.drop_one();
+            Some(refused)
+        });
         if was_empty {
             self.signal();
         }
         drop(state);
+        drop(surplus);
         self.filled.notify_one();
     }
 
     /// An event of a node.
     pub(crate) fn push_event(&self, told: Told) {
-        let Told { info, text } = told;
-        let mut event =
-            Box::new(raftz_event { info, _ended: Vec::new(), outcomes: Vec::new(), text });
-        event.settle();
+        let Told { key, info, text } = told;
+        let key = key.map(|key| (info.node_id, key));
+        let event = raftz_event::new(key, info, Vec::new(), text);
         let mut state = self.state.lock();
         if state.closed {
             return;
         }
-        if state.events >= self.events_max {
-            state.dropped += 1;
-            return;
+        if key.is_some() {
+            return self.push(state, event);
         }
-        state.events += 1;
-        self.push(state, event);
+        if state.events < self.events_max {
+            state.events += 1;
+            return self.push(state, event);
+        }
+        // What waits is not empty then, so that nobody need be told.
+        state.drop_one();
     }
 
     /// The descriptor is readable while there is something.
@@ -161,10 +193,10 @@ impl Queue {
     }
 
     fn take(&self, state: &mut State) -> Option<Box<raftz_event>> {
-        let event = state.waiting.pop_front()?;
+        let event = state.waiting.pop()?;
         if event.info.kind == RAFTZ_EVENT_COMPLETION {
             state.calls -= weight(event.outcomes.len());
-        } else {
+        } else if event.key.is_none() {
             state.events -= 1;
         }
         if state.waiting.is_empty() {
@@ -199,10 +231,7 @@ impl Reserved {
     pub(crate) fn complete(mut self, (node_id, user_data): (u64, *mut c_void), ended: Vec<Ended>) {
         let mut info = raftz_event_info::of_kind(RAFTZ_EVENT_COMPLETION, 1, node_id);
         info.user_data = user_data;
-        let outcomes = ended.iter().map(Ended::outcome).collect();
-        let mut event =
-            Box::new(raftz_event { info, _ended: ended, outcomes, text: String::new() });
-        event.settle();
+        let event = raftz_event::new(None, info, ended, String::new());
         let state = self.queue.state.lock();
         if !state.freed {
             // From here on the event counts for them.
@@ -223,11 +252,14 @@ impl Drop for Reserved {
 }
 
 impl raftz_event {
-    /// Points the description at what the event owns, now that it stays where it is.
-    fn settle(&mut self) {
-        self.info.text = raftz_slice::of(self.text.as_bytes());
-        self.info.outcomes = self.outcomes.as_ptr();
-        self.info.outcome_count = self.outcomes.len();
+    fn new(key: Option<Key>, info: raftz_event_info, ended: Vec<Ended>, text: String) -> Box<Self> {
+        let outcomes = ended.iter().map(Ended::outcome).collect();
+        let mut event = Box::new(Self { info, key, _ended: ended, outcomes, text });
+        // The description points at what the event owns, now that it stays where it is.
+        event.info.text = raftz_slice::of(event.text.as_bytes());
+        event.info.outcomes = event.outcomes.as_ptr();
+        event.info.outcome_count = event.outcomes.len();
+        event
     }
 }
 
@@ -265,7 +297,14 @@ pub unsafe extern "C" fn raftz_queue_new(
             return Err(Failure::of_system(RAFTZ_THREAD, "no descriptor for the queue", &error));
         }
         let shared = Arc::new(Queue {
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                waiting: Backlog::with_bounds(usize::MAX, KEYS_MAX),
+                calls: 0,
+                events: 0,
+                dropped: 0,
+                closed: false,
+                freed: false,
+            }),
             filled: Condvar::new(),
             // SAFETY: new, and nobody else's.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
@@ -402,7 +441,8 @@ pub unsafe extern "C" fn raftz_queue_free(queue: *mut raftz_queue) {
         let waiting = {
             let mut state = queue.shared.state.lock();
             (state.closed, state.freed) = (true, true);
-            let waiting = std::mem::take(&mut state.waiting);
+            let empty = Backlog::with_bounds(0, 0);
+            let waiting = std::mem::replace(&mut state.waiting, empty);
             queue.shared.tell_end(&state);
             waiting
         };
@@ -444,4 +484,54 @@ pub unsafe extern "C" fn raftz_event_get(
 pub unsafe extern "C" fn raftz_event_free(event: *mut raftz_event) {
     // SAFETY: the caller's contract: NULL, or an event that is C's own.
     unsafe { free(event) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::events::{RAFTZ_EVENT_NONSENSE, RAFTZ_EVENT_ROLE};
+
+    #[test]
+    fn what_replaces_each_other_waits_once_and_what_is_dropped_is_told() {
+        let mut pointer = std::ptr::null_mut();
+        let opts = raftz_queue_opts {
+            size: std::mem::size_of::<raftz_queue_opts>(),
+            calls_max: 0,
+            events_max: 2,
+        };
+        // SAFETY: places of this function's own.
+        let status =
+            unsafe { raftz_queue_new(&raw const opts, &raw mut pointer, std::ptr::null_mut()) };
+        assert_eq!(status, 0);
+        // SAFETY: the queue was made just now, and is nobody else's.
+        let queue = unsafe { Box::from_raw(pointer) };
+        let told = |kind, key, node, term| {
+            let mut info = raftz_event_info::of_kind(kind, 1, node);
+            info.term = term;
+            queue.shared.push_event(Told { key, info, text: String::new() });
+        };
+        for term in 1..=9 {
+            told(RAFTZ_EVENT_NONSENSE, None, 1, term);
+            told(RAFTZ_EVENT_ROLE, Some(EventKey::Role), 1, term);
+            told(RAFTZ_EVENT_ROLE, Some(EventKey::Role), 2, term);
+        }
+        let mut state = queue.shared.state.lock();
+        assert_eq!((state.dropped, state.events), (7, 2));
+        let rest = std::iter::from_fn(|| queue.shared.take(&mut state));
+        let rest: Vec<[u64; 4]> = rest
+            .map(|it| [it.info.kind.into(), it.info.node_id, it.info.term, it.info.count])
+            .collect();
+        let [nonsense, role, dropped] =
+            [RAFTZ_EVENT_NONSENSE, RAFTZ_EVENT_ROLE, RAFTZ_EVENT_DROPPED].map(u64::from);
+        let wanted = [
+            [nonsense, 1, 1, 0],
+            [nonsense, 1, 2, 0],
+            [dropped, 0, 0, 7],
+            [role, 1, 9, 0],
+            [role, 2, 9, 0],
+        ];
+        assert_eq!(rest, wanted);
+        assert_eq!(state.events, 0);
+    }
 }

@@ -66,6 +66,11 @@ fn signals_are_the_host_s() {
 }
 
 #[test]
+fn a_node_can_be_watched() {
+    passes("watched.c", Link::Shared, &[]);
+}
+
+#[test]
 fn log_lines_go_to_the_node_s_own_function() {
     passes("logs.c", Link::Shared, &[]);
 }

@@ -82,6 +82,9 @@ const OUT: &[&str] = &[
     "raftz_peer_info",
     "raftz_kv_reply_info",
     "raftz_reply",
+    "raftz_metrics_info",
+    "raftz_peer_metrics_info",
+    "raftz_standing_info",
 ];
 /// Numbers by themselves: of which function and parameter.
 const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
@@ -121,6 +124,10 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ),
     ("raftz_transfer_leadership_wait", "target_id", "1", Wanted::Status("RAFTZ_TRANSFER_TARGET")),
     ("raftz_queue_next", "timeout_ms", "0", Wanted::Documented),
+    ("raftz_watch_wait", "timeout_ms", "0", Wanted::Documented),
+    ("raftz_watch_wait", "after_version", "UINT64_MAX", Wanted::Documented),
+    ("raftz_metrics_peer", "peer_id", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_metrics_peer", "peer_id", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
 ];
@@ -208,11 +215,11 @@ fn argument(function: &Function, it: &Typed) -> Argument {
         ("raftz_destroy_fn", 0) => of("on_destroy"),
         ("raftz_free_fn", 0) => of("on_free"),
         (_, 0) => of(match name {
-            "node_id" | "index" | "is_on" | "by" => "1",
+            "node_id" | "peer_id" | "index" | "is_on" | "by" => "1",
             "number" => "49",
             "kinds" => "RAFTZ_EVENTS_ALL",
             "level" => "RAFTZ_LOG_INFO",
-            "at" | "flags" | "target_id" => "0",
+            "at" | "flags" | "target_id" | "after_version" => "0",
             "count" => "2",
             "limit" => "9",
             "capacity" => "8",

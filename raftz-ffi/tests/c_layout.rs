@@ -12,7 +12,8 @@ use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use raftz::{
-    bytes::*, events::*, kv::*, machine::*, node::*, propose::*, queue::*, read::*, state::*,
+    bytes::*, events::*, kv::*, machine::*, metrics::*, node::*, propose::*, queue::*, read::*,
+    state::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -54,7 +55,7 @@ layout! {
     raftz_outcome { status, flags, index, term, leader_id, reply, message, reserved }
     raftz_event_info {
         size, kind, group, node_id, term, index, peer_id, role, is_on, text, user_data, outcomes,
-        outcome_count, phase, reserved, bytes, total_bytes,
+        outcome_count, phase, reserved, bytes, total_bytes, count,
     }
     raftz_queue_opts { size, calls_max, events_max }
     raftz_command { index, term, log_time_us, data }
@@ -74,6 +75,22 @@ layout! {
     raftz_peer_info {
         size, node_id, is_connected, snapshot_phase, matched_index, next_index, appends_in_flight, address,
         unreachable, mode, snapshot_bytes, snapshot_total_bytes,
+    }
+    raftz_times { count, sum_us, p50_us, p99_us }
+    raftz_metrics_info {
+        size, node_id, leader_id, term, leader_changes, elections_won, elections_not_won, commit_index,
+        applied_index, last_index, first_index, proposals_pending, proposals_committed, proposals_failed,
+        propose, commit, wal_fsync, apply_batch, entries_written, writes, oldest_log_entry_us, wal_bytes,
+        events_dropped, reads,
+    }
+    raftz_peer_metrics_info {
+        size, node_id, is_led, snapshot_phase, match_index, lag_entries, last_contact_us, inflight, rtt_us,
+        snapshot_bytes, snapshot_total_bytes,
+    }
+    raftz_standing_info {
+        size, version, node_id, leader_id, term, role, is_ready, membership_index, connected_count,
+        is_storage_full, is_faulted, is_shut_down, snapshot_phase, snapshot_count, snapshot_peer_id,
+        snapshot_bytes, snapshot_total_bytes,
     }
     raftz_kv_reply_info { size, kind, is_on, number, count, value }
 }

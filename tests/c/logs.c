@@ -13,6 +13,9 @@ static void on_line(void *user_data, uint32_t level, raftz_slice line) {
     struct log *log = user_data;
     CHECK(level >= RAFTZ_LOG_ERROR && level <= log->level && line.len > 0);
     CHECK(line.data[line.len - 1] != '\n');
+    char field[32];
+    snprintf(field, sizeof field, " node=%u", (unsigned)log->id);
+    CHECK(has(line, field) && has(line, " group=1"));
     char other[32];
     snprintf(other, sizeof other, "node %u leads", log->id == 11 ? 22 : 11);
     CHECK(!has(line, other));

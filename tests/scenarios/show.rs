@@ -1,6 +1,6 @@
 //! How messages, writes, events and outcomes look in a transcript.
 
-use raftz_core::raft::Status;
+use raftz_core::raft::{Counts, Status};
 use raftz_core::types::{
     AppendOutcome, Damage, Entry, EntryKind, Event, LogId, Message, NodeId, Outcome, RaftBody,
     RaftMessage, ReadMessage, Snapshot, SnapshotMessage, WriteOp,
@@ -188,6 +188,7 @@ pub(crate) fn event(event: &Event) -> String {
             format!("transfer to {to} {phase}{colon}{detail}")
         }
         Event::Faulted(reason) => format!("FAULT: {reason}"),
+        Event::Dropped { total } => format!("{total} events dropped"),
     }
 }
 
@@ -198,6 +199,21 @@ pub(crate) fn outcome(outcome: &Outcome) -> String {
         Outcome::Refused(why) => format!("refused: {why}"),
         Outcome::Unknown(why) => format!("unknown: {why}"),
     }
+}
+
+/// What has happened to a member, in numbers.
+pub(crate) fn counts(id: NodeId, counts: &Counts) -> String {
+    let commits = &counts.commit_us;
+    format!(
+        "{id}: won={} lost={} timed-out={} not-begun={} leaders={} commits={} in {}ms",
+        counts.elections_won,
+        counts.elections_lost,
+        counts.elections_timed_out,
+        counts.elections_not_begun,
+        counts.leader_changes,
+        commits.count(),
+        commits.sum() / 1000,
+    )
 }
 
 /// One line of state, and one for each peer that a leader follows.

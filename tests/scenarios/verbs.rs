@@ -40,7 +40,7 @@
 //! | `storage-full 1`, `storage-ample 1`, `shutdown 1` | |
 //! | `send 2->1 t5 vote last=1@t1 [transfer]` … | a message made by hand; see [`super::by_hand`] |
 //! | `lenient` | from here on hand-made messages may break what the oracle takes for granted |
-//! | `status [1]`, `log [1]`, `snapshots [1]`, `queue 1->2` | shows |
+//! | `status [1]`, `counts 1`, `log [1]`, `snapshots [1]`, `queue 1->2` | shows |
 //! | `expect 1 role=leader term=2 commit=3 …`, `expect-equal-logs`, `expect-one-leader`, `expect-no-leader` | fails where it is not so |
 
 use std::collections::BTreeMap;
@@ -181,6 +181,11 @@ impl Script {
             "advance" | "run" | "stabilize" => time(cluster, &words),
             "crash" | "restart" | "preset" | "sabotage" | "wipe" => life(cluster, &words),
             "lenient" => cluster.oracle.lenient = true,
+            "counts" => {
+                let id = words.id(1);
+                let line = show::counts(id, cluster.raft(id).counts());
+                cluster.say(Voice::Silent, || line);
+            }
             "status" => {
                 for id in words.nodes_or_all(1, cluster) {
                     let lines = if cluster.is_alive(id) {

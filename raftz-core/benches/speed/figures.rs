@@ -24,6 +24,8 @@ const TARGETS: &[(&str, Option<Target>)] = &[
     ("inprocess_writes_per_s_1", Some(AtLeast(10_000.0))),
     ("inprocess_writes_per_s_64", Some(AtLeast(500_000.0))),
     ("inprocess_writes_per_s_1024", Some(AtLeast(1_000_000.0))),
+    ("metrics_throughput_ratio_64", Some(AtLeast(0.99))),
+    ("metrics_throughput_ratio_1024", Some(AtLeast(0.99))),
     ("core_entries_per_s_64", Some(AtLeast(4_000_000.0))),
     ("core_instructions_per_entry_64", Some(AtMost(1500.0))),
     ("core_allocations_per_entry_64", Some(AtMost(0.5))),

@@ -14,11 +14,12 @@ use super::member;
 
 const LOADS: [usize; 3] = [1, 64, 1024];
 
-fn start() -> Vec<Node> {
+fn start(metrics: bool) -> Vec<Node> {
     let network = MemoryNetwork::new();
     let id = |raw| NodeId::new(raw).expect("ids start at one");
     let node = |raw| {
         let mut config = Config::new(id(raw), ClusterId(1));
+        config.metrics = metrics;
         for founder in 1..=3 {
             config = config.with_founder(id(founder), format!("127.0.0.1:{founder}"));
         }
@@ -30,8 +31,8 @@ fn start() -> Vec<Node> {
 
 /// One run, with empty logs: they grow as long as nothing compacts them, and memory that nobody has touched yet
 /// costs what the machine's host makes of it.
-fn run(outstanding: usize) -> String {
-    let mut nodes = start();
+pub(crate) fn run(outstanding: usize, metrics: bool) -> String {
+    let mut nodes = start(metrics);
     let leader = nodes[0].wait_for_leader(Duration::from_secs(10)).expect("a leader");
     let at = usize::try_from(leader.get()).expect("small") - 1;
     member::load(Arc::new(nodes.remove(at)), outstanding, Bytes::from(vec![7u8; 64]))
@@ -46,7 +47,7 @@ pub(crate) fn bench(figures: &mut Figures) {
         }
         let mut runs = Runs::default();
         for _ in 0..rounds() {
-            runs.add(Run::parse(&run(outstanding)));
+            runs.add(Run::parse(&run(outstanding, true)));
         }
         let writes = runs.writes_per_s();
         let (p50, p99, spread) = (runs.p50_us(), runs.p99_us(), runs.spread());

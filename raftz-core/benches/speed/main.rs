@@ -18,6 +18,7 @@ mod freeze;
 mod idle;
 mod inprocess;
 mod laggard;
+mod measured;
 mod member;
 mod reads;
 mod restart;
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
     }
     if wants("inprocess") {
         inprocess::bench(&mut figures);
+    }
+    if wants("metrics") {
+        measured::bench(&mut figures);
     }
     if wants("memory") {
         compare("memory storage over TCP", Place::Memory, dir.path(), &MEMORY, &mut figures);

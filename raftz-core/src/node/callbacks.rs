@@ -1,8 +1,8 @@
 //! The callback thread: the one place where user completions, the event observer and log lines
 //! run. Whatever they do, they cannot hold up the event loop.
 //!
-//! Completions are bounded by the calls in flight that they belong to. Events are not anybody's
-//! call, so their number is capped: beyond the cap the newest are dropped and counted.
+//! Completions are bounded by the calls in flight that they belong to. Events and lines are not anybody's
+//! call, so they wait in a [`Backlog`]: the latest state of each thing, and a capped number of the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +10,13 @@ use std::task::Waker;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::types::NodeId;
-use crate::types::{Event, GroupId, Outcome};
+use crate::types::{Event, EventKey, GroupId, NodeId, Outcome};
 
+use super::backlog::Backlog;
 use super::callers::Permit;
 use super::intake::Intake;
+use super::log::{Line, Log};
+use super::subscription::Subscribers;
 use super::threads::{self, Waiting};
 
 /// A user's completion of one proposal.
@@ -23,7 +25,7 @@ pub(crate) type Done = Box<dyn FnOnce(Outcome) + Send>;
 /// An observer of events. Called on the callback thread, one event at a time.
 pub type EventObserver = Arc<dyn Fn(GroupId, &Event) + Send + Sync>;
 
-/// Events that may wait for the callback thread.
+/// Events and lines that may wait for the callback thread, those that replace each other aside.
 const EVENTS_MAX: usize = 4096;
 
 /// Something for the callback thread to do.
@@ -38,36 +40,62 @@ pub(crate) enum Item {
     /// An event.
     Event(GroupId, Event),
     /// A log line.
-    Warn(String),
+    Line(Line),
+}
+
+/// What waits that is nobody's call.
+#[derive(Debug)]
+enum News {
+    Event(GroupId, Event),
+    Line(Line),
 }
 
 /// The callback thread's queue.
 pub(crate) struct Callbacks {
+    node: Option<NodeId>,
     queue: Mutex<Queue>,
     filled: Condvar,
     /// How often something was pushed, and which of these pushes are done.
     pushed: AtomicU64,
     done: AtomicU64,
+    /// Events that the observer will never see.
+    dropped: AtomicU64,
+    subscribers: Subscribers,
 }
 
-#[derive(Default)]
 struct Queue {
-    items: Vec<Item>,
-    events: usize,
-    events_dropped: u64,
+    calls: Vec<Item>,
+    news: Backlog<EventKey, News>,
     sleeping: bool,
     closed: bool,
 }
 
+impl Queue {
+    const fn is_empty(&self) -> bool {
+        self.calls.is_empty() && self.news.is_empty()
+    }
+}
+
 impl Callbacks {
+    /// The empty queue of a node.
+    pub(crate) fn of(node: NodeId) -> Arc<Self> {
+        Arc::new(Self { node: Some(node), ..Self::default() })
+    }
+
     /// An empty queue.
+    #[cfg(test)]
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            queue: Mutex::new(Queue::default()),
-            filled: Condvar::new(),
-            pushed: AtomicU64::new(0),
-            done: AtomicU64::new(0),
-        })
+        Arc::default()
+    }
+
+    /// How many events the node's observer will never see.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Who else is told of events.
+    pub(crate) const fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
     }
 
     /// The latest push, while not everything pushed is done.
@@ -87,7 +115,7 @@ impl Callbacks {
             // Only reached when the thread is gone, that is after a shutdown that has already
             // answered everything it knew of. A completion must still not get lost.
             for item in items.drain(..) {
-                perform(item, None);
+                perform(item);
             }
             return;
         }
@@ -96,24 +124,32 @@ impl Callbacks {
 
     fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, items: impl IntoIterator<Item = Item>) {
         for item in items {
-            let capped = match &item {
-                Item::Done(..) | Item::Answer(_) | Item::Wake(..) => false,
-                Item::Event(..) | Item::Warn(_) => true,
-            };
-            if capped {
-                if queue.events >= EVENTS_MAX {
-                    queue.events_dropped += 1;
-                    continue;
+            match item {
+                Item::Done(..) | Item::Answer(_) | Item::Wake(..) => queue.calls.push(item),
+                Item::Event(group, event) => {
+                    self.subscribers.tell(group, &event);
+                    self.add(&mut queue, event.key(), News::Event(group, event));
                 }
-                queue.events += 1;
+                Item::Line(line) => self.add(&mut queue, None, News::Line(line)),
             }
-            queue.items.push(item);
         }
         let wake = std::mem::take(&mut queue.sleeping);
         self.pushed.fetch_add(1, Ordering::Relaxed);
         drop(queue);
         if wake {
             self.filled.notify_one();
+        }
+    }
+
+    fn add(&self, queue: &mut Queue, key: Option<EventKey>, news: News) {
+        match key.filter(|key| key.is_of_the_node()) {
+            Some(key) => drop(queue.news.push_surely(key, news)),
+            None if queue.news.push(key, news).is_ok() => {}
+            None => {
+                let total = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+                let news = News::Event(GroupId::FIRST, Event::Dropped { total });
+                queue.news.push_surely(EventKey::Dropped, news);
+            }
         }
     }
 
@@ -137,50 +173,77 @@ impl Callbacks {
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.filled.notify_one();
+        self.subscribers.close();
     }
 
     /// The thread's body. Tells the node's inbox when a batch is through.
+    ///
+    /// News are taken one at a time, and completions in between: however many events wait, a completion waits for
+    /// one at most, and what waits can still be replaced by what is newer.
     pub(crate) fn run(&self, observer: Option<EventObserver>, intake: &Intake) {
         threads::mark_as_completing_for(intake);
-        let mut batch = Vec::new();
+        let mut calls = Vec::new();
         let mut waiting = Waiting::default();
+        let mut log = Log::new(self.node);
         loop {
             waiting.has_computed();
-            waiting.begin(|| false, || !self.queue.lock().items.is_empty());
+            waiting.begin(|| false, || !self.queue.lock().is_empty());
             let mut queue = self.queue.lock();
-            while queue.items.is_empty() && !queue.closed {
+            while queue.is_empty() && !queue.closed {
                 queue.sleeping = true;
                 self.filled.wait(&mut queue);
             }
             waiting.end();
             queue.sleeping = false;
-            if queue.items.is_empty() {
+            if queue.is_empty() {
                 return;
             }
-            std::mem::swap(&mut batch, &mut queue.items);
-            queue.events = 0;
-            let dropped = std::mem::take(&mut queue.events_dropped);
+            std::mem::swap(&mut calls, &mut queue.calls);
+            let news = queue.news.pop();
             let pushed = self.pushed.load(Ordering::Relaxed);
             drop(queue);
-            for item in batch.drain(..) {
-                perform(item, observer.as_ref());
+            for item in calls.drain(..) {
+                perform(item);
+            }
+            match news {
+                Some(News::Event(group, event)) => {
+                    report("the log subscriber", logged(|| log.event(group, &event)));
+                    if let Some(observer) = &observer {
+                        let ran = threads::guarded(|| {
+                            threads::run_inside("the event callback", || observer(group, &event));
+                        });
+                        report("the event callback", ran);
+                    }
+                }
+                Some(News::Line(line)) => {
+                    let _ = logged(|| log.line(&line));
+                }
+                None => {}
             }
             self.done.store(pushed, Ordering::Relaxed);
             intake.completions_ran();
-            if dropped > 0 {
-                perform(
-                    Item::Warn(format!(
-                        "{dropped} events were dropped: the callback thread was busy with user callbacks for too long"
-                    )),
-                    None,
-                );
-            }
         }
     }
 }
 
-/// Runs one item. A panic in it is reported and goes no further.
-pub(super) fn perform(item: Item, observer: Option<&EventObserver>) {
+impl Default for Callbacks {
+    fn default() -> Self {
+        let news = Backlog::new(EVENTS_MAX);
+        Self {
+            node: None,
+            queue: Mutex::new(Queue { calls: Vec::new(), news, sleeping: false, closed: false }),
+            filled: Condvar::new(),
+            pushed: AtomicU64::new(0),
+            done: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            subscribers: Subscribers::default(),
+        }
+    }
+}
+
+/// Runs a completion; news that come when the thread is gone have nobody to go to. A panic is reported and goes
+/// no further.
+pub(super) fn perform(item: Item) {
     match item {
         Item::Done(done, outcome, permit) => {
             let ran = threads::guarded(|| {
@@ -198,18 +261,7 @@ pub(super) fn perform(item: Item, observer: Option<&EventObserver>) {
             drop(permit);
             report("a future's waker", ran);
         }
-        Item::Event(group, event) => {
-            report("the log subscriber", logged(|| log_event(group, &event)));
-            if let Some(observer) = observer {
-                let ran = threads::guarded(|| {
-                    threads::run_inside("the event callback", || observer(group, &event));
-                });
-                report("the event callback", ran);
-            }
-        }
-        Item::Warn(text) => {
-            let _ = logged(|| tracing::warn!("{text}"));
-        }
+        Item::Event(..) | Item::Line(_) => {}
     }
 }
 
@@ -224,62 +276,6 @@ pub(super) fn logged(lines: impl FnOnce()) -> Result<(), String> {
     threads::guarded(|| threads::run_inside("the log subscriber", lines))
 }
 
-fn log_event(group: GroupId, event: &Event) {
-    let group = group.0;
-    match event {
-        Event::Role { role, term } => tracing::info!(group, term = term.0, "now {role}"),
-        Event::Leader { leader: Some(leader), term } => {
-            tracing::info!(group, term = term.0, "node {leader} leads");
-        }
-        Event::Leader { leader: None, term } => {
-            tracing::info!(group, term = term.0, "no leader is known");
-        }
-        Event::Ready { term } => tracing::info!(group, term = term.0, "the leader is ready"),
-        Event::Membership { index, membership } => tracing::info!(
-            group,
-            index = index.0,
-            voters = ?membership.voters,
-            "a membership took effect"
-        ),
-        Event::PeerUp { peer } => tracing::info!(group, "node {peer} is connected"),
-        Event::PeerDown { peer, reason } => {
-            tracing::warn!(group, "node {peer} is out of reach: {reason}");
-        }
-        Event::PeerRefused { peer, disk, reason } => {
-            tracing::warn!(group, %disk, "node {peer} was refused: {reason}");
-        }
-        Event::Nonsense { from, what } => {
-            tracing::warn!(group, "node {from} sent nonsense, dropped: {what}");
-        }
-        Event::Healed { upto } => tracing::info!(group, upto = upto.0, "damaged entries healed"),
-        Event::PeerStalled { peer, matched, last } => tracing::warn!(
-            group,
-            matched = matched.0,
-            last = last.0,
-            "node {peer} answers, but its log stands still"
-        ),
-        Event::NetworkTrouble { detail } => tracing::warn!(group, "network: {detail}"),
-        Event::StorageTrouble { detail } => tracing::warn!(group, "storage: {detail}"),
-        Event::StorageFull { full: true } => {
-            tracing::warn!(group, "free space is below the reserve; proposals are refused");
-        }
-        Event::StorageFull { full: false } => tracing::info!(group, "free space is back"),
-        Event::Snapshot { phase, peer, index, bytes, total_bytes } => tracing::info!(
-            group,
-            peer = peer.map(NodeId::get),
-            index = index.0,
-            bytes,
-            total_bytes,
-            "snapshot: {phase}"
-        ),
-        Event::Transfer { to, phase, detail } => {
-            let colon = if detail.is_empty() { "" } else { ": " };
-            tracing::info!(group, "transfer of leadership to node {to} {phase}{colon}{detail}");
-        }
-        Event::Faulted(reason) => tracing::error!(group, "faulted: {reason}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
@@ -287,7 +283,7 @@ mod tests {
     use crate::node::callers::Gauge;
     use crate::node::clock;
     use crate::node::threads::Threads;
-    use crate::types::{NodeId, Refusal, Term};
+    use crate::types::{NodeId, Refusal, Role, Term};
     use std::time::Duration;
 
     fn soon() -> u64 {
@@ -327,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn events_beyond_the_cap_are_dropped_and_completions_never() {
+    fn events_beyond_the_cap_are_dropped_and_told_and_completions_never() {
         let gauge = Gauge::new(u64::MAX, u64::MAX);
         let callbacks = Callbacks::new();
         let from = NodeId::new(1).unwrap();
@@ -338,9 +334,43 @@ mod tests {
             let done: Done = Box::new(move |_| *ran.lock() += 1);
             callbacks.push(Item::Done(done, outcome(), gauge.admit(1, 0).unwrap()));
         }
-        assert_eq!(callbacks.queue.lock().events_dropped, 10);
+        assert_eq!(callbacks.dropped(), 10);
         callbacks.close();
-        callbacks.run(None, &Intake::new());
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&events);
+        let observer: EventObserver = Arc::new(move |_, event| theirs.lock().push(event.clone()));
+        callbacks.run(Some(observer), &Intake::new());
         assert_eq!(*ran.lock(), EVENTS_MAX + 10);
+        assert_eq!(events.lock().len(), EVENTS_MAX + 1);
+        assert_eq!(events.lock().last(), Some(&Event::Dropped { total: 10 }));
+    }
+
+    #[test]
+    fn who_looks_away_learns_the_latest_state_and_nothing_of_what_was_before() {
+        let callbacks = Callbacks::new();
+        let peer = NodeId::new(2).unwrap();
+        let push = |event| callbacks.push(Item::Event(GroupId::FIRST, event));
+        let from = NodeId::new(3).unwrap();
+        for _ in 0..EVENTS_MAX {
+            push(Event::Nonsense { from, what: "x".into() });
+        }
+        for term in 1..=5000 {
+            push(Event::Role { role: Role::Candidate, term: Term(term) });
+            push(Event::PeerUp { peer });
+            push(Event::Leader { leader: Some(peer), term: Term(term) });
+            push(Event::PeerDown { peer, reason: term.to_string() });
+        }
+        callbacks.close();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&events);
+        let observer: EventObserver = Arc::new(move |_, event| theirs.lock().push(event.clone()));
+        callbacks.run(Some(observer), &Intake::new());
+        let states = [
+            Event::Role { role: Role::Candidate, term: Term(5000) },
+            Event::Leader { leader: Some(peer), term: Term(5000) },
+            Event::PeerDown { peer, reason: "5000".into() },
+        ];
+        assert_eq!(events.lock()[EVENTS_MAX..], states);
+        assert_eq!(callbacks.dropped(), 0);
     }
 }

@@ -152,13 +152,19 @@ pub(crate) enum Sink {
 /// Somebody who waits for one outcome.
 pub(crate) struct Caller {
     body: Option<(Sink, Permit)>,
+    begun_us: u64,
     handed_over: bool,
 }
 
 impl Caller {
-    /// A caller whose command nobody has seen yet.
-    pub(crate) const fn new(sink: Sink, permit: Permit) -> Self {
-        Self { body: Some((sink, permit)), handed_over: false }
+    /// A caller whose command nobody has seen yet, and when he called.
+    pub(crate) const fn new(sink: Sink, permit: Permit, begun_us: u64) -> Self {
+        Self { body: Some((sink, permit)), begun_us, handed_over: false }
+    }
+
+    /// When he called, on the boot clock.
+    pub(crate) const fn begun_us(&self) -> u64 {
+        self.begun_us
     }
 
     /// From here on the command may be in the log.
@@ -197,7 +203,7 @@ impl Drop for Caller {
             Some((Sink::Slot(slot), permit)) => {
                 // The node ends or the call was never taken in: there may be no callback thread to ask.
                 if let Some(waker) = slot.fill(outcome) {
-                    callbacks::perform(Item::Wake(waker, permit), None);
+                    callbacks::perform(Item::Wake(waker, permit));
                 }
             }
             Some((Sink::Batch(collector, at, callbacks), permit)) => {
@@ -257,6 +263,11 @@ impl<T> Table<T> {
         Some(item)
     }
 
+    /// How many there are.
+    pub(crate) const fn count(&self) -> u64 {
+        (self.places.len() - self.free.len()) as u64
+    }
+
     /// Takes out everybody.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.free.clear();
@@ -271,7 +282,7 @@ mod tests {
 
     fn caller(gauge: &Arc<Gauge>) -> (Arc<Slot<Outcome>>, Caller) {
         let slot = Slot::empty();
-        let caller = Caller::new(Sink::Slot(Arc::clone(&slot)), gauge.admit(1, 1).unwrap());
+        let caller = Caller::new(Sink::Slot(Arc::clone(&slot)), gauge.admit(1, 1).unwrap(), 0);
         (slot, caller)
     }
 
@@ -354,7 +365,7 @@ mod tests {
         assert!(collector.put(0, full(), gauge.nothing()).is_none());
         let item = collector.put(1, full(), gauge.nothing()).unwrap();
         assert_eq!((gauge.calls(), told.lock().len()), (2, 0));
-        callbacks::perform(item, None);
+        callbacks::perform(item);
         assert_eq!((gauge.calls(), &told.lock()[..]), (0, &[full(), full()][..]));
     }
 }

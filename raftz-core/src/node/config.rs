@@ -175,9 +175,12 @@ pub struct Config {
     pub snapshot_stall_timeout_ms: u64,
     /// So often all snapshots on the disk are read, slowly, to find damage while it can be cured; 0: never. Default a day.
     pub snapshot_scrub_interval_ms: u64,
+    /// Whether the node counts and measures what [`Node::metrics`](super::Node::metrics) gives. Default true.
+    pub metrics: bool,
     /// Seed of the randomness that spreads elections and reconnects; drawn afresh when `None`.
     pub seed: Option<u64>,
-    /// Called with every event, on the callback thread.
+    /// Called with every event, on the callback thread. Of events that tell of a state ([`Event::key`](crate::types::Event::key))
+    /// only the latest waits for a slow observer.
     pub on_event: Option<EventObserver>,
 }
 
@@ -233,6 +236,7 @@ impl Config {
             snapshot_send_bytes_per_s: 32 << 20,
             snapshot_stall_timeout_ms: 10_000,
             snapshot_scrub_interval_ms: 24 * 3_600_000,
+            metrics: true,
             seed: None,
             on_event: None,
         }

@@ -85,6 +85,7 @@ impl Turn {
         }
         let now = clock::now();
         self.now_us = now.boot_us;
+        host.answered_us = now.boot_us;
         host.shared.intake.drain(&mut self.batch);
         for note in self.batch.notes.drain(..) {
             host.take_note(now, note);
@@ -124,6 +125,7 @@ impl Turn {
         host.log.tick(now.boot_us);
         host.query_deadlines.expire(now.boot_us);
         host.publish();
+        host.watch(now);
         Ok(())
     }
 }
@@ -143,6 +145,7 @@ impl Turn {
         self.waiting.has_computed();
         self.waiting.begin(|| callbacks.busy_with().is_some(), has_come);
         if polled.is_ok() && self.events.is_empty() {
+            host.publish_metrics();
             let timeout = self.rest(host);
             polled = host.transport.poll(timeout, &mut self.events);
         }
@@ -169,7 +172,11 @@ impl Turn {
 
 /// How long the loop may sleep: until the nearest deadline of a replica or an inline lane.
 fn sleep_at_most(host: &mut Host) -> Option<Duration> {
-    let lanes = [host.log.next_deadline_us(), host.query_deadlines.next_us()];
+    let lanes = [
+        host.log.next_deadline_us(),
+        host.query_deadlines.next_us(),
+        host.vigil.next_deadline_us(),
+    ];
     let mut nearest = lanes.into_iter().flatten().min();
     for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
         nearest = [nearest, member.replica.next_deadline()].into_iter().flatten().min();
@@ -201,7 +208,11 @@ fn write_and_send(host: &mut Host, now: Now) -> bool {
 
 /// Answers callers: futures and blocked threads here, user functions on the callback thread.
 fn deliver(host: &mut Host) {
+    let (is_counted, now_us) = (host.shared.meter.is_on(), host.answered_us);
     for (caller, outcome) in host.answers.drain(..) {
+        if is_counted {
+            host.account.ended(&outcome, now_us.saturating_sub(caller.begun_us()));
+        }
         caller.answer(outcome, &mut host.later);
     }
     host.shared.callbacks.push_all(&mut host.later);
@@ -222,6 +233,7 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     };
     // First: whoever is answered in the following may look there for the reason.
     let _ = threads::guarded(|| host.publish_last());
+    let _ = threads::guarded(|| host.watch_last());
     let left = host.shared.intake.end(refusal.clone());
     for call in left.calls {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
@@ -234,6 +246,7 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
     host.query_deadlines.end(&error);
     host.answers.extend(host.callers.drain().map(|c| (c, Outcome::Unknown(unknown.clone()))));
     deliver(host);
+    let _ = threads::guarded(|| host.publish_metrics());
     let _ = threads::guarded(|| {
         host.transport.flush();
         host.log.write(&mut host.writes, clock::boot_us());

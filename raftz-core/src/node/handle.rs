@@ -80,6 +80,13 @@ pub struct Node {
     pub(super) listen_address: Option<String>,
 }
 
+/// The time that a call has.
+#[derive(Clone, Copy)]
+struct Span {
+    begun_us: u64,
+    deadline_us: u64,
+}
+
 /// What a proposal without options of its own gets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Defaults {
@@ -122,9 +129,10 @@ impl Node {
         options: ProposeOptions,
     ) -> Pending<Outcome> {
         let slot = Slot::empty();
-        let deadline_us = self.deadline_us(options);
+        let span = self.span(options);
+        let deadline_us = span.deadline_us;
         let sink = Sink::Slot(Arc::clone(&slot));
-        match self.submit(command.into(), options, deadline_us, sink) {
+        match self.submit(command.into(), options, span, sink) {
             Ok(()) => Pending::new(slot, deadline_us, 1),
             Err(refusal) => Pending::new(Slot::full(Outcome::Refused(refusal)), deadline_us, 1),
         }
@@ -141,9 +149,9 @@ impl Node {
         options: ProposeOptions,
         done: impl FnOnce(Outcome) + Send + 'static,
     ) -> Result<(), Refusal> {
-        let deadline_us = self.deadline_us(options);
+        let span = self.span(options);
         let sink = Sink::Callback(Box::new(done), Arc::clone(&self.shared.callbacks));
-        self.submit(command.into(), options, deadline_us, sink)
+        self.submit(command.into(), options, span, sink)
     }
 
     /// Proposes commands that reach the log in this order, though other callers' may stand
@@ -154,13 +162,14 @@ impl Node {
         options: ProposeOptions,
     ) -> Pending<Vec<Outcome>> {
         let count = commands.len();
-        let deadline_us = self.deadline_us(options);
+        let span = self.span(options);
+        let deadline_us = span.deadline_us;
         if commands.is_empty() {
             return Pending::new(Slot::full(Vec::new()), deadline_us, 0);
         }
         let slot = Slot::empty();
         let end = |permit| (BatchEnd::Slot(Arc::clone(&slot)), permit);
-        match self.submit_batch(commands, options, deadline_us, end) {
+        match self.submit_batch(commands, options, span, end) {
             Ok(()) => Pending::new(slot, deadline_us, count),
             Err(refusal) => {
                 let outcomes = vec![Outcome::Refused(refusal); count];
@@ -180,7 +189,7 @@ impl Node {
         options: ProposeOptions,
         done: impl FnOnce(Vec<Outcome>) + Send + 'static,
     ) -> Result<(), Refusal> {
-        let deadline_us = self.deadline_us(options);
+        let span = self.span(options);
         if commands.is_empty() {
             if let Some(refusal) = self.shared.intake.closed() {
                 return Err(refusal);
@@ -193,7 +202,7 @@ impl Node {
         }
         let nothing = self.shared.gauge.nothing();
         let end = |permit| (BatchEnd::Callback(Box::new(done), permit), nothing);
-        self.submit_batch(commands, options, deadline_us, end)
+        self.submit_batch(commands, options, span, end)
     }
 
     /// `end` is given the permit of the whole batch, to keep it or to leave it to the commands.
@@ -201,7 +210,19 @@ impl Node {
         &self,
         commands: Vec<Bytes>,
         options: ProposeOptions,
-        deadline_us: u64,
+        span: Span,
+        end: impl FnOnce(Permit) -> (BatchEnd, Permit),
+    ) -> Result<(), Refusal> {
+        let count = commands.len() as u64;
+        let accepted = self.try_submit_batch(commands, options, span, end);
+        accepted.inspect_err(|refusal| self.shared.meter.refused(refusal.code(), count))
+    }
+
+    fn try_submit_batch(
+        &self,
+        commands: Vec<Bytes>,
+        options: ProposeOptions,
+        span: Span,
         end: impl FnOnce(Permit) -> (BatchEnd, Permit),
     ) -> Result<(), Refusal> {
         if let Some(refusal) = self.shared.intake.closed() {
@@ -216,10 +237,13 @@ impl Node {
         for (at, command) in commands.into_iter().enumerate() {
             let callbacks = Arc::clone(&self.shared.callbacks);
             let sink = Sink::Batch(Arc::clone(&collector), at, callbacks);
-            let caller = Caller::new(sink, permit.split(cost(&command)));
+            let caller = Caller::new(sink, permit.split(cost(&command)), span.begun_us);
             match self.check_size(&command) {
-                Ok(()) => calls.push(self.queued(command, options, deadline_us, caller)),
-                Err(refusal) => caller.answer(Outcome::Refused(refusal), &mut later),
+                Ok(()) => calls.push(self.queued(command, options, span.deadline_us, caller)),
+                Err(refusal) => {
+                    self.shared.meter.refused(refusal.code(), 1);
+                    caller.answer(Outcome::Refused(refusal), &mut later);
+                }
             }
         }
         self.shared.intake.propose(calls).map_err(|(refusal, calls)| {
@@ -324,6 +348,7 @@ impl Node {
         let asked = Asked::new(end, callbacks, deadline_us, timeout);
         let job = QueryJob::new(request, asked, permit);
         let group = GroupId::FIRST;
+        self.shared.meter.read(level);
         let read = QueuedRead { group, level, deadline_us, job };
         self.shared.intake.ask(read).map_err(|read| {
             read.job.disarm();
@@ -453,9 +478,12 @@ impl Node {
         }
     }
 
-    /// Rounded up, so that calls made in one moment share a deadline.
-    fn deadline_us(&self, options: ProposeOptions) -> u64 {
-        rounded(clock::deadline_us(options.timeout.unwrap_or(self.defaults.timeout)))
+    /// From now to the deadline, which is rounded up, so that calls made in one moment share it.
+    fn span(&self, options: ProposeOptions) -> Span {
+        let timeout = options.timeout.unwrap_or(self.defaults.timeout).as_micros();
+        let begun_us = clock::boot_us();
+        let exact_us = begun_us.saturating_add(u64::try_from(timeout).unwrap_or(u64::MAX));
+        Span { begun_us, deadline_us: rounded(exact_us) }
     }
 
     fn check_size(&self, command: &Bytes) -> Result<(), Refusal> {
@@ -494,13 +522,24 @@ impl Node {
         &self,
         command: Bytes,
         options: ProposeOptions,
-        deadline_us: u64,
+        span: Span,
+        sink: Sink,
+    ) -> Result<(), Refusal> {
+        let accepted = self.try_submit(command, options, span, sink);
+        accepted.inspect_err(|refusal| self.shared.meter.refused(refusal.code(), 1))
+    }
+
+    fn try_submit(
+        &self,
+        command: Bytes,
+        options: ProposeOptions,
+        span: Span,
         sink: Sink,
     ) -> Result<(), Refusal> {
         self.check_size(&command)?;
         let permit = self.admit(1, cost(&command))?;
-        let caller = Caller::new(sink, permit);
-        let call = self.queued(command, options, deadline_us, caller);
+        let caller = Caller::new(sink, permit, span.begun_us);
+        let call = self.queued(command, options, span.deadline_us, caller);
         self.shared.intake.propose_one(call)
     }
 }

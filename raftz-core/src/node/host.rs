@@ -20,11 +20,15 @@ use super::intake::{Intake, Note, QueuedCall, ReadPurpose};
 use super::lanes::{
     Applier, ApplyLane, Cancel, LogLane, ReadJob, ReadLane, SnapshotLane, Sum, rules,
 };
+use super::log::Line;
+use super::metrics::{Account, Meter};
 use super::query::{QueryDeadlines, QueryJob};
 use super::snapshots::SnapshotWish;
 use super::status::{Board, Pulse};
 use super::told::Told;
 use super::transfer::TransferWishes;
+use super::vigil::Vigil;
+use super::watch::Standings;
 
 /// What the event loop and the handle share.
 pub(crate) struct Shared {
@@ -36,6 +40,10 @@ pub(crate) struct Shared {
     pub(crate) callbacks: Arc<Callbacks>,
     /// Calls in flight.
     pub(crate) gauge: Arc<Gauge>,
+    /// What is counted and measured.
+    pub(crate) meter: Arc<Meter>,
+    /// How the node stands.
+    pub(crate) standings: Arc<Standings>,
 }
 
 /// Most calls that a replica is given, and entries that a machine is given, in one step.
@@ -171,6 +179,14 @@ pub(super) struct Host {
     pub(super) unsent: Vec<(GroupId, Input)>,
     /// What was told of other nodes.
     pub(super) told: Told,
+    /// What the loop counts for itself.
+    pub(super) account: Account,
+    /// When what is answered now came to its end, as near as it is known without asking the clock again.
+    pub(super) answered_us: u64,
+    /// Whether there is a leader, and when to say that there is none.
+    pub(super) vigil: Vigil,
+    /// Something was told that may have changed how the node stands.
+    pub(super) has_news: bool,
     pub(super) sent: bool,
 }
 
@@ -274,7 +290,7 @@ impl Host {
             TransportEvent::Unreachable { peer, reason } => {
                 if self.told.unreachable(peer, &reason) {
                     let text = format!("node {peer} is out of reach, trying on: {reason}");
-                    self.later.push(Item::Warn(text));
+                    self.later.push(Item::Line(Line::about(peer, text)));
                 }
                 self.step_all(now, &Input::Unreachable { peer, reason });
             }
@@ -291,7 +307,8 @@ impl Host {
             }
             TransportEvent::RefusedBy { peer, code, reason, known_disk } => {
                 if self.told.refused_by(peer, code) {
-                    self.later.push(Item::Warn(format!("node {peer} refuses us: {reason}")));
+                    let text = format!("node {peer} refuses us: {reason}");
+                    self.later.push(Item::Line(Line::about(peer, text)));
                 }
                 match known_disk.filter(|_| code == Reject::WRONG_DISK) {
                     Some(known) if self.may_tell_disk(peer, known) => {
@@ -411,7 +428,8 @@ impl Host {
                 // Nodes of one cluster agree on the largest entry, so this is a peer's mistake.
                 let why = "it takes no message as large as it needs";
                 if self.told.unreachable(to, why) {
-                    self.later.push(Item::Warn(format!("node {to} is cut off: {why}")));
+                    let text = format!("node {to} is cut off: {why}");
+                    self.later.push(Item::Line(Line::about(to, text)));
                 }
             }
             // Pieces are asked for again.
@@ -475,7 +493,9 @@ impl Host {
             let entries = budget.take(&range.entries[range.done..]);
             let Some(sum) = Sum::of(entries) else { continue };
             let upto = sum.last;
+            let begun_us = self.shared.meter.now_us();
             let outcome = applier.apply(entries);
+            self.answered_us = self.shared.meter.applied(begun_us);
             range.done += entries.len();
             if range.done == range.entries.len() {
                 if upto < range.last {
@@ -548,6 +568,7 @@ impl Host {
 
     fn applied(&mut self, now: Now, group: GroupId, sum: Sum, replies: Vec<(Index, Reply)>) {
         let Sum { last, log_time_us, bytes } = sum;
+        self.account.applied(last, log_time_us);
         if let Some(member) = self.members.get_mut(&group) {
             member.applied = member.applied.max(last);
         }
@@ -555,6 +576,7 @@ impl Host {
     }
 
     fn tell(&mut self, now: Now, group: GroupId, event: Event) {
+        self.has_news = true;
         if let Event::Membership { membership, .. } = &event {
             self.memberships.insert(group, membership.clone());
             self.set_peers();
@@ -566,7 +588,8 @@ impl Host {
 
     /// Says how much was left untold, where nothing followed that could say it.
     pub(super) fn tell_left_out(&mut self, now: Now) {
-        self.later.extend(self.told.left_out(now.boot_us).map(Item::Warn));
+        let lines = self.told.left_out(now.boot_us).map(|text| Item::Line(Line::new(text)));
+        self.later.extend(lines);
     }
 
     /// Tells the transport whom the groups of this host need.
@@ -589,6 +612,7 @@ impl Host {
             self.shared.intake.close(Refusal::Faulted { reason: reason.to_string() });
             member.halted = Some(reason);
             self.status_wanted = true;
+            self.has_news = true;
         }
     }
 
@@ -606,9 +630,11 @@ impl Host {
             let upto = self.shared.board.asked();
             let status = member.replica.status();
             let calls = self.shared.gauge.calls();
+            let dropped = self.shared.callbacks.dropped();
             self.shared.board.publish(upto, |board| {
                 board.update(&status);
                 board.calls_in_flight = calls;
+                board.events_dropped = dropped;
             });
         }
     }
@@ -620,12 +646,14 @@ impl Host {
             status.fault = status.fault.or_else(|| member.halted.clone());
             status
         });
+        let dropped = self.shared.callbacks.dropped();
         self.shared.board.publish_last(|board| {
             if let Some(status) = &status {
                 board.update(status);
             }
             board.leader = None;
             board.shut_down = self.stopping;
+            board.events_dropped = dropped;
         });
     }
 }

@@ -330,7 +330,7 @@ mod tests {
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
         let call = QueuedCall {
             group: GroupId::FIRST,
-            caller: Caller::new(Sink::Slot(Arc::clone(&slot)), permit),
+            caller: Caller::new(Sink::Slot(Arc::clone(&slot)), permit, 0),
             payload: Payload::empty(),
             session: None,
             expected_term: None,
@@ -413,7 +413,7 @@ mod tests {
         let done = Box::new(move |_| drop(held));
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
         let sink = Sink::Callback(done, crate::node::callbacks::Callbacks::new());
-        let queued = QueuedCall { caller: Caller::new(sink, permit), ..call().1 };
+        let queued = QueuedCall { caller: Caller::new(sink, permit, 0), ..call().1 };
         assert_eq!(intake.propose_one(queued), Err(Refusal::ShuttingDown));
     }
 

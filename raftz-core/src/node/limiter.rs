@@ -36,9 +36,56 @@ impl Limiter {
     }
 }
 
+/// Lines of a kind that may come at once.
+const BURST: u64 = 20;
+
+/// Lets a burst of things through at once, one a second in the long run, and counts the rest.
+#[derive(Debug)]
+pub(super) struct Burst {
+    /// When it had let nothing through for so long that all of the burst was free.
+    empty_us: u64,
+    left_out: u64,
+}
+
+impl Burst {
+    /// One that has let nothing through.
+    pub(super) const fn new() -> Self {
+        Self { empty_us: 0, left_out: 0 }
+    }
+
+    /// Whether something may be told now; if so, how many were left out before it.
+    pub(super) const fn admit(&mut self, now_us: u64) -> Option<u64> {
+        // Each thing takes a second; what lies ahead of now is what has been let through too early.
+        let from_us = if self.empty_us > now_us { self.empty_us } else { now_us };
+        if from_us - now_us > (BURST - 1) * QUIET_US {
+            self.left_out = self.left_out.saturating_add(1);
+            return None;
+        }
+        self.empty_us = from_us.saturating_add(QUIET_US);
+        Some(std::mem::replace(&mut self.left_out, 0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_one_a_second() {
+        let mut burst = Burst::new();
+        let start_us = 1 << 40;
+        let passed = (0..1000).filter(|n| burst.admit(start_us + n).is_some()).count();
+        assert_eq!(passed as u64, BURST);
+        let mut told = Vec::new();
+        for now_us in (start_us + 1000..start_us + 10_001_000).step_by(10_000) {
+            told.extend(burst.admit(now_us));
+        }
+        assert_eq!(told.len(), 9, "the first of the ten seconds pays for the burst: {told:?}");
+        assert_eq!(told[0], 980 + 100, "what was left out is told by the next");
+        assert!(burst.admit(start_us + (1 << 39)).is_some());
+        let again = (0..100).filter(|_| burst.admit(start_us + (1 << 39)).is_some()).count();
+        assert_eq!(again as u64, BURST - 1, "after a rest all of the burst is free again");
+    }
 
     #[test]
     fn the_first_is_told_at_once_and_then_one_a_second_with_a_count() {

@@ -10,6 +10,7 @@
 //! The invariant kept here: every accepted call ends exactly once, by its deadline, whatever
 //! happens to the node.
 
+mod backlog;
 mod callbacks;
 mod callers;
 mod clock;
@@ -21,6 +22,8 @@ mod host;
 mod intake;
 pub(crate) mod lanes;
 mod limiter;
+mod log;
+mod metrics;
 mod pending;
 mod query;
 mod reads;
@@ -28,18 +31,27 @@ mod snapshots;
 mod start;
 mod status;
 mod stores;
+mod subscription;
 mod threads;
 mod told;
 mod transfer;
+mod vigil;
+mod watch;
+mod watching;
 
+#[doc(hidden)]
+pub use backlog::Backlog;
 pub use callbacks::EventObserver;
 pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};
 pub use error::NodeError;
 pub use handle::{Node, ProposeOptions, ReadOptions};
+pub use metrics::{Metrics, PeerMetrics, PeerNumbers};
 pub use pending::{Answer, Pending};
 #[cfg(feature = "sim")]
 pub(crate) use snapshots::{log_time_us, not_restored, restore_at_start};
 pub use status::{PeerStatus, Status};
+pub use subscription::Subscription;
+pub use watch::{Next, Standing, Watch};
 
 /// The callback of a node that this thread is in, if it is in one: blocking calls are refused there.
 pub fn inside_callback() -> Option<&'static str> {

@@ -12,6 +12,7 @@ use crate::types::{GroupId, Index, Now, Recovered, Snapshot, SnapshotId};
 use super::error::NodeError;
 use super::host::{Host, Machine};
 use super::lanes::{Applier, BuildJob, Cancel, PieceJob, RestoreFailure};
+use super::metrics::SnapshotWork;
 use super::pending::Slot;
 use super::start::latest_membership;
 
@@ -49,6 +50,29 @@ impl Drop for SnapshotWish {
 impl Host {
     /// Hands what a replica wants done with snapshots to the lane that does it.
     pub(super) fn perform_snapshot(&mut self, group: GroupId, action: Action) {
+        match &action {
+            Action::TakeSnapshot { .. } => self.begin(SnapshotWork::Build),
+            Action::BeginFetch { .. } => self.begin(SnapshotWork::Fetch),
+            Action::Restore { .. } => self.begin(SnapshotWork::Install),
+            Action::AbandonFetch { .. } => self.end(SnapshotWork::Fetch, false),
+            Action::CancelSnapshot
+            | Action::ReadPiece { .. }
+            | Action::WritePiece { .. }
+            | Action::FinishFetch { .. }
+            | Action::PruneSnapshots { .. }
+            | Action::FindSnapshot { .. }
+            | Action::ScrubSnapshots { .. }
+            | Action::Persist(_)
+            | Action::Send { .. }
+            | Action::ReadEntries { .. }
+            | Action::Apply { .. }
+            | Action::Reply { .. }
+            | Action::Read { .. }
+            | Action::EndRead { .. }
+            | Action::TransferEnded { .. }
+            | Action::Event(_)
+            | Action::Halt(_) => {}
+        }
         match action {
             Action::TakeSnapshot { base } => self.freeze(group, base),
             Action::CancelSnapshot => {
@@ -86,6 +110,14 @@ impl Host {
             | Action::Event(_)
             | Action::Halt(_) => {}
         }
+    }
+
+    fn begin(&mut self, work: SnapshotWork) {
+        self.account.begin(work, &self.shared.meter);
+    }
+
+    fn end(&mut self, work: SnapshotWork, is_well: bool) {
+        self.account.end(work, is_well, &self.shared.meter);
     }
 
     fn piece(&mut self, group: GroupId, job: PieceJob) {
@@ -160,6 +192,8 @@ impl Host {
         if let (Machine::Inline { applier, .. }, Some(back)) = (&mut member.machine, back) {
             *applier = Some(back);
         }
+        self.end(SnapshotWork::Install, result.is_ok());
+        let Some(member) = self.members.get_mut(&group) else { return };
         match result {
             Ok(()) => {
                 member.applied = member.applied.max(id.last.index);
@@ -171,6 +205,11 @@ impl Host {
 
     /// What the snapshot lane has to say to a replica, and to those who wait for a snapshot.
     pub(super) fn snapshot_news(&mut self, now: Now, group: GroupId, input: Input) {
+        if let Input::SnapshotBuilt(result) = &input {
+            self.end(SnapshotWork::Build, result.is_ok());
+        } else if let Input::FetchFinished { result, .. } = &input {
+            self.end(SnapshotWork::Fetch, result.is_ok());
+        }
         let failed = if let Input::SnapshotBuilt(Err(detail)) = &input {
             Some(detail.clone())
         } else {

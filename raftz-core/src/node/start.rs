@@ -27,12 +27,16 @@ use super::handle::{Defaults, Node};
 use super::host::{Host, Machine, Member, Shared};
 use super::intake::Intake;
 use super::lanes::{self, Applier, ApplyLane, LogLane, ReadLane, SnapshotLane, SnapshotPlace};
+use super::log::Line;
+use super::metrics::{Account, Meter};
 use super::query::QueryDeadlines;
 use super::snapshots::{log_time_us, restore_at_start};
 use super::status::{Board, Status};
 use super::threads::{Threads, guarded, run_inside};
 use super::told::Told;
 use super::transfer::TransferWishes;
+use super::vigil::Vigil;
+use super::watch::{Standing, Standings};
 use super::{clock, stores};
 
 /// Makes the transport of a node that will introduce itself like this, to these members.
@@ -161,14 +165,12 @@ fn start(
     };
 
     let threads = Threads::new(format!("raftz-{}", config.node_id));
-    let (callbacks, intake) = (Callbacks::new(), Arc::new(Intake::new()));
+    let (callbacks, intake) = (Callbacks::of(config.node_id), Arc::new(Intake::new()));
     let (thread, inbox) = (Arc::clone(&callbacks), Arc::clone(&intake));
     let observer = config.on_event.clone();
     threads.spawn("call", move || thread.run(observer, &inbox))?;
     let mut told = news(&configured, &recovered, &membership, listen_address.as_deref());
-    told.extend(
-        notes.into_iter().map(|note| Item::Warn(format!("node {}: {note}", config.node_id))),
-    );
+    told.extend(notes.into_iter().map(|note| Item::Line(Line::new(note))));
     callbacks.push_all(&mut told);
 
     let shared = Arc::new(Shared {
@@ -176,6 +178,8 @@ fn start(
         board: Board::new(first_status(&config, &recovered, listen_address.clone())),
         callbacks: Arc::clone(&callbacks),
         gauge: Gauge::new(config.calls_max, config.calls_bytes_max),
+        meter: Arc::new(Meter::new(config.node_id, config.metrics)),
+        standings: Arc::new(Standings::new(Standing::new(recovered.hard_state.term))),
     });
     let defaults = Defaults {
         timeout: Duration::from_millis(config.propose_timeout_ms),
@@ -249,7 +253,7 @@ fn host(
         vec![group],
         // So that a submission, or the largest entry alone, fits an ordinary segment.
         config.segment_bytes / 2,
-        Arc::clone(&intake),
+        (Arc::clone(&intake), Arc::clone(&shared.meter)),
         threads,
     )?;
     let lane = match &snapshots {
@@ -270,7 +274,10 @@ fn host(
         (Machine::Inline { applier: Some(applier), range, queries }, None)
     } else {
         let appliers = BTreeMap::from([(group, *applier)]);
-        (Machine::Lane, Some(ApplyLane::start(appliers, place, intake, threads)?))
+        (
+            Machine::Lane,
+            Some(ApplyLane::start(appliers, place, (intake, Arc::clone(&shared.meter)), threads)?),
+        )
     };
     let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.base.id.index);
     let own = (machine_applied, machine_log_time_us);
@@ -312,6 +319,10 @@ fn host(
         later: Vec::new(),
         unsent: Vec::new(),
         told: Told::default(),
+        account: Account::default(),
+        answered_us: 0,
+        vigil: Vigil::default(),
+        has_news: true,
         sent: false,
     };
     host.set_peers();
@@ -387,26 +398,22 @@ fn news(
     membership: &Membership,
     listens: Option<&str>,
 ) -> Vec<Item> {
-    let mut news: Vec<Item> = recovered
-        .notes
-        .iter()
-        .map(|note| Item::Warn(format!("node {}: {note}", config.node_id)))
-        .collect();
+    let mut news: Vec<Item> =
+        recovered.notes.iter().map(|note| Item::Line(Line::new(note.clone()))).collect();
     let agreed = recovered.base.settings.entry_bytes_max;
     if config.entry_bytes_max != agreed {
-        news.push(Item::Warn(format!(
-            "node {}: entry_bytes_max = {} is ignored, the cluster was founded with {agreed}",
-            config.node_id, config.entry_bytes_max
-        )));
+        news.push(Item::Line(Line::new(format!(
+            "entry_bytes_max = {} is ignored, the cluster was founded with {agreed}",
+            config.entry_bytes_max
+        ))));
     }
     if let Some(difference) = founders_differ(config, membership) {
-        news.push(Item::Warn(format!(
-            "node {}: the configured founders are ignored, the membership in the log counts: {difference}",
-            config.node_id
-        )));
+        news.push(Item::Line(Line::new(format!(
+            "the configured founders are ignored, the membership in the log counts: {difference}"
+        ))));
     }
     if let Some(difference) = config.listens_elsewhere(membership, listens) {
-        news.push(Item::Warn(difference));
+        news.push(Item::Line(Line::new(difference)));
     }
     news
 }
@@ -468,6 +475,7 @@ fn first_status(config: &Config, recovered: &Recovered, listen_address: Option<S
         waiting: 0,
         calls_in_flight: 0,
         damaged_from: recovered.damage.map(|damage| damage.first_faulty),
+        events_dropped: 0,
         fault: None,
         shut_down: false,
     }

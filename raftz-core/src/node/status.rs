@@ -63,6 +63,8 @@ pub struct Status {
     pub calls_in_flight: u64,
     /// First log entry that the disk has lost and the leader has not yet replaced.
     pub damaged_from: Option<Index>,
+    /// Events that the node's observer will never see, because it was busy for too long.
+    pub events_dropped: u64,
     /// Why the node stopped, if it did.
     pub fault: Option<FaultReason>,
     /// Whether it was shut down.
@@ -323,6 +325,7 @@ mod tests {
             waiting: 0,
             calls_in_flight: 0,
             damaged_from: None,
+            events_dropped: 0,
             fault: None,
             shut_down: false,
         }))

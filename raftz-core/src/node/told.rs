@@ -79,7 +79,8 @@ fn caused_by_others(
         | Event::StorageFull { .. }
         | Event::Snapshot { .. }
         | Event::Transfer { .. }
-        | Event::Faulted(_) => None,
+        | Event::Faulted(_)
+        | Event::Dropped { .. } => None,
     }
 }
 

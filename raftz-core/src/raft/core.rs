@@ -17,6 +17,7 @@ use crate::types::{
 };
 
 use super::config_log::ConfigLog;
+use super::counts::Counts;
 use super::leader::Leader;
 use super::log::Log;
 use super::log_time::LogClock;
@@ -92,6 +93,7 @@ pub struct Raft {
     unfit: Option<FaultReason>,
     rng: ChaCha8Rng,
     told: Told,
+    pub(super) counts: Counts,
 }
 
 /// What observers were told last.
@@ -99,7 +101,11 @@ pub struct Raft {
 struct Told {
     role: Role,
     term: Term,
+    /// Of votes, or of pre-votes.
+    round: u64,
     leader: Option<NodeId>,
+    /// The last leader that was known, and its term.
+    last_leader: Option<(NodeId, Term)>,
     ready: bool,
 }
 
@@ -193,9 +199,12 @@ impl Raft {
             told: Told {
                 role: Role::Follower,
                 term: recovered.hard_state.term,
+                round: recovered.boot.0 << 32,
                 leader: None,
+                last_leader: None,
                 ready: false,
             },
+            counts: Counts::default(),
             log,
             config,
         };
@@ -537,6 +546,15 @@ impl Raft {
 
     fn tell(&mut self, actions: &mut Vec<Action>) {
         let (role, term) = (self.role(), self.hard.term);
+        if (role, self.round) != (self.told.role, self.told.round) {
+            self.counts.role((self.told.role, self.told.term), (role, term));
+            self.told.round = self.round;
+        }
+        let known = self.leader.map(|leader| (leader, term));
+        if known.is_some() && known != self.told.last_leader {
+            self.told.last_leader = known;
+            self.counts.leader_changes += 1;
+        }
         if (role, term) != (self.told.role, self.told.term) {
             self.told.role = role;
             self.told.term = term;
@@ -628,6 +646,32 @@ impl Raft {
         self.damage
     }
 
+    /// Index of the entry that gave the membership in force.
+    pub fn membership_index(&self) -> Index {
+        self.configs.latest().0
+    }
+
+    /// Whether it refuses proposals for lack of disk space.
+    pub const fn storage_full(&self) -> bool {
+        self.storage_full
+    }
+
+    /// What has happened, in numbers.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// A leader's view of the others; nothing elsewhere.
+    pub fn progress(&self) -> impl Iterator<Item = PeerProgress> {
+        let peers = match &self.role {
+            RoleState::Leader(leader) => Some(&leader.peers),
+            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
+                None
+            }
+        };
+        peers.into_iter().flatten().map(|(id, peer)| peer.describe(*id))
+    }
+
     /// Whether it leads and knows everything older to be committed.
     pub fn is_ready(&self) -> bool {
         match &self.role {
@@ -640,14 +684,6 @@ impl Raft {
 
     /// Its state, for people and for tests.
     pub fn status(&self) -> Status {
-        let peers = match &self.role {
-            RoleState::Leader(leader) => {
-                leader.peers.iter().map(|(id, peer)| peer.describe(*id)).collect()
-            }
-            RoleState::Follower { .. } | RoleState::PreCandidate(_) | RoleState::Candidate(_) => {
-                Vec::new()
-            }
-        };
         Status {
             role: self.role(),
             term: self.hard.term,
@@ -662,7 +698,7 @@ impl Raft {
             membership: self.membership().clone(),
             settings: self.configs.settings().clone(),
             damage: self.damage,
-            peers,
+            peers: self.progress().collect(),
             transfer: self.hands_over_to(),
         }
     }

@@ -14,6 +14,7 @@ use crate::types::{
 };
 
 use super::core::{Raft, RoleState};
+use super::counts::Timed;
 use super::log_time::LogClock;
 use super::progress::{Answer, Mode, Progress, WindowLimits};
 use super::reads::Reads;
@@ -47,6 +48,7 @@ pub(super) struct Leader {
     pub(super) reads: Reads,
     sessions: u64,
     clock: LogClock,
+    timed: Timed,
 }
 
 impl Leader {
@@ -83,6 +85,7 @@ impl Raft {
             reads: Reads::default(),
             sessions: 0,
             clock: self.log_clock(),
+            timed: Timed::default(),
         }));
         self.settle_in();
         self.reconcile_peers();
@@ -173,6 +176,7 @@ impl Raft {
             accepted.push(token);
         }
         if !accepted.is_empty() {
+            leader.timed.appended(index.prev(), self.now.boot_us);
             self.append(entries.into());
             actions.push(Action::Accepted { first, term, tokens: accepted });
         }
@@ -241,6 +245,10 @@ impl Raft {
         let is_own_term = self.log.term_at(reached) == Some(self.hard.term);
         if reached > self.commit && (is_own_term || bug!(EntriesOfOldTermsAreCounted)) {
             self.commit_to(reached);
+            if let RoleState::Leader(leader) = &mut self.role {
+                let times = &mut self.counts.commit_us;
+                leader.timed.committed(self.commit, self.now.boot_us, times);
+            }
         }
     }
 
@@ -423,6 +431,7 @@ impl Raft {
         peer.answered(Answer { round, clock_us, faithful_until_us });
         // Whoever exaggerates is no fitter than the fittest.
         peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX));
+        peer.round_trip(reply.sent_us, now_us);
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();
             actions.push(Action::Event(Event::PeerStalled { peer: from, matched, last }));
@@ -602,6 +611,7 @@ mod tests {
                 reads: Reads::default(),
                 sessions,
                 clock: LogClock::start(0, Now::default()),
+                timed: Timed::default(),
             };
             let mut hasher = DefaultHasher::new();
             leader.fingerprint(0, 0, &mut hasher);

@@ -21,9 +21,11 @@
 //! | `config_log` | memberships and settings as the log gives them |
 //! | `quorum` | majorities, simple and joint |
 //! | `log_time` | the cluster's clock |
+//! | `counts` | what happened, for people |
 
 mod config_log;
 mod core;
+mod counts;
 mod election;
 mod follower;
 mod leader;
@@ -39,6 +41,7 @@ mod transfer;
 mod writes;
 
 pub use self::core::{Raft, Status};
+pub use self::counts::Counts;
 pub use self::progress::PeerProgress;
 
 use crate::types::{

@@ -85,6 +85,8 @@ pub(crate) struct Progress {
     /// How many of them have failed, one after the other.
     reads_failed: u32,
     contact_us: u64,
+    /// What the last heartbeat took to it and back.
+    rtt_us: Option<u64>,
     /// Highest commit index that a message to the peer carried.
     told_commit: Index,
     /// Since when the match has stood still below the log's end; `None` while it has not, or once
@@ -135,6 +137,7 @@ impl Progress {
             reading: None,
             reads_failed: 0,
             contact_us: now_us,
+            rtt_us: None,
             told_commit: Index::ZERO,
             stuck: Stuck::No,
             round: 0,
@@ -262,6 +265,11 @@ impl Progress {
     /// The peer answered in this term.
     pub(crate) fn heard(&mut self, now_us: u64) {
         self.contact_us = self.contact_us.max(now_us);
+    }
+
+    /// It answered a heartbeat that was sent at that time, if it says the truth.
+    pub(crate) fn round_trip(&mut self, sent_us: u64, now_us: u64) {
+        self.rtt_us = now_us.checked_sub(sent_us).filter(|_| sent_us > 0).or(self.rtt_us);
     }
 
     /// A message that carries this commit index goes out.
@@ -430,6 +438,8 @@ pub struct PeerProgress {
     pub contact_us: u64,
     /// Appends in flight.
     pub in_flight: usize,
+    /// What its last answer to a heartbeat took, there and back, in microseconds.
+    pub rtt_us: Option<u64>,
 }
 
 impl Progress {
@@ -447,6 +457,7 @@ impl Progress {
             next: self.next,
             contact_us: self.contact_us,
             in_flight,
+            rtt_us: self.rtt_us,
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The replica object: callers in front, consensus behind.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::raft::quorum::{self, VoteResult};
 use crate::raft::{self, Proposal, Raft};
 use crate::types::{
     Boot, Done, Event, FaultReason, Index, Message, NodeId, Now, Outcome, Payload, Recovered,
@@ -230,20 +231,25 @@ impl Replica {
         &self.raft
     }
 
+    /// The peers with a usable link.
+    pub fn connected(&self) -> impl Iterator<Item = NodeId> {
+        let up = self.links.iter().filter(|(_, link)| matches!(link, Link::Up(_)));
+        up.map(|(id, _)| *id)
+    }
+
     /// Its state, for people and for tests.
     pub fn status(&self) -> Status {
         let down = |(id, link): (&NodeId, &Link)| match link {
             Link::Up(_) => None,
             Link::Down(reason) => Some((*id, reason.clone())),
         };
-        let up = self.links.iter().filter(|(_, link)| matches!(link, Link::Up(_)));
         Status {
             raft: self.raft.status(),
             waiting: self.tickets.waiting() + self.reads_waiting(),
             held_bytes: self.held_bytes,
-            linked: up.map(|(id, _)| *id).collect(),
+            linked: self.connected().collect(),
             unreachable: self.links.iter().filter_map(down).collect(),
-            transfers: self.snapshot_transfers(),
+            transfers: self.transfers().collect(),
             fault: self.fault.clone(),
         }
     }
@@ -550,7 +556,20 @@ impl Replica {
         if missing.is_empty() {
             return "all voters are reachable; an election is under way".into();
         }
-        format!("{} of {voters} voters unreachable ({})", missing.len(), missing.join("; "))
+        let is_there = |id: &NodeId| *id == self.raft.id() || self.is_linked(*id);
+        let voters: Vec<NodeId> =
+            membership.members.keys().copied().filter(|id| membership.is_voter(*id)).collect();
+        let (all, missing) = (voters.len(), missing.join("; "));
+        let there: BTreeSet<NodeId> = voters.into_iter().filter(is_there).collect();
+        let reachable = there.len();
+        match quorum::vote(membership, &there, &BTreeSet::new()) {
+            VoteResult::Won => format!(
+                "{reachable} of {all} reachable, which is a quorum; an election is under way; {missing}"
+            ),
+            VoteResult::Lost | VoteResult::Pending => {
+                format!("no quorum: {reachable} of {all} reachable; {missing}")
+            }
+        }
     }
 
     // ---- the end ----

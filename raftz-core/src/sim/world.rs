@@ -751,7 +751,8 @@ impl World {
             | Told::PeerStalled { .. }
             | Told::NetworkTrouble { .. }
             | Told::StorageFull { .. }
-            | Told::Faulted(_) => {}
+            | Told::Faulted(_)
+            | Told::Dropped { .. } => {}
         }
     }
 

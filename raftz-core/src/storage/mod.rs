@@ -76,6 +76,12 @@ pub trait Storage: Send {
         Space::Ample
     }
 
+    /// What the log takes on disk, room that is prepared included; `None` if it is not on a disk. Cheap; asked
+    /// as often as [`Storage::space`].
+    fn log_bytes(&mut self) -> Option<u64> {
+        None
+    }
+
     /// Called once at a clean stop: after the last completion, or while submissions still wait for
     /// the room that [`Storage::space`] says is lacking. Those are dropped with the store.
     ///

@@ -138,6 +138,155 @@ pub enum Event {
     },
     /// The node has stopped and does nothing more for its group.
     Faulted(FaultReason),
+    /// Events were dropped because this observer was busy for too long. None of those that replace each other
+    /// (see [`Event::key`]) is among them.
+    Dropped {
+        /// How many, since the node or the subscription began.
+        total: u64,
+    },
+}
+
+impl Event {
+    /// What it tells of, to choose by.
+    pub const fn kind(&self) -> EventKind {
+        match self {
+            Self::Role { .. } => EventKind::Role,
+            Self::Leader { .. } => EventKind::Leader,
+            Self::Ready { .. } => EventKind::Ready,
+            Self::Membership { .. } => EventKind::Membership,
+            Self::PeerUp { .. } => EventKind::PeerUp,
+            Self::PeerDown { .. } => EventKind::PeerDown,
+            Self::PeerRefused { .. } => EventKind::PeerRefused,
+            Self::Nonsense { .. } => EventKind::Nonsense,
+            Self::Healed { .. } => EventKind::Healed,
+            Self::PeerStalled { .. } => EventKind::PeerStalled,
+            Self::StorageTrouble { .. } => EventKind::StorageTrouble,
+            Self::NetworkTrouble { .. } => EventKind::NetworkTrouble,
+            Self::StorageFull { .. } => EventKind::StorageFull,
+            Self::Snapshot { .. } => EventKind::Snapshot,
+            Self::Transfer { .. } => EventKind::Transfer,
+            Self::Faulted(_) => EventKind::Faulted,
+            Self::Dropped { .. } => EventKind::Dropped,
+        }
+    }
+
+    /// What it tells the present state of, if it does: while an event waits to be delivered, a later one with the
+    /// same key takes its place, because it says all that is still true. Events without a key tell of something
+    /// that happened, each for itself.
+    pub const fn key(&self) -> Option<EventKey> {
+        match self {
+            Self::Role { .. } => Some(EventKey::Role),
+            Self::Leader { .. } => Some(EventKey::Leader),
+            Self::Ready { .. } => Some(EventKey::Ready),
+            Self::Membership { .. } => Some(EventKey::Membership),
+            Self::PeerUp { peer } | Self::PeerDown { peer, .. } => Some(EventKey::Link(*peer)),
+            Self::PeerStalled { peer, .. } => Some(EventKey::Stalled(*peer)),
+            Self::StorageFull { .. } => Some(EventKey::StorageFull),
+            Self::Snapshot { phase, peer, .. } => Some(EventKey::Snapshot(*peer, *phase)),
+            Self::Transfer { .. } => Some(EventKey::Transfer),
+            Self::Faulted(_) => Some(EventKey::Faulted),
+            Self::Dropped { .. } => Some(EventKey::Dropped),
+            Self::PeerRefused { .. }
+            | Self::Nonsense { .. }
+            | Self::Healed { .. }
+            | Self::StorageTrouble { .. }
+            | Self::NetworkTrouble { .. } => None,
+        }
+    }
+}
+
+/// What events tell of. The numbers are the same in every language and never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum EventKind {
+    /// [`Event::Role`].
+    Role = 1,
+    /// [`Event::Leader`].
+    Leader = 2,
+    /// [`Event::Ready`].
+    Ready = 3,
+    /// [`Event::Membership`].
+    Membership = 4,
+    /// [`Event::PeerUp`].
+    PeerUp = 5,
+    /// [`Event::PeerDown`].
+    PeerDown = 6,
+    /// [`Event::PeerRefused`].
+    PeerRefused = 7,
+    /// [`Event::Nonsense`].
+    Nonsense = 8,
+    /// [`Event::Healed`].
+    Healed = 9,
+    /// [`Event::PeerStalled`].
+    PeerStalled = 10,
+    /// [`Event::StorageTrouble`].
+    StorageTrouble = 11,
+    /// [`Event::NetworkTrouble`].
+    NetworkTrouble = 12,
+    /// [`Event::StorageFull`].
+    StorageFull = 13,
+    /// [`Event::Faulted`].
+    Faulted = 14,
+    /// [`Event::Snapshot`].
+    Snapshot = 15,
+    /// [`Event::Transfer`].
+    Transfer = 16,
+    /// [`Event::Dropped`].
+    Dropped = 17,
+}
+
+/// Kinds of events to be told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKinds(u64);
+
+impl EventKinds {
+    /// Every kind, also those of later versions.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// These kinds, and [`EventKind::Dropped`], without which nobody would learn what is missing.
+    pub fn of(kinds: &[EventKind]) -> Self {
+        let bit = |kind: &EventKind| 1 << *kind as u32;
+        Self(kinds.iter().chain(&[EventKind::Dropped]).map(bit).fold(0, |all, bit| all | bit))
+    }
+
+    /// Whether this kind is among them.
+    pub const fn contains(self, kind: EventKind) -> bool {
+        self.0 & (1 << kind as u32) != 0
+    }
+}
+
+impl EventKey {
+    /// Whether a node has one such state, and not one for each peer.
+    pub const fn is_of_the_node(self) -> bool {
+        !matches!(self, Self::Link(_) | Self::Stalled(_) | Self::Snapshot(Some(_), _))
+    }
+}
+
+/// What an event tells the present state of; see [`Event::key`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum EventKey {
+    /// Role and term.
+    Role,
+    /// Who leads.
+    Leader,
+    /// Since which term this leader is ready.
+    Ready,
+    /// The membership in force.
+    Membership,
+    /// Whether a peer is connected.
+    Link(NodeId),
+    /// That a peer stands still.
+    Stalled(NodeId),
+    /// Whether the disk is full.
+    StorageFull,
+    /// How far a transfer is, or what was last done with snapshots.
+    Snapshot(Option<NodeId>, SnapshotPhase),
+    /// How far the last transfer of leadership is.
+    Transfer,
+    /// Why the node stopped.
+    Faulted,
+    /// How many events were dropped.
+    Dropped,
 }
 
 /// A snapshot on its way between this node and a peer.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use raftz_core::node::{Config, Node};
-use raftz_core::types::{Event, Index, NodeId, Outcome, SnapshotPhase};
+use raftz_core::types::{Event, Histogram, Index, NodeId, Outcome, SnapshotPhase};
 use raftz_examples::{
     PATIENCE, Ports, Result, digest, get, node_id, report, set, start, wait_until,
 };
@@ -37,6 +37,7 @@ fn run() -> Result<()> {
         println!("set {key} = {value}: entry {last}");
     }
     table(&nodes)?;
+    measured(&nodes, first)?;
 
     let place = (0..3)
         .find(|place| node_id(*place).is_ok_and(|id| id == first))
@@ -154,6 +155,30 @@ fn write(nodes: &[Option<Node>], key: &str, value: &str) -> Result<Index> {
         println!("set {key}: {why}; trying again");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What a leader has measured, of itself and of the others.
+fn measured(nodes: &[Option<Node>], leader: NodeId) -> Result<()> {
+    let mut nodes = nodes.iter().flatten();
+    let node = nodes.find(|node| node.id() == leader).ok_or("the leader is none of the three")?;
+    wait_until("it has heard the others", || {
+        let peers = node.metrics().peers;
+        peers.len() == 2 && peers.iter().all(|it| it.progress.is_some_and(|it| it.rtt.is_some()))
+    })?;
+    let metrics = node.metrics();
+    let p99_us = |times: &Histogram| times.at_most(0.99).unwrap_or_default();
+    println!(
+        "  {} writes of the log, 99 of 100 within {} \u{b5}s; commits within {} \u{b5}s",
+        metrics.wal_fsync_us.count(),
+        p99_us(&metrics.wal_fsync_us),
+        p99_us(&metrics.commit_us),
+    );
+    for peer in &metrics.peers {
+        let progress = peer.progress.ok_or("a leader knows how far others are")?;
+        let (lag, rtt) = (progress.lag_entries, progress.rtt.unwrap_or_default());
+        println!("  node {} lags by {lag} entries; a heartbeat takes {rtt:?}", peer.id);
+    }
+    Ok(())
 }
 
 fn table(nodes: &[Option<Node>]) -> Result<()> {

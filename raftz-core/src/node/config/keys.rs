@@ -94,6 +94,7 @@ pub(super) const KEYS: &[Key] = &[
     number!(snapshot_send_bytes_per_s, bytes),
     number!(snapshot_stall_timeout_ms, count),
     number!(snapshot_scrub_interval_ms, count),
+    number!(metrics, boolean),
     Key {
         name: "seed",
         set: |config, text| {

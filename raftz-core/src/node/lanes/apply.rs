@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::machine::{SnapshotView, StateMachine};
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
+use crate::node::metrics::Meter;
 use crate::node::query::QueryJob;
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::replica::Input;
@@ -306,11 +307,13 @@ impl ApplyLane {
     pub(crate) fn start(
         appliers: BTreeMap<GroupId, Applier>,
         place: Option<SnapshotPlace>,
-        intake: Arc<Intake>,
+        (intake, meter): (Arc<Intake>, Arc<Meter>),
         threads: &Threads,
     ) -> Result<Self, NodeError> {
         let (queue, theirs) = lane();
-        threads.spawn("apply", move || run(appliers, place.as_ref(), &theirs, &intake))?;
+        threads.spawn("apply", move || {
+            run(appliers, place.as_ref(), &theirs, (&intake, &meter));
+        })?;
         Ok(Self { queue })
     }
 
@@ -346,7 +349,7 @@ fn run(
     mut appliers: BTreeMap<GroupId, Applier>,
     place: Option<&SnapshotPlace>,
     queue: &LaneQueue<Job>,
-    intake: &Intake,
+    (intake, meter): (&Intake, &Meter),
 ) {
     let (mut jobs, mut waiting) = (Vec::new(), Waiting::default());
     while queue.take_all(None, &mut jobs, &mut waiting) != Waited::Closed {
@@ -380,7 +383,9 @@ fn run(
                 }
                 Job::Apply { group, first, last, entries } => {
                     let Some(applier) = appliers.get_mut(&group) else { continue };
+                    let mut begun_us = meter.now_us();
                     applier.apply_range(first, last, entries, |applied| {
+                        meter.applied(begun_us);
                         let (note, next) = match applied {
                             Applied::Upto(sum, replies) => {
                                 (Note::Applied { group, sum, replies }, Next::Go)
@@ -394,6 +399,7 @@ fn run(
                             }
                         };
                         intake.notify([note]);
+                        begun_us = meter.now_us();
                         if queue.is_closed() { Next::Stop } else { next }
                     });
                 }

@@ -11,6 +11,7 @@ use crate::node::callbacks::logged;
 use crate::node::clock;
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
+use crate::node::metrics::Meter;
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::{Completion, IDLE_SEAL_MS, Space, Storage, WriteBatch};
 use crate::types::{GroupId, OpId, WriteOp};
@@ -46,7 +47,7 @@ impl LogLane {
         storage: Box<dyn Storage>,
         groups: Vec<GroupId>,
         submission_bytes_max: u64,
-        intake: Arc<Intake>,
+        (intake, meter): (Arc<Intake>, Arc<Meter>),
         threads: &Threads,
     ) -> Result<Self, NodeError> {
         let inline = storage.never_blocks();
@@ -55,6 +56,8 @@ impl LogLane {
             groups,
             submission_bytes_max,
             intake,
+            meter,
+            is_timed: !inline,
             queue: VecDeque::new(),
             low: false,
             panicked: None,
@@ -139,6 +142,9 @@ pub(crate) struct Driver {
     groups: Vec<GroupId>,
     submission_bytes_max: u64,
     intake: Arc<Intake>,
+    meter: Arc<Meter>,
+    /// Whether its writes take time that is worth being measured.
+    is_timed: bool,
     queue: VecDeque<(GroupId, WriteOp)>,
     low: bool,
     /// What the store panicked with: it may be in the middle of anything, and is left alone.
@@ -158,6 +164,8 @@ struct Report {
     marks: Vec<(GroupId, OpId)>,
     intake: Arc<Intake>,
     outstanding: Arc<Outstanding>,
+    /// When it was handed over, if that is to be known.
+    timed: Option<(Arc<Meter>, u64)>,
     sent: bool,
 }
 
@@ -165,6 +173,9 @@ impl Report {
     fn send(&mut self, result: Result<(), String>) {
         if std::mem::replace(&mut self.sent, true) {
             return;
+        }
+        if let (Some((meter, begun_us)), Ok(())) = (&self.timed, &result) {
+            meter.synced(*begun_us);
         }
         self.intake.notify(self.marks.iter().map(|(group, op)| match &result {
             Ok(()) => Note::Persisted(*group, *op),
@@ -237,8 +248,10 @@ impl Driver {
             marks: rules::marks(&batch),
             intake: Arc::clone(&self.intake),
             outstanding: Arc::clone(&self.outstanding),
+            timed: self.is_timed.then(|| (Arc::clone(&self.meter), self.meter.now_us())),
             sent: false,
         };
+        self.meter.wrote(batch.iter().map(|(_, op)| op.entries.len() as u64).sum());
         *self.outstanding.count.lock() += 1;
         let done = Completion::new(move |result| report.send(result.map_err(|e| e.to_string())));
         let _ = self.call("the storage's submit", |storage| storage.submit(batch, done));
@@ -266,6 +279,9 @@ impl Driver {
     }
 
     fn check_space(&mut self) {
+        if let Some(bytes) = self.call("the storage's log_bytes", |storage| storage.log_bytes()) {
+            self.meter.wal_bytes(bytes);
+        }
         let Some(space) = self.call("the storage's space", |storage| storage.space()) else {
             // Nobody asks it again.
             self.low = false;
@@ -326,7 +342,7 @@ mod tests {
     use super::*;
     use crate::node::intake::Batch;
     use crate::storage::{LogReader, StorageError};
-    use crate::types::{Boot, Entry, Index};
+    use crate::types::{Boot, Entry, Index, NodeId};
 
     struct NoReader;
     impl LogReader for NoReader {
@@ -428,11 +444,12 @@ mod tests {
                 seen: Arc::clone(&seen),
                 gate: Arc::clone(&gate),
             };
+            let meter = NodeId::new(1).map(|node| Arc::new(Meter::new(node, true))).unwrap();
             let lane = LogLane::start(
                 Box::new(store),
                 vec![GroupId::FIRST],
                 1 << 20,
-                Arc::clone(&intake),
+                (Arc::clone(&intake), meter),
                 &threads,
             )
             .unwrap();

@@ -219,10 +219,10 @@ impl Replica {
         self.snapshots.newest.as_ref()
     }
 
-    /// What is being given to peers, and fetched.
-    pub(super) fn snapshot_transfers(&self) -> Vec<SnapshotTransfer> {
+    /// The snapshots that are on their way to peers, and from one.
+    pub fn transfers(&self) -> impl Iterator<Item = SnapshotTransfer> {
         let fetching = self.snapshots.fetching.as_ref().map(Fetching::transfer);
-        self.snapshots.giving.transfers().chain(fetching).collect()
+        self.snapshots.giving.transfers().chain(fetching)
     }
 
     /// A snapshot is wanted now, whatever the policy says.

@@ -108,6 +108,8 @@ pub struct Wal {
     waiting: VecDeque<(WriteBatch, Completion)>,
     /// What they wait for.
     no_room: Option<StorageError>,
+    /// Number and bytes of the segments that were last counted, and the newest of them.
+    counted: (usize, u64, u64),
     // Released last: fields are dropped in this order.
     _lock: Box<dyn VfsLock>,
 }
@@ -207,7 +209,10 @@ impl Wal {
             recovered.last_log_time_us = newest.first().map_or(0, |entry| entry.log_time_us);
         }
         let waiting = VecDeque::new();
-        Ok((Self { writer, reader, waiting, no_room: None, _lock: lock }, recovered))
+        Ok((
+            Self { writer, reader, waiting, no_room: None, counted: (0, 0, 0), _lock: lock },
+            recovered,
+        ))
     }
 
     /// Writes what waits, until there is no room for it.
@@ -371,6 +376,13 @@ impl Storage for Wal {
             self.go_on();
         }
         if self.waiting.is_empty() { space } else { Space::Low }
+    }
+
+    // Segments are made in their full size: only which there are can change it.
+    fn log_bytes(&mut self) -> Option<u64> {
+        let (count, newest, bytes) = self.writer.segments(self.counted);
+        self.counted = (count, newest, bytes);
+        Some(bytes)
     }
 
     // What was completed is durable without the seal, which helps to find damage later.

@@ -215,6 +215,18 @@ impl Writer {
         self.vote.write(&states, self.watermark + over, self.tail.segment)
     }
 
+    /// How many segments there are, the newest, and the bytes of all; counted only if they are others than those
+    /// that were `counted` before.
+    pub(super) fn segments(&self, counted: (usize, u64, u64)) -> (usize, u64, u64) {
+        let index = self.index.read();
+        let newest = index.files.keys().next_back().copied().unwrap_or_default();
+        if (index.files.len(), newest) == (counted.0, counted.1) {
+            return counted;
+        }
+        let bytes = index.files.values().map(|file| file.len().unwrap_or_default()).sum();
+        (index.files.len(), newest, bytes)
+    }
+
     /// Whether preparing a segment failed and was not tried again since.
     pub(super) fn lacks_segment(&self) -> bool {
         self.spare.failed()
