@@ -262,8 +262,8 @@ impl Intake {
     /// Whether anything is queued, or anything `but_calls`.
     pub(crate) fn has_some(&self, but_calls: bool) -> bool {
         let batch = &self.queue.lock().batch;
-        let has_calls = !but_calls && !(batch.calls.is_empty() && batch.reads.is_empty());
-        has_calls || !batch.notes.is_empty() || !batch.campaigns.is_empty()
+        let has_calls = !batch.calls.is_empty() || !batch.reads.is_empty();
+        (has_calls && !but_calls) || !batch.notes.is_empty() || !batch.campaigns.is_empty()
     }
 
     /// Called by the loop when it is awake: takes everything, into an empty `into`.

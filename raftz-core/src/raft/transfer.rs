@@ -369,7 +369,7 @@ impl Raft {
         self.hands_over_to().is_some() && self.transfer.as_ref().is_some_and(|it| it.holds)
     }
 
-    pub(super) fn transfer_deadline_us(&self) -> Option<u64> {
+    pub(crate) fn transfer_deadline_us(&self) -> Option<u64> {
         self.transfer.as_ref().map(|transfer| transfer.deadline_us)
     }
 

@@ -202,6 +202,7 @@ impl Replica {
                 self.end_reads(&ReadFailure::ShuttingDown, out);
             }
         }
+        self.expire_transfer(out);
         let leads = self.raft.role() == Role::Leader && self.raft.term() == term;
         if was_leader && !leads {
             self.orphan_calls();

@@ -30,6 +30,13 @@ impl Replica {
         }
     }
 
+    /// Sees to it that a transfer ends by its deadline, also in a step that does not concern the core.
+    pub(super) fn expire_transfer(&mut self, out: &mut Vec<Action>) {
+        if self.raft.transfer_deadline_us().is_some_and(|due_us| due_us <= self.now.boot_us) {
+            self.drive(raft::Input::Tick, out);
+        }
+    }
+
     /// Nothing is decided any more: whoever waits for a transfer is told so.
     pub(super) fn end_transfer(&mut self, why: TransferFailure, out: &mut Vec<Action>) {
         if let Some(token) = self.raft.forget_transfer() {
