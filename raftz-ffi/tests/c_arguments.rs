@@ -91,10 +91,10 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_config_set_log", "level", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "6", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_config_set_log", "level", "UINT32_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
-    ("raftz_config_set_event_callback", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_callback", "kinds", "1u << 18", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "1ull << 63", Wanted::Status("RAFTZ_UNSUPPORTED")),
     ("raftz_config_set_event_callback", "kinds", "0", Wanted::Status("RAFTZ_OK")),
-    ("raftz_config_set_event_queue", "kinds", "1u << 17", Wanted::Status("RAFTZ_UNSUPPORTED")),
+    ("raftz_config_set_event_queue", "kinds", "1u << 18", Wanted::Status("RAFTZ_UNSUPPORTED")),
     (
         "raftz_config_set_event_queue",
         "kinds",

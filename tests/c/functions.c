@@ -719,7 +719,7 @@ static void in_one_process(void) {
 
     cluster_configure(&cluster);
     uint64_t kinds = RAFTZ_EVENTS_ALL;
-    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << (RAFTZ_EVENT_TRANSFER + 1),
+    WANT(RAFTZ_UNSUPPORTED, raftz_config_set_event_callback(cluster.configs[0], 1 << (RAFTZ_EVENT_DROPPED + 1),
                                                             on_event, &seen, on_destroy, &failure));
     OK(raftz_config_set_event_callback(cluster.configs[0], kinds, on_event, &seen, on_destroy, &failure));
     small.events_max = 1;
