@@ -36,7 +36,9 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::SnapshotInstalled
         | Marker::LeadershipMoved
         | Marker::LeadershipStayed
-        | Marker::SickLeaderLeft => 300,
+        | Marker::SickLeaderLeft
+        | Marker::LeaseRead
+        | Marker::BoundedRead => 300,
         Marker::StorageFull
         | Marker::ForwardUnsent
         | Marker::VoteSplit
@@ -60,7 +62,6 @@ const fn is_met_within(marker: Marker) -> u64 {
         | Marker::SnapshotRotFound
         | Marker::SnapshotLacking
         | Marker::BuildCancelled => 4000,
-        Marker::LeaseRead | Marker::BoundedRead => 100,
     }
 }
 
