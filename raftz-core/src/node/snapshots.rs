@@ -50,46 +50,35 @@ impl Drop for SnapshotWish {
 impl Host {
     /// Hands what a replica wants done with snapshots to the lane that does it.
     pub(super) fn perform_snapshot(&mut self, group: GroupId, action: Action) {
-        match &action {
-            Action::TakeSnapshot { .. } => self.begin(SnapshotWork::Build),
-            Action::BeginFetch { .. } => self.begin(SnapshotWork::Fetch),
-            Action::Restore { .. } => self.begin(SnapshotWork::Install),
-            Action::AbandonFetch { .. } => self.end(SnapshotWork::Fetch, false),
-            Action::CancelSnapshot
-            | Action::ReadPiece { .. }
-            | Action::WritePiece { .. }
-            | Action::FinishFetch { .. }
-            | Action::PruneSnapshots { .. }
-            | Action::FindSnapshot { .. }
-            | Action::ScrubSnapshots { .. }
-            | Action::Persist(_)
-            | Action::Send { .. }
-            | Action::ReadEntries { .. }
-            | Action::Apply { .. }
-            | Action::Reply { .. }
-            | Action::Read { .. }
-            | Action::EndRead { .. }
-            | Action::TransferEnded { .. }
-            | Action::Event(_)
-            | Action::Halt(_) => {}
-        }
         match action {
-            Action::TakeSnapshot { base } => self.freeze(group, base),
+            Action::TakeSnapshot { base } => {
+                self.begin(SnapshotWork::Build);
+                self.freeze(group, base);
+            }
             Action::CancelSnapshot => {
                 if let Some(member) = self.members.get(&group) {
                     member.build.cancel();
                 }
             }
-            Action::Restore { id } => self.restore(group, id),
+            Action::Restore { id } => {
+                self.begin(SnapshotWork::Install);
+                self.restore(group, id);
+            }
             Action::ReadPiece { to, id, offset, bytes_max } => {
                 self.piece(group, PieceJob::Read { to, id, offset, bytes_max });
             }
-            Action::BeginFetch { id } => self.piece(group, PieceJob::Begin(id)),
+            Action::BeginFetch { id } => {
+                self.begin(SnapshotWork::Fetch);
+                self.piece(group, PieceJob::Begin(id));
+            }
             Action::WritePiece { id, offset, bytes } => {
                 self.piece(group, PieceJob::Write { id, offset, bytes });
             }
             Action::FinishFetch { id } => self.piece(group, PieceJob::Finish(id)),
-            Action::AbandonFetch { id } => self.piece(group, PieceJob::Abandon(id)),
+            Action::AbandonFetch { id } => {
+                self.end(SnapshotWork::Fetch, false);
+                self.piece(group, PieceJob::Abandon(id));
+            }
             Action::PruneSnapshots { keep, spare, damaged } => {
                 self.piece(group, PieceJob::Prune { keep, spare, damaged });
             }
