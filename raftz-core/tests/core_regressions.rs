@@ -593,7 +593,14 @@ fn what_answers_a_deposed_leader_repeats_nothing_of_it() {
                 _ => None,
             })
             .collect();
-    let nothing =
-        HeartbeatReply { session: 0, round: 0, sent_us: 0, clock_us: 0, faith_us: 0, fitness: 0 };
+    let nothing = HeartbeatReply {
+        session: 0,
+        round: 0,
+        sent_us: 0,
+        clock_us: 0,
+        faith_us: 0,
+        fitness: 0,
+        storage_full: false,
+    };
     assert_eq!(answers, [&nothing]);
 }

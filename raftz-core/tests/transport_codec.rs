@@ -132,6 +132,7 @@ fn messages() -> Vec<(&'static str, Message)> {
                 clock_us: u64::MAX,
                 faith_us: 149_000,
                 fitness: 100,
+                storage_full: false,
             })),
         ),
         ("timeout-now", raft(RaftBody::TimeoutNow)),
@@ -634,6 +635,7 @@ fn any_message() -> impl Strategy<Value = Message> {
                 clock_us,
                 faith_us,
                 fitness,
+                storage_full: false,
             })
         }),
         Just(RaftBody::TimeoutNow),

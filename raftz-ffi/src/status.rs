@@ -17,7 +17,7 @@ pub const RAFTZ_NOT_LEADER: raftz_status = -1;
 pub const RAFTZ_NO_LEADER: raftz_status = -2;
 /// \brief Refused: a bound on what is in flight is reached; retry after a short wait.
 pub const RAFTZ_BUSY: raftz_status = -3;
-/// \brief Refused: the leader's disk is below its reserve of free space.
+/// \brief Refused: the leader's disk is below its reserve of free space, or those of a quorum are.
 pub const RAFTZ_STORAGE_FULL: raftz_status = -4;
 /// \brief Refused: the command exceeds the cluster's limit.
 pub const RAFTZ_TOO_LARGE: raftz_status = -5;

@@ -443,7 +443,11 @@ impl Cluster {
                     return leader - 1;
                 }
             }
-            assert!(Instant::now() < deadline, "no leader in {PATIENCE:?}");
+            if Instant::now() >= deadline {
+                let seen: Vec<Seen> =
+                    self.awake().into_iter().map(|place| self.status(place)).collect();
+                panic!("no leader in {PATIENCE:?}: {seen:#?}");
+            }
         }
     }
 

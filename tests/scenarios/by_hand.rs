@@ -79,6 +79,7 @@ pub(crate) fn message(line: &str, words: &Words<'_>) -> Message {
             clock_us: 0,
             faith_us: 0,
             fitness: 0,
+            storage_full: false,
         }),
         "offer" => {
             let id = SnapshotId { last, bytes: 1000, hash: [7; 32] };

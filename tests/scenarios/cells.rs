@@ -134,6 +134,7 @@ fn kinds() -> Vec<RaftBody> {
             clock_us: 0,
             faith_us: 0,
             fitness: 0,
+            storage_full: false,
         }),
         RaftBody::TimeoutNow,
         offer(snapshot(last())),
@@ -338,6 +339,7 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
                     clock_us: absurd,
                     faith_us: absurd,
                     fitness: u8::MAX,
+                    storage_full: false,
                 }),
             ));
         }
@@ -454,6 +456,7 @@ fn body() -> impl Strategy<Value = RaftBody> {
                 clock_us: round,
                 faith_us: session,
                 fitness: round as u8,
+                storage_full: false,
             })
         }),
         Just(RaftBody::TimeoutNow),

@@ -43,7 +43,7 @@ transcripts! {
     snapshot_heals snapshot_install snapshot_jitter snapshot_kept_machine snapshot_last_index
     snapshot_meets_own snapshot_membership snapshot_of_kept_machine snapshot_overtaken snapshot_resumes
     snapshot_source_deposed snapshot_stale snapshot_tail_kept stale_log_cannot_win stalled_peer
-    full_disk priority priority_down priority_hardly sick_disk sick_disk_alone
+    full_disk full_followers priority priority_down priority_hardly sick_disk sick_disk_alone
     sick_disk_resigns sick_disk_slow step_down transfer transfer_ends transfer_keeps_calls
     transfer_laggard transfer_partition transfer_refused transfer_repeated transfer_shutdown
     transfer_times_out

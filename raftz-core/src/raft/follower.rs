@@ -28,6 +28,7 @@ impl Raft {
             let reply = AppendReply { session, outcome };
             return self.send(from, RaftBody::AppendReply(reply), actions);
         }
+        let entries = self.without_those_that_lack_room(prev.index, entries);
         let matched = prev.index.plus(entries.len() as u64);
         if !self.take_entries(from, entries, actions) {
             return;
@@ -58,6 +59,20 @@ impl Raft {
             0 => self.writes.present(),
             seq => seq,
         }
+    }
+
+    /// What is left of a full disk is for votes: a follower takes what its leader needs to begin, which ends with
+    /// the first entry of the leader's term, and nothing behind that. It is as if the others had been lost.
+    fn without_those_that_lack_room(&self, prev: Index, mut entries: Entries) -> Entries {
+        if self.storage_full {
+            let (held, term) = (self.log.last(), self.hard.term);
+            let begins = entries.iter().find(|entry| entry.term == term).map(|entry| entry.index);
+            let upto = if held.term == term { Some(held.index) } else { begins };
+            if let Some(upto) = upto {
+                entries.truncate(usize::try_from(prev.distance_to(upto)).unwrap_or(usize::MAX));
+            }
+        }
+        entries
     }
 
     /// Appends what is new, after dropping what contradicts it. False: the message contradicts
@@ -138,6 +153,7 @@ impl Raft {
             clock_us: self.now.boot_us,
             faith_us: self.pledge(heartbeat.faith_us),
             fitness: self.fitness(),
+            storage_full: self.storage_full,
         };
         self.send(from, RaftBody::HeartbeatReply(reply), actions);
     }

@@ -127,6 +127,7 @@ impl Raft {
 
     pub(super) fn propose(&mut self, proposals: Vec<Proposal>, actions: &mut Vec<Action>) {
         let lacks_snapshot = self.lacks_snapshot();
+        let lacks_room = self.storage_full || !self.quorum_has_room();
         let RoleState::Leader(leader) = &mut self.role else {
             let tokens = proposals.into_iter().map(|proposal| proposal.token).collect();
             let why = Refusal::NotLeader { hint: self.leader };
@@ -147,7 +148,7 @@ impl Raft {
             let bytes = payload.len() as u64;
             let why = if bytes > limit {
                 Some(Refusal::TooLarge { bytes, limit })
-            } else if self.storage_full {
+            } else if lacks_room {
                 Some(Refusal::StorageFull)
             } else if lacks_snapshot {
                 let what =
@@ -183,6 +184,13 @@ impl Raft {
         for (token, why) in refused {
             actions.push(Action::Refused { tokens: vec![token], why });
         }
+    }
+
+    /// Whether as many voters as a commit takes have room for entries, as far as this leader has heard.
+    fn quorum_has_room(&self) -> bool {
+        let RoleState::Leader(leader) = &self.role else { return false };
+        let is_full = |id| leader.peers.get(&id).is_some_and(Progress::storage_full);
+        quorum::reached(self.configs.latest().1, |id| u64::from(!is_full(id))) > 0
     }
 
     /// What a leader does at the end of every step: commit, then send whatever may go out.
@@ -257,11 +265,15 @@ impl Raft {
         let limits =
             WindowLimits { messages: self.config.window_messages, bytes: self.config.window_bytes };
         loop {
-            let last = self.log.last().index;
             let bytes_max = self.config.append_bytes_max;
             let next_request = self.next_request + 1;
             let RoleState::Leader(leader) = &mut self.role else { return };
             let Some(peer) = leader.peers.get_mut(&id) else { return };
+            let last = match self.log.last().index {
+                // It takes no more.
+                last if peer.storage_full() => last.min(leader.first),
+                last => last,
+            };
             if !peer.may_append(limits) {
                 return;
             }
@@ -430,7 +442,7 @@ impl Raft {
         let HeartbeatReply { round, clock_us, .. } = reply;
         peer.answered(Answer { round, clock_us, faithful_until_us });
         // Whoever exaggerates is no fitter than the fittest.
-        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX));
+        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX), reply.storage_full);
         peer.round_trip(reply.sent_us, now_us);
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();

@@ -104,6 +104,8 @@ pub(crate) struct Progress {
     confirmed_clock_us: u64,
     /// How well it would lead, as it last said in this session.
     fitness: Option<u8>,
+    /// It said that its disk is almost full.
+    storage_full: bool,
 }
 
 /// Whether a peer that is behind moves.
@@ -146,6 +148,7 @@ impl Progress {
             asked_clock: None,
             confirmed_clock_us: 0,
             fitness: None,
+            storage_full: false,
         }
     }
 
@@ -198,9 +201,15 @@ impl Progress {
         self.fitness
     }
 
-    /// The peer said how well it would lead.
-    pub(crate) const fn note_fitness(&mut self, fitness: u8) {
+    /// Whether its disk is almost full.
+    pub(crate) const fn storage_full(&self) -> bool {
+        self.storage_full
+    }
+
+    /// The peer said how well it would lead, and whether its disk is almost full.
+    pub(crate) const fn note_fitness(&mut self, fitness: u8, storage_full: bool) {
         self.fitness = Some(fitness);
+        self.storage_full = storage_full;
     }
 
     pub(crate) const fn reading(&self) -> Option<u64> {
@@ -212,7 +221,8 @@ impl Progress {
         (self.session, self.matched, self.next, &self.mode).hash(state);
         // 0 is no request: the read failed, and the peer waits for another.
         let reading = self.reading.map(|request| (request > 0).then(|| last_request - request));
-        (reading, self.reads_failed, self.told_commit, self.fitness).hash(state);
+        (reading, self.reads_failed, self.told_commit).hash(state);
+        (self.fitness, self.storage_full).hash(state);
         now_us.saturating_sub(self.contact_us).hash(state);
         let passed = |at_us: u64| now_us.wrapping_sub(at_us);
         (self.round, self.faithful_until_us.saturating_sub(now_us)).hash(state);
@@ -288,7 +298,7 @@ impl Progress {
             self.matched = Index::ZERO;
         }
         self.reading = None;
-        self.fitness = None;
+        (self.fitness, self.storage_full) = (None, false);
         self.told_commit = Index::ZERO;
         // It may be another life, or another boot.
         (self.clock_us, self.confirmed_clock_us, self.asked_clock) = (0, 0, None);

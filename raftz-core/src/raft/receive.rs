@@ -109,8 +109,15 @@ impl Raft {
                 self.send(from, RaftBody::AppendReply(reply), actions);
             }
             RaftBody::Heartbeat(_) => {
-                let (round, sent_us, clock_us, faith_us, fitness) = (0, 0, 0, 0, 0);
-                let reply = HeartbeatReply { session, round, sent_us, clock_us, faith_us, fitness };
+                let reply = HeartbeatReply {
+                    session,
+                    round: 0,
+                    sent_us: 0,
+                    clock_us: 0,
+                    faith_us: 0,
+                    fitness: 0,
+                    storage_full: false,
+                };
                 self.send(from, RaftBody::HeartbeatReply(reply), actions);
             }
             RaftBody::AppendReply(AppendReply {

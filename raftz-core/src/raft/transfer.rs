@@ -605,6 +605,7 @@ mod tests {
                     clock_us: 0,
                     faith_us: 0,
                     fitness: self.fitness[&to],
+                    storage_full: false,
                 }),
                 RaftBody::TimeoutNow => {
                     self.asked += 1;

@@ -348,6 +348,7 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 clock_us: reply.clock_us,
                 faith_us: reply.faith_us,
                 fitness: reply.fitness,
+                storage_full: reply.storage_full,
             };
             control(kind::HEARTBEAT_REPLY, group, &meta)
         }
@@ -511,6 +512,7 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
                 clock_us: meta.clock_us,
                 faith_us: meta.faith_us,
                 fitness: meta.fitness,
+                storage_full: meta.storage_full,
             };
             raft(meta.term, RaftBody::HeartbeatReply(reply))
         }

@@ -160,6 +160,8 @@ pub struct HeartbeatReply {
     pub faith_us: u64,
     /// How well the replier would lead, compared with others; 0: better not.
     pub fitness: u8,
+    /// The replier's disk is almost full: it takes no entries but those that a leader needs to begin.
+    pub storage_full: bool,
 }
 
 /// A snapshot in place of entries that are gone.

@@ -67,8 +67,8 @@ pub enum Refusal {
         /// Which bound.
         what: String,
     },
-    /// The leader's disk is below its reserve of free space.
-    #[error("the leader's disk is almost full; free space, then retry")]
+    /// The leader's disk is below its reserve of free space, or so many others' are that nothing could be committed.
+    #[error("the leader's disk is almost full, or those of a quorum are; free space, then retry")]
     StorageFull,
     /// The payload exceeds the largest entry that the cluster agreed on.
     #[error("a payload of {bytes} bytes exceeds the cluster's limit of {limit} bytes")]

@@ -144,8 +144,15 @@ pub(crate) fn healthy(message: &RaftMessage) -> Option<RaftMessage> {
         }
         RaftBody::Heartbeat(beat) => {
             let Heartbeat { session, round, sent_us, .. } = *beat;
-            let reply =
-                HeartbeatReply { session, round, sent_us, clock_us: 0, faith_us: 0, fitness: 0 };
+            let reply = HeartbeatReply {
+                session,
+                round,
+                sent_us,
+                clock_us: 0,
+                faith_us: 0,
+                fitness: 0,
+                storage_full: false,
+            };
             (message.term, RaftBody::HeartbeatReply(reply))
         }
         _ => return None,

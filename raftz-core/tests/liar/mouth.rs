@@ -86,8 +86,15 @@ impl Mouth {
         };
         if self.polite {
             let Heartbeat { session, round, sent_us, .. } = *beat;
-            let reply =
-                HeartbeatReply { session, round, sent_us, clock_us: 0, faith_us: 0, fitness: 0 };
+            let reply = HeartbeatReply {
+                session,
+                round,
+                sent_us,
+                clock_us: 0,
+                faith_us: 0,
+                fitness: 0,
+                storage_full: false,
+            };
             self.say(from.get(), *term, RaftBody::HeartbeatReply(reply));
         }
     }

@@ -93,6 +93,7 @@ fn absurd_terms_are_told_and_believed_by_nobody() {
             clock_us: 0,
             faith_us: 0,
             fitness: 0,
+            storage_full: false,
         }),
         RaftBody::TimeoutNow,
         RaftBody::SnapshotOffer(SnapshotOffer { session: 1, id: snapshot, commit: Index(1) }),

@@ -311,6 +311,26 @@ fn a_helper_that_never_runs_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_full_disk_stays_full_while_it_is_tried_again() {
+    let small = 1 << 15;
+    let disk = formatted(small);
+    let (mut wal, _) = open(&disk, small).unwrap();
+    disk.set_full(true);
+    for index in 1..=3 {
+        submit(&mut wal, vec![append(vec![entry(1, index, 10)])]).unwrap();
+    }
+    assert_eq!(wal.space(), Space::Low);
+    disk.set_helper(Helper::Held);
+    for round in 0..4 {
+        assert_eq!(wal.space(), Space::Low, "round {round}: tried again");
+        assert_eq!(wal.space(), Space::Low, "round {round}: the helper is at it");
+        disk.set_full(round < 3);
+        disk.help();
+    }
+    assert_eq!(wal.space(), Space::Ample);
+}
+
+#[test]
 fn a_leftover_that_is_too_long_is_removed_and_not_cut() {
     let small = 1 << 14;
     let disk = formatted(4 * small);

@@ -81,6 +81,8 @@ pub(crate) enum Helper {
     Beside,
     /// They are lost.
     Never,
+    /// They wait for [`Platter::help`].
+    Held,
 }
 
 /// The disk at one moment and what had been promised by then.
@@ -100,6 +102,7 @@ struct Inner<P> {
     is_full: bool,
     free: u64,
     helper: Helper,
+    held: Vec<Job>,
     dice: Dice,
 }
 
@@ -146,6 +149,7 @@ impl<P: Clone + Send + 'static> Platter<P> {
             is_full: false,
             free: u64::MAX,
             helper: Helper::default(),
+            held: Vec::new(),
             dice: Dice(seed),
         })))
     }
@@ -215,6 +219,12 @@ impl<P: Clone + Send + 'static> Platter<P> {
     /// Sets what is said to be free.
     pub(crate) fn set_free(&self, bytes: u64) {
         self.inner().free = bytes;
+    }
+
+    /// Does the jobs that were held.
+    pub(crate) fn help(&self) {
+        let held = std::mem::take(&mut self.inner().held);
+        held.into_iter().for_each(|job| job());
     }
 
     /// Sets what becomes of jobs.
@@ -453,6 +463,7 @@ impl<P: Clone + Send + 'static> Vfs for Platter<P> {
             Helper::AtOnce => job(),
             Helper::Beside => drop(std::thread::Builder::new().spawn(job)?),
             Helper::Never => drop(job),
+            Helper::Held => self.inner().held.push(job),
         }
         Ok(())
     }

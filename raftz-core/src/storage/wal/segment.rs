@@ -177,7 +177,10 @@ fn zero_range(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
 enum State {
     /// Nobody works at it.
     Idle(Option<Begun>),
-    Underway,
+    Underway {
+        /// It is tried again: until that is done there is as little room as before.
+        after_failure: bool,
+    },
     Failed,
 }
 
@@ -227,13 +230,14 @@ impl Spare {
         let begun = {
             let mut state = self.state.0.lock();
             match &mut *state {
-                State::Underway => return,
+                State::Underway { .. } => return,
                 State::Idle(Some(begun)) if begun.zeroed >= upto => return,
                 State::Idle(_) | State::Failed => {}
             }
-            match std::mem::replace(&mut *state, State::Underway) {
+            let after_failure = matches!(&*state, State::Failed);
+            match std::mem::replace(&mut *state, State::Underway { after_failure }) {
                 State::Idle(begun) => begun,
-                State::Underway | State::Failed => None,
+                State::Underway { .. } | State::Failed => None,
             }
         };
         let (vfs, dir, bytes) = (self.vfs.clone(), self.dir.clone(), self.bytes);
@@ -251,9 +255,9 @@ impl Spare {
         matches!(&*self.state.0.lock(), State::Idle(Some(begun)) if begun.zeroed == self.bytes)
     }
 
-    /// Whether the last attempt failed.
+    /// Whether the last attempt that has ended failed.
     pub(super) fn failed(&self) -> bool {
-        matches!(*self.state.0.lock(), State::Failed)
+        matches!(*self.state.0.lock(), State::Failed | State::Underway { after_failure: true })
     }
 
     /// The spare; waits for the helper, and does itself what is left to do.
@@ -262,7 +266,7 @@ impl Spare {
         let begun = match std::mem::replace(&mut *state, State::Idle(None)) {
             State::Idle(Some(begun)) if begun.zeroed == self.bytes => return Ok(begun.file),
             State::Idle(begun) => begun,
-            State::Underway | State::Failed => None,
+            State::Underway { .. } | State::Failed => None,
         };
         drop(state);
         let made = Begun::go_on(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, self.bytes);
@@ -274,7 +278,7 @@ impl Spare {
 
     fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
         let mut state = self.state.0.lock();
-        while matches!(*state, State::Underway) {
+        while matches!(*state, State::Underway { .. }) {
             self.state.1.wait(&mut state);
         }
         state

@@ -77,6 +77,7 @@ pub(super) struct HeartbeatReplyMeta {
     pub(super) clock_us: u64,
     pub(super) faith_us: u64,
     pub(super) fitness: u8,
+    pub(super) storage_full: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -124,7 +124,16 @@ impl Speaker<'_, '_> {
                 let (session, round) = (self.session(), self.tape.number());
                 let (sent_us, clock_us) = (self.tape.number(), self.tape.number());
                 let (faith_us, fitness) = (clock_us, round as u8);
-                let reply = HeartbeatReply { session, round, sent_us, clock_us, faith_us, fitness };
+                let storage_full = round & 1 > 0;
+                let reply = HeartbeatReply {
+                    session,
+                    round,
+                    sent_us,
+                    clock_us,
+                    faith_us,
+                    fitness,
+                    storage_full,
+                };
                 RaftBody::HeartbeatReply(reply)
             }
             8 => RaftBody::TimeoutNow,
