@@ -16,6 +16,7 @@ use super::backlog::Backlog;
 use super::callers::Permit;
 use super::intake::Intake;
 use super::log::{Line, Log};
+use super::query::{Asked, QueryResult, Told};
 use super::subscription::Subscribers;
 use super::threads::{self, Waiting};
 
@@ -35,6 +36,8 @@ pub(crate) enum Item {
     Done(Done, Outcome, Permit),
     /// A completion and what it is given, in one; the permits of its calls go with it.
     Answer(Box<dyn FnOnce() + Send>),
+    /// The completion of a read; the permit goes with who asked.
+    Read(Told, QueryResult, Arc<Asked>),
     /// The waker of a future whose value is there; bounded by the permit of its call.
     Wake(Waker, Permit),
     /// An event.
@@ -125,7 +128,9 @@ impl Callbacks {
     fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, items: impl IntoIterator<Item = Item>) {
         for item in items {
             match item {
-                Item::Done(..) | Item::Answer(_) | Item::Wake(..) => queue.calls.push(item),
+                Item::Done(..) | Item::Answer(_) | Item::Read(..) | Item::Wake(..) => {
+                    queue.calls.push(item);
+                }
                 Item::Event(group, event) => {
                     self.subscribers.tell(group, &event);
                     self.add(&mut queue, event.key(), News::Event(group, event));
@@ -250,6 +255,13 @@ pub(super) fn perform(item: Item) {
                 threads::run_inside("a completion callback", || done(outcome));
             });
             drop(permit);
+            report("a completion callback", ran);
+        }
+        Item::Read(done, answer, asked) => {
+            let ran = threads::guarded(|| {
+                threads::run_inside("a completion callback", || done(answer));
+            });
+            drop(asked);
             report("a completion callback", ran);
         }
         Item::Answer(answer) => {

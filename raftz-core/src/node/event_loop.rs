@@ -5,6 +5,7 @@
 //! then acts: writes to the log lane and one flush of the network first, then answers to callers, then machines
 //! that run here. Nothing in a turn waits for anything.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::types::{Event, FaultReason, GroupId, Now, Outcome, Refusal, Unknown};
 use super::callbacks::Item;
 use super::clock;
 use super::error::NodeError;
-use super::host::{ApplyBudget, Host, Shared};
+use super::host::{ApplyBudget, Host, Machine, Shared};
 use super::intake::Batch;
 use super::threads::{self, Waiting};
 
@@ -239,7 +240,12 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
     }
     drop(left.notes);
-    for job in left.reads.into_iter().map(|read| read.job).chain(host.reads.drain()) {
+    let inline = host.members.values_mut().flat_map(|member| match &mut member.machine {
+        Machine::Inline { queries, .. } => std::mem::take(queries),
+        Machine::Lane => VecDeque::new(),
+    });
+    let reads = left.reads.into_iter().map(|read| read.job).chain(host.reads.drain());
+    for job in reads.chain(inline) {
         job.answer(Err(error.clone()));
     }
     // Also what the machine is working at: when it is through, nobody hears of it any more.

@@ -345,8 +345,7 @@ impl Node {
         let permit =
             self.shared.gauge.admit(1, cost(&request)).map_err(|what| NodeError::Busy { what })?;
         let callbacks = Arc::clone(&self.shared.callbacks);
-        let asked = Asked::new(end, callbacks, deadline_us, timeout);
-        let job = QueryJob::new(request, asked, permit);
+        let job = QueryJob::new(request, Asked::new(end, permit, callbacks, deadline_us, timeout));
         let group = GroupId::FIRST;
         self.shared.meter.read(level);
         let read = QueuedRead { group, level, deadline_us, job };

@@ -115,6 +115,8 @@ pub(super) enum Machine {
         range: Option<Range>,
         /// Questions to it, in order.
         queries: VecDeque<QueryJob>,
+        /// So many of the first are watched for their deadlines.
+        watched: usize,
     },
     /// On the apply lane's thread.
     Lane,
@@ -343,15 +345,17 @@ impl Host {
     }
 
     pub(super) fn query(&mut self, group: GroupId, job: QueryJob) {
-        if let Some(asked) = job.asked() {
-            self.query_deadlines.watch(asked);
-        }
         match self.members.get_mut(&group).map(|member| &mut member.machine) {
             Some(Machine::Inline { queries, .. }) => queries.push_back(job),
-            Some(Machine::Lane) => match &self.apply {
-                Some(lane) => lane.query(group, job),
-                None => drop(job),
-            },
+            Some(Machine::Lane) => {
+                if let Some(asked) = job.asked() {
+                    self.query_deadlines.watch(asked);
+                }
+                match &self.apply {
+                    Some(lane) => lane.query(group, job),
+                    None => drop(job),
+                }
+            }
             None => {
                 let reason = format!("no group {}", group.0);
                 job.answer(Err(NodeError::Faulted { reason }));
@@ -517,20 +521,28 @@ impl Host {
         stepped
     }
 
-    /// Lets inline machines answer questions, within a turn's budget.
+    /// Lets inline machines answer questions, within a turn's budget. Whoever must wait is watched from then on.
     pub(super) fn answer_inline(&mut self) {
         let mut budget = QueryBudget::TURN;
         for member in self.members.values_mut() {
-            let Machine::Inline { applier: Some(applier), queries, .. } = &mut member.machine
-            else {
+            let Machine::Inline { applier, queries, watched, .. } = &mut member.machine else {
                 continue;
             };
-            while budget.is_left()
+            while let Some(applier) = applier
+                && budget.is_left()
                 && let Some(job) = queries.pop_front()
             {
-                budget.spend(applier.query(job));
+                let answer = applier.query(&job.request);
+                budget.spend(answer.as_ref().map_or(0, |reply| reply.bytes().len() as u64));
+                job.answer_on_loop(answer, &mut self.later);
+                *watched = watched.saturating_sub(1);
             }
+            for asked in queries.iter().skip(*watched).filter_map(QueryJob::asked) {
+                self.query_deadlines.watch(asked);
+            }
+            *watched = queries.len();
         }
+        self.shared.callbacks.push_all(&mut self.later);
     }
 
     /// Whether an inline machine has something at hand that the last turn left over.

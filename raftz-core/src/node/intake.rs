@@ -427,7 +427,7 @@ mod tests {
         assert!(!matches!(slot.take(), Some(Outcome::Unknown(Unknown::ShuttingDown))));
         let answer = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        let job = QueryJob::new(Bytes::new(), Asked::slot(&answer), permit);
+        let job = QueryJob::new(Bytes::new(), Asked::slot(&answer, permit));
         let (group, level) = (GroupId::FIRST, ReadLevel::Stale);
         drop(intake.ask(QueuedRead { group, level, deadline_us: 0, job }).err());
         assert!(matches!(answer.take(), Some(Err(NodeError::ShutDown))));

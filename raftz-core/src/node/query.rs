@@ -17,22 +17,20 @@ use super::pending::Slot;
 /// What a query ends with.
 pub(crate) type QueryResult = Result<Reply, NodeError>;
 
+/// A user's function that is told the answer.
+pub(crate) type Told = Box<dyn FnOnce(QueryResult) + Send>;
+
 /// A query on its way to the machine. Answered also when it is dropped.
 pub(crate) struct QueryJob {
     /// The request.
     pub(crate) request: Bytes,
     asked: Option<Arc<Asked>>,
-    /// Held until the query is gone, not until its caller is: one that nobody waits for any more
-    /// still stands in the lane's queue.
-    permit: Arc<Permit>,
 }
 
 impl QueryJob {
     /// A query whose answer goes to `asked`.
-    pub(crate) fn new(request: Bytes, asked: Arc<Asked>, permit: Permit) -> Self {
-        let permit = Arc::new(permit);
-        asked.keep(Arc::clone(&permit));
-        Self { request, asked: Some(asked), permit }
+    pub(crate) const fn new(request: Bytes, asked: Arc<Asked>) -> Self {
+        Self { request, asked: Some(asked) }
     }
 
     /// Who waits.
@@ -50,6 +48,16 @@ impl QueryJob {
         self.fill(result);
     }
 
+    /// Answers it; what is a user's code is put on `later`, for the callback thread. Only on the event loop, which
+    /// closes the callbacks.
+    pub(crate) fn answer_on_loop(mut self, result: QueryResult, later: &mut Vec<Item>) {
+        if let Some(asked) = self.asked.take()
+            && let Some(end) = asked.take_end()
+        {
+            later.extend(asked.ended(end, result));
+        }
+    }
+
     fn fill(&mut self, result: QueryResult) {
         if let Some(asked) = self.asked.take() {
             asked.answer(result);
@@ -65,7 +73,7 @@ impl Drop for QueryJob {
 
 impl std::fmt::Debug for QueryJob {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("QueryJob").field("permit", &self.permit).finish_non_exhaustive()
+        f.debug_struct("QueryJob").finish_non_exhaustive()
     }
 }
 
@@ -74,32 +82,31 @@ pub(crate) enum QueryEnd {
     /// To a future or a blocked thread.
     Slot(Arc<Slot<QueryResult>>),
     /// To a user's function, on the callback thread.
-    Function(Box<dyn FnOnce(QueryResult) + Send>),
+    Function(Told),
 }
 
 /// Somebody who waits for the answer to a query; whoever answers first wins.
 pub(crate) struct Asked {
     end: Mutex<Option<QueryEnd>>,
-    permit: Mutex<Option<Arc<Permit>>>,
     callbacks: Arc<Callbacks>,
     deadline_us: u64,
     timeout: Duration,
+    /// Held until the query is gone, not until its caller is: one that nobody waits for any more
+    /// still stands in the lane's queue. And until a user's function has ended.
+    _permit: Permit,
 }
 
 impl Asked {
     /// Somebody who has his answer by the deadline.
     pub(crate) fn new(
         end: QueryEnd,
+        permit: Permit,
         callbacks: Arc<Callbacks>,
         deadline_us: u64,
         timeout: Duration,
     ) -> Arc<Self> {
-        let (end, permit) = (Mutex::new(Some(end)), Mutex::new(None));
-        Arc::new(Self { end, permit, callbacks, deadline_us, timeout })
-    }
-
-    fn keep(&self, permit: Arc<Permit>) {
-        *self.permit.lock() = Some(permit);
+        let end = Mutex::new(Some(end));
+        Arc::new(Self { end, callbacks, deadline_us, timeout, _permit: permit })
     }
 
     /// How long he waits.
@@ -107,25 +114,30 @@ impl Asked {
         u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn answer(&self, result: QueryResult) {
+    fn take_end(&self) -> Option<QueryEnd> {
+        self.end.lock().take()
+    }
+
+    /// What is left to do for the callback thread.
+    fn ended(self: Arc<Self>, end: QueryEnd, result: QueryResult) -> Option<Item> {
+        match end {
+            QueryEnd::Function(done) => Some(Item::Read(done, result, self)),
+            QueryEnd::Slot(slot) => slot.fill(result).map(|waker| {
+                Item::Answer(Box::new(move || {
+                    let _asked = self;
+                    waker.wake();
+                }))
+            }),
+        }
+    }
+
+    fn answer(self: &Arc<Self>, result: QueryResult) {
         // Locked until it is handed over: who finds it answered may then close the callbacks.
         let mut open = self.end.lock();
         let Some(end) = open.take() else { return };
-        let permit = self.permit.lock().take();
-        let item: Box<dyn FnOnce() + Send> = match end {
-            QueryEnd::Function(done) => Box::new(move || {
-                let _permit = permit;
-                done(result);
-            }),
-            QueryEnd::Slot(slot) => {
-                let Some(waker) = slot.fill(result) else { return };
-                Box::new(move || {
-                    let _permit = permit;
-                    waker.wake();
-                })
-            }
-        };
-        self.callbacks.push(Item::Answer(item));
+        if let Some(item) = Arc::clone(self).ended(end, result) {
+            self.callbacks.push(item);
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -189,9 +201,9 @@ impl QueryDeadlines {
 #[cfg(test)]
 impl Asked {
     /// Somebody who looks into a slot.
-    pub(crate) fn slot(slot: &Arc<Slot<QueryResult>>) -> Arc<Self> {
+    pub(crate) fn slot(slot: &Arc<Slot<QueryResult>>, permit: Permit) -> Arc<Self> {
         let end = QueryEnd::Slot(Arc::clone(slot));
-        Self::new(end, Callbacks::new(), u64::MAX, Duration::MAX)
+        Self::new(end, permit, Callbacks::new(), u64::MAX, Duration::MAX)
     }
 }
 
@@ -213,10 +225,9 @@ mod tests {
                 theirs.lock().push((at, result.err().map(|error| error.code())));
             }));
             let deadline_us = 1000 + at;
-            let asked =
-                Asked::new(end, Arc::clone(&callbacks), deadline_us, Duration::from_millis(7));
-            let permit = gauge.admit(1, 1).unwrap();
-            let job = QueryJob::new(Bytes::new(), asked, permit);
+            let (permit, callbacks) = (gauge.admit(1, 1).unwrap(), Arc::clone(&callbacks));
+            let asked = Asked::new(end, permit, callbacks, deadline_us, Duration::from_millis(7));
+            let job = QueryJob::new(Bytes::new(), asked);
             deadlines.watch(job.asked().unwrap());
             if at < 3 {
                 kept.push(job);

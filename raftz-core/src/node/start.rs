@@ -271,7 +271,7 @@ fn host(
     let applier = Box::new(Applier::new(group, machine, reader, config.apply_bytes_max));
     let (machine, apply) = if applier.never_blocks() {
         let (range, queries) = (None, VecDeque::new());
-        (Machine::Inline { applier: Some(applier), range, queries }, None)
+        (Machine::Inline { applier: Some(applier), range, queries, watched: 0 }, None)
     } else {
         let appliers = BTreeMap::from([(group, *applier)]);
         (

@@ -12,7 +12,7 @@ use crate::machine::{SnapshotView, StateMachine};
 use crate::node::error::NodeError;
 use crate::node::intake::{Intake, Note};
 use crate::node::metrics::Meter;
-use crate::node::query::QueryJob;
+use crate::node::query::{QueryJob, QueryResult};
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::replica::Input;
 use crate::storage::LogReader;
@@ -189,29 +189,24 @@ impl Applier {
         crate::sim::freeze(self.machine.as_mut()?.as_mut())
     }
 
-    /// Answers a query; gives the size of the reply.
-    pub(crate) fn query(&self, job: QueryJob) -> u64 {
+    /// What the machine answers to a query.
+    pub(crate) fn query(&self, request: &[u8]) -> QueryResult {
         let reason = match (&self.failed, &self.machine) {
             (Some(failed), _) => failed.clone(),
             (None, None) => "the state machine is gone".into(),
             (None, Some(machine)) => {
-                let ran = guarded(|| {
-                    run_inside("the state machine's query", || machine.query(&job.request))
-                });
+                let ran =
+                    guarded(|| run_inside("the state machine's query", || machine.query(request)));
                 // A query only reads, so its failure is the asker's misfortune, not the state's.
                 let failed = |detail| Err(NodeError::QueryFailed { detail });
-                let answer = match ran {
+                return match ran {
                     Ok(Ok(reply)) => Ok(reply),
                     Ok(Err(error)) => failed(error.to_string()),
                     Err(panic) => failed(format!("it panicked: {panic}")),
                 };
-                let bytes = answer.as_ref().map_or(0, |reply| reply.bytes().len() as u64);
-                job.answer(answer);
-                return bytes;
             }
         };
-        job.answer(Err(NodeError::Faulted { reason }));
-        0
+        Err(NodeError::Faulted { reason })
     }
 }
 
@@ -356,7 +351,10 @@ fn run(
         for job in jobs.drain(..) {
             match job {
                 Job::Query(group, query) => match appliers.get(&group) {
-                    Some(applier) => drop(applier.query(query)),
+                    Some(applier) => {
+                        let answer = applier.query(&query.request);
+                        query.answer(answer);
+                    }
                     None => drop(query),
                 },
                 Job::Freeze { group, base, cancel } => {
@@ -489,7 +487,9 @@ mod tests {
     fn ask(applier: &Applier) -> Result<Reply, NodeError> {
         let slot = Slot::empty();
         let permit = Gauge::new(1, 1).admit(1, 1).unwrap();
-        applier.query(QueryJob::new(Bytes::new(), Asked::slot(&slot), permit));
+        let job = QueryJob::new(Bytes::new(), Asked::slot(&slot, permit));
+        let answer = applier.query(&job.request);
+        job.answer(answer);
         slot.take().unwrap()
     }
 
