@@ -319,6 +319,8 @@ catalogue! {
         ReadsDoNotWaitForTheMachine,
         /// A lease counts from the moment at which the answers arrive.
         LeasesBeginWithTheirAnswers,
+        /// A lease outlives the request to stand for election, whose voters keep faith with nobody.
+        LeasesOutliveTransfers,
         /// A follower takes every sign of life for news of what is acknowledged, also of a leader that was deposed.
         AgeCountsFromHearing,
     }

@@ -249,7 +249,7 @@ fn promises_do_not_pile_up_while_a_followers_disk_hangs() {
     assert_eq!(waiting(&solo), 1);
 
     let actions = solo.step(Input::Persisted(op.id));
-    let outcome = AppendOutcome::Matched { matched: Index(3) };
+    let outcome = AppendOutcome::Matched { matched: Index(3), storage_full: false };
     let body = RaftBody::AppendReply(AppendReply { session: 1, outcome });
     let reply = RaftMessage { term: Term(1), body };
     assert_eq!(sent(&actions).collect::<Vec<_>>(), [(id(2), &reply)]);
@@ -288,7 +288,7 @@ fn only_the_latest_session_is_promised_anything_while_a_followers_disk_hangs() {
         solo.receive(2, 1, RaftBody::Append(probe));
     }
     let actions = solo.step(Input::Persisted(op.id));
-    let outcome = AppendOutcome::Matched { matched: Index(1) };
+    let outcome = AppendOutcome::Matched { matched: Index(1), storage_full: false };
     let body = RaftBody::AppendReply(AppendReply { session: 1000, outcome });
     let reply = RaftMessage { term: Term(1), body };
     assert_eq!(sent(&actions).collect::<Vec<_>>(), [(id(2), &reply)]);

@@ -87,7 +87,8 @@ fn messages() -> Vec<(&'static str, Message)> {
     let append =
         Append { session: 8, prev: log_id(4, 40), commit: Index(39), entries: entries.into() };
     let probe = Append { entries: vec![].into(), ..append.clone() };
-    let matched = AppendOutcome::Matched { matched: Index(43) };
+    let matched = AppendOutcome::Matched { matched: Index(43), storage_full: false };
+    let full = AppendOutcome::Matched { matched: Index(43), storage_full: true };
     let rejected = AppendOutcome::Rejected { prev: Index(40), hint: log_id(3, 30) };
     let proposals = vec![
         ForwardedProposal { payload: Payload::new(&b"one"[..]), session: None },
@@ -107,6 +108,10 @@ fn messages() -> Vec<(&'static str, Message)> {
         (
             "append-reply-matched",
             raft(RaftBody::AppendReply(AppendReply { session: 8, outcome: matched })),
+        ),
+        (
+            "append-reply-full",
+            raft(RaftBody::AppendReply(AppendReply { session: 8, outcome: full })),
         ),
         (
             "append-reply-rejected",
@@ -608,7 +613,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             |(session, matched, hint, index)| {
                 let index = Index(index);
                 let outcome = if matched {
-                    AppendOutcome::Matched { matched: index }
+                    AppendOutcome::Matched { matched: index, storage_full: session & 1 > 0 }
                 } else {
                     AppendOutcome::Rejected { prev: index, hint }
                 };

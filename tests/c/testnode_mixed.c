@@ -347,11 +347,41 @@ static void call(struct client *client)
         raftz_bytes_free(client->calls[at].command);
 }
 
+/* A read past the log, confirmed by a round or, where the cluster has them, by a lease. */
+static void read_key(struct client *client)
+{
+    struct call *call = &client->calls[0];
+    raftz_read_opts opts = RAFTZ_READ_OPTS_INIT;
+    raftz_error *error = NULL;
+    raftz_reply reply = RAFTZ_REPLY_INIT;
+    raftz_bytes *query = NULL;
+    raftz_outcome outcome = {0};
+    uint64_t slot = below(client, client->mixed->mix.keys);
+    call->id = atomic_fetch_add(&ids, 1);
+    snprintf(call->key, sizeof call->key, "m%" PRIu64 ".%" PRIu64, slot, now_us() / KEY_LIFE_US);
+    must(raftz_kv_get(raftz_text(call->key), &query, &error), &error);
+    opts.level = below(client, 2) == 0 ? RAFTZ_READ_LINEARIZABLE : RAFTZ_READ_LEASE;
+    opts.timeout_ms = client->mixed->mix.timeout_ms;
+    say_bytes(raftz_text(call->key), "op read %" PRIu64 " %" PRIu64 " ", call->id, now_us());
+    client->was_refused = raftz_read_wait(client->mixed->node, raftz_bytes_slice(query), &opts,
+                                          &reply, &error) != RAFTZ_OK;
+    if (client->was_refused)
+        outcome = outcome_of(error);
+    outcome.reply = raftz_bytes_slice(reply.bytes);
+    say_end(call->id, &outcome);
+    raftz_error_free(error);
+    raftz_bytes_free(reply.bytes);
+    raftz_bytes_free(query);
+}
+
 static void *run(void *argument)
 {
     struct client *client = argument;
     while (!atomic_load(&client->mixed->is_stopping)) {
-        call(client);
+        if (below(client, 3) == 0)
+            read_key(client);
+        else
+            call(client);
         if (client->was_refused)
             pause_ms(REFUSED_PAUSE_MS);
         pause_ms(client->mixed->mix.pace_ms);

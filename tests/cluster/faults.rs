@@ -94,6 +94,8 @@ pub(crate) struct Load {
     pub(crate) keys: u64,
     pub(crate) pace_ms: u64,
     pub(crate) timeout_ms: u64,
+    /// Reads ask for what a node happens to have.
+    pub(crate) stale: bool,
 }
 
 /// A cluster behind proxies, under load, and what was done to it.
@@ -154,12 +156,13 @@ impl Rig {
     fn start_node(&mut self, place: usize) {
         let size = self.cluster.size();
         self.starts += 1;
-        let Load { clients, keys, pace_ms, timeout_ms } = self.load;
+        let Load { clients, keys, pace_ms, timeout_ms, stale } = self.load;
+        let mix = if stale { "mix-stale" } else { "mix" };
         let share = clients / size + usize::from(place < clients % size);
         let (tag, seed) = (self.starts, self.rng.next_u32());
         self.cluster.start(place);
         self.cluster
-            .tell(place, &format!("mix s{tag} {share} {keys} {pace_ms} {timeout_ms} {seed}"));
+            .tell(place, &format!("{mix} s{tag} {share} {keys} {pace_ms} {timeout_ms} {seed}"));
     }
 
     /// Waits until some more calls were done.

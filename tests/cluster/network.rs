@@ -21,8 +21,8 @@ fn storm(languages: &[Language]) {
     let seed = number("RAFTZ_NETWORK_SEED", std::process::id().into());
     println!("{languages:?}; replay the choices with RAFTZ_NETWORK_SEED={seed}");
     let begun = Instant::now();
-    let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000 };
-    let options = ["segment_bytes=4m", "entry_bytes_max=1m"];
+    let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000, stale: false };
+    let options = ["segment_bytes=4m", "entry_bytes_max=1m", "lease_reads=true"];
     let (mut cluster, proxies) = Cluster::behind_proxies(languages.len(), &options, seed);
     for (place, language) in languages.iter().enumerate() {
         cluster.speak(place, *language);
@@ -68,8 +68,35 @@ fn five_nodes_stay_linearizable_whatever_happens_to_processes_and_network() {
 }
 
 #[test]
+fn leaders_that_stood_still_beyond_their_lease_answer_no_read_from_the_past() {
+    const PAUSES: u64 = 8;
+    let load = Load { clients: 24, keys: 2, pace_ms: 2, timeout_ms: 2000, stale: false };
+    let mut rig = Rig::start(3, &["lease_reads=true"], load, None, 7);
+    for _ in 0..PAUSES {
+        rig.strike(Fault::PauseLeader);
+    }
+    rig.calm();
+    let account = rig.cluster.account();
+    println!("{account}");
+    assert!(account.read > account.done / 5, "{account}");
+    assert_eq!(rig.happened()[&Fault::PauseLeader], PAUSES);
+    rig.judge().expect("linearizable");
+}
+
+#[test]
+fn stale_reads_are_found_out() {
+    let load = Load { clients: 24, keys: 2, pace_ms: 2, timeout_ms: 2000, stale: true };
+    let mut rig = Rig::start(3, &[], load, None, 1);
+    rig.cluster.wait_account("a load", |account| account.read >= 1000);
+    rig.strike(Fault::PauseLeader);
+    rig.calm();
+    let objection = rig.judge().expect_err("reads from the past");
+    assert!(objection.contains("not linearizable"), "{objection}");
+}
+
+#[test]
 fn a_store_that_forgets_acknowledged_writes_is_found_out() {
-    let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000 };
+    let load = Load { clients: 9, keys: 3, pace_ms: 10, timeout_ms: 1000, stale: false };
     let mut rig = Rig::start(3, &["machine=forgetful"], load, None, 1);
     rig.cluster.wait_account("a load", |account| account.done >= 1000);
     rig.calm();

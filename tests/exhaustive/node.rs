@@ -267,7 +267,7 @@ impl Node {
                     || (disk.hard_state.term, disk.hard_state.vote) == (message.term, voted)
             }
             RaftBody::AppendReply(reply) => match reply.outcome {
-                AppendOutcome::Matched { matched } => {
+                AppendOutcome::Matched { matched, .. } => {
                     matched <= disk.last().index && disk.hard_state.term >= message.term
                 }
                 AppendOutcome::Rejected { .. } => true,

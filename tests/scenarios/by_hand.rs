@@ -56,7 +56,9 @@ pub(crate) fn message(line: &str, words: &Words<'_>) -> Message {
         }
         "appendreply" => {
             let outcome = match words.number("matched") {
-                Some(matched) => AppendOutcome::Matched { matched: Index(matched) },
+                Some(matched) => {
+                    AppendOutcome::Matched { matched: Index(matched), storage_full: false }
+                }
                 None => AppendOutcome::Rejected {
                     prev: Index(words.number("rejected").expect("matched= or rejected=")),
                     hint: id("hint"),

@@ -124,7 +124,7 @@ fn kinds() -> Vec<RaftBody> {
         }),
         RaftBody::AppendReply(AppendReply {
             session: 99,
-            outcome: AppendOutcome::Matched { matched: Index(2) },
+            outcome: AppendOutcome::Matched { matched: Index(2), storage_full: false },
         }),
         heartbeat(),
         RaftBody::HeartbeatReply(HeartbeatReply {
@@ -312,7 +312,7 @@ fn absurd_messages(absurd: u64) -> Vec<(u64, RaftBody)> {
         all.push((TERM, append(last(), Index(0), vec![stamped])));
         for session in [1, absurd] {
             let outcomes = [
-                AppendOutcome::Matched { matched: index },
+                AppendOutcome::Matched { matched: index, storage_full: false },
                 AppendOutcome::Rejected { prev: index, hint: id },
                 AppendOutcome::Rejected { prev: Index(2), hint: id },
             ];
@@ -417,7 +417,10 @@ fn body() -> impl Strategy<Value = RaftBody> {
             .prop_map(|(round, granted, last)| VoteReply { round, granted, last })
     };
     let outcome = prop_oneof![
-        number().prop_map(|matched| AppendOutcome::Matched { matched: Index(matched) }),
+        number().prop_map(|matched| AppendOutcome::Matched {
+            matched: Index(matched),
+            storage_full: matched & 1 > 0,
+        }),
         (number(), log_id())
             .prop_map(|(prev, hint)| AppendOutcome::Rejected { prev: Index(prev), hint }),
     ];

@@ -1,5 +1,5 @@
 //! Random runs: loss, doubling, reordering, delay, crashes that lose writes, disks and machines that are
-//! slow or fail, shutdowns, partitions, links that break, damage, tiny windows, callers everywhere. Then the cluster is healed and
+//! slow or fail, shutdowns, transfers, partitions, links that break, damage, tiny windows, callers everywhere. Then the cluster is healed and
 //! must elect, commit, agree and answer every call.
 //!
 //! `RAFTZ_CHAOS_RUNS=20000` runs more seeds; `RAFTZ_CHAOS_SEED=123` replays one, with all it says.
@@ -110,7 +110,8 @@ impl Chaos {
             66..78 => self.pass_time(),
             78..88 => self.propose(id),
             88..90 => {
-                let input = match self.rng.random_range(0..12) {
+                let input = match self.rng.random_range(0..15) {
+                    12.. => return self.hand_over(id),
                     10.. => Input::TakeSnapshot,
                     0 => Input::StorageFull(true),
                     1..4 => Input::StorageFull(false),
@@ -123,6 +124,17 @@ impl Chaos {
             94..97 => self.change_cuts(),
             _ => self.change_lives(id),
         }
+    }
+
+    /// Whoever leads is to make room, or to step down; sometimes somebody is asked who does not lead.
+    fn hand_over(&mut self, id: NodeId) {
+        let ids = self.cluster.ids();
+        let leader = self.cluster.leaders().pop();
+        let asked = leader.filter(|_| self.rng.random_bool(0.8));
+        let target = self.rng.random_bool(0.5).then(|| pick(&mut self.rng, &ids));
+        let wait_us = pick(&mut self.rng, &[1_000, 100_000, 1_000_000]);
+        let steps_down = self.rng.random_bool(0.3);
+        self.cluster.transfer(asked.unwrap_or(id), target, wait_us, steps_down);
     }
 
     /// For a while, everything works for some of the nodes.

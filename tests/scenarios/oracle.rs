@@ -90,7 +90,7 @@ impl Oracle {
             RaftBody::Vote(_) => Some(id),
             RaftBody::VoteReply(reply) if reply.granted => Some(to),
             RaftBody::AppendReply(reply) => {
-                if let AppendOutcome::Matched { matched } = reply.outcome {
+                if let AppendOutcome::Matched { matched, .. } = reply.outcome {
                     assert!(
                         matched <= disk.last().index,
                         "{id} acknowledges {matched} to {to}, its disk ends at {}",

@@ -127,7 +127,10 @@ fn raft_message(message: &RaftMessage) -> String {
             format!("prev={} [{list}] commit={}", append.prev, append.commit)
         }
         RaftBody::AppendReply(reply) => match reply.outcome {
-            AppendOutcome::Matched { matched } => format!("matched={matched}"),
+            AppendOutcome::Matched { matched, storage_full: false } => format!("matched={matched}"),
+            AppendOutcome::Matched { matched, storage_full: true } => {
+                format!("matched={matched} full")
+            }
             AppendOutcome::Rejected { prev, hint } => format!("rejected prev={prev} hint={hint}"),
         },
         RaftBody::Heartbeat(heartbeat) => format!("commit={}", heartbeat.commit),

@@ -98,7 +98,7 @@ impl Solo {
                 assert_eq!((hard.term, hard.vote), (term, Some(to)));
             }
             RaftBody::AppendReply(reply) => {
-                if let AppendOutcome::Matched { matched } = reply.outcome {
+                if let AppendOutcome::Matched { matched, .. } = reply.outcome {
                     assert!(matched <= self.disk.last().index && hard.term >= term);
                 }
             }

@@ -29,7 +29,7 @@ use health::Watch;
 /// How long it runs when nobody says.
 const SECONDS: u64 = 10;
 const SEED_DEFAULT: u64 = 1;
-const LOAD: Load = Load { clients: 64, keys: 8, pace_ms: 150, timeout_ms: 2000 };
+const LOAD: Load = Load { clients: 64, keys: 8, pace_ms: 150, timeout_ms: 2000, stale: false };
 /// The cache of applied entries and the segments are small, so that they are full, or turned over
 /// often, long before the end.
 const OPTIONS: [&str; 2] = ["cache_bytes_max=1m", "segment_bytes=8m"];

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! op call    <id> <at_us> <command>      before it is proposed; the id is the process's own
+//! op read    <id> <at_us> <key>          before it is asked for, past the log
 //! op done    <id> <at_us> <reply>        ok:… or rejected:…
-//! op refused <id> <at_us> <words>
+//! op refused <id> <at_us> <words>        also a read without an answer
 //! op unknown <id> <at_us> <words>
 //! ```
 //! Commands and replies are the store's own bytes, in hexadecimal. A process writes each line whole
@@ -19,6 +20,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use raftz_core::machine::{KvCommand, KvReply};
+use raftz_core::node::NodeError;
 use raftz_core::types::{Outcome, Reply};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -36,13 +38,30 @@ pub fn call_line(id: u64, at_us: u64, command: &[u8]) -> String {
     format!("op call {id} {at_us} {}", Hex(command))
 }
 
+/// The line that tells of a read that is about to be made.
+pub fn read_line(id: u64, at_us: u64, key: &[u8]) -> String {
+    format!("op read {id} {at_us} {}", Hex(key))
+}
+
+/// The line that tells how a read ended.
+pub fn answer_line(id: u64, at_us: u64, answer: &Result<Reply, NodeError>) -> String {
+    match answer {
+        Ok(reply) => done_line(id, at_us, reply),
+        Err(error) => format!("op refused {id} {at_us} {error}"),
+    }
+}
+
+fn done_line(id: u64, at_us: u64, reply: &Reply) -> String {
+    match reply {
+        Reply::Ok(bytes) => format!("op done {id} {at_us} ok:{}", Hex(bytes)),
+        Reply::Rejected(bytes) => format!("op done {id} {at_us} rejected:{}", Hex(bytes)),
+    }
+}
+
 /// The line that tells how a call ended.
 pub fn end_line(id: u64, at_us: u64, outcome: &Outcome) -> String {
     match outcome {
-        Outcome::Done(done) => match &done.reply {
-            Reply::Ok(bytes) => format!("op done {id} {at_us} ok:{}", Hex(bytes)),
-            Reply::Rejected(bytes) => format!("op done {id} {at_us} rejected:{}", Hex(bytes)),
-        },
+        Outcome::Done(done) => done_line(id, at_us, &done.reply),
         Outcome::Refused(refusal) => format!("op refused {id} {at_us} {refusal}"),
         Outcome::Unknown(unknown) => format!("op unknown {id} {at_us} {unknown}"),
     }
@@ -70,6 +89,8 @@ pub struct Account {
     pub calls: u64,
     /// Ended as done.
     pub done: u64,
+    /// And read without the log.
+    pub read: u64,
     /// Ended as refused.
     pub refused: u64,
     /// Ended as unknown.
@@ -89,10 +110,10 @@ impl Account {
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { calls, done, refused, unknown, died, .. } = self;
+        let Self { calls, done, read, refused, unknown, died, .. } = self;
         write!(
             f,
-            "{calls} calls, each ended once: {done} done, {refused} refused, {unknown} unknown, \
+            "{calls} calls, each ended once: {done} done ({read} reads), {refused} refused, {unknown} unknown, \
              {died} with their process"
         )
     }
@@ -123,14 +144,15 @@ impl History {
         let words: Vec<&str> = line.splitn(4, ' ').collect();
         let [kind, id, at_us, rest] = words[..] else { return None };
         let (id, at_us): (u64, u64) = (id.parse().ok()?, at_us.parse().ok()?);
-        if kind == "call" {
-            let command = KvCommand::decode(&bytes_of(rest)?).ok()?;
-            let operation = Operation {
-                client: format!("{life}:{id}"),
-                invoked_us: at_us,
-                request: Request::Command(command),
-                end: End::Unknown,
+        if kind == "call" || kind == "read" {
+            let bytes = Bytes::from(bytes_of(rest)?);
+            let request = if kind == "read" {
+                Request::Get { key: bytes }
+            } else {
+                Request::Command(KvCommand::decode(&bytes).ok()?)
             };
+            let client = format!("{life}:{id}");
+            let operation = Operation { client, invoked_us: at_us, request, end: End::Unknown };
             self.account.calls += 1;
             return self.open.insert((life, id), operation).is_none().then_some(());
         }
@@ -140,6 +162,7 @@ impl History {
         operation.end = match kind {
             "done" => {
                 self.account.done += 1;
+                self.account.read += u64::from(matches!(operation.request, Request::Get { .. }));
                 End::Done { at_us, reply: reply_of(rest)? }
             }
             "refused" => {

@@ -27,9 +27,8 @@
 //! The key begins absent. The model of the store is written down here once more, on purpose: a
 //! checker that asked the store itself would agree with its mistakes.
 //!
-//! Until there is a linearizable read, a read goes through the log: a compare-and-set whose
-//! expectation never holds answers with the value ([`Request::read_through_log`]). [`Request::Get`]
-//! is there for reads that do not.
+//! A read may go through the log: a compare-and-set whose expectation never holds answers with the
+//! value ([`Request::read_through_log`]). [`Request::Get`] is one that does not.
 
 #[cfg(test)]
 mod tests;

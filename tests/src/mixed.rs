@@ -10,13 +10,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use raftz_core::machine::{KvCommand, KvReply};
-use raftz_core::node::{Node, ProposeOptions};
-use raftz_core::types::Outcome;
+use raftz_core::machine::{KvCommand, KvQuery, KvReply};
+use raftz_core::node::{Node, ProposeOptions, ReadOptions};
+use raftz_core::types::{Outcome, ReadLevel, Reply};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::history::{call_line, end_line, now_us};
+use crate::history::{answer_line, call_line, end_line, now_us, read_line};
 use crate::linear::Request;
 
 /// How long a key is used.
@@ -41,6 +41,8 @@ pub struct Mix {
     pub timeout: Duration,
     /// Seed of the choices.
     pub seed: u64,
+    /// Whether reads only ask for what a node happens to have: none of them need be linearizable.
+    pub stale: bool,
 }
 
 /// Numbers the calls of one process.
@@ -118,12 +120,41 @@ struct Client {
 impl Client {
     fn run(mut self, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            let outcomes = self.call();
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_))) {
+            let is_refused = if self.below(3) == 0 {
+                self.read()
+            } else {
+                let outcomes = self.call();
+                outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)))
+            };
+            if is_refused {
                 std::thread::sleep(REFUSED_PAUSE);
             }
             std::thread::sleep(self.mix.pace);
         }
+    }
+
+    /// A read past the log, confirmed by a round or, where the cluster has them, by a lease; whether it failed.
+    fn read(&mut self) -> bool {
+        let (id, (_, key)) = (self.ids.next(), self.key());
+        let query = KvQuery::Get { key: key.clone() }.encode();
+        let level = match self.below(2) {
+            _ if self.mix.stale => ReadLevel::Stale,
+            0 => ReadLevel::Linearizable,
+            _ => ReadLevel::Lease,
+        };
+        let options = ReadOptions { level, timeout: Some(self.mix.timeout) };
+        (self.say)(&read_line(id, now_us(), &key));
+        let answer = match self.below(2) {
+            0 => self.node.read_blocking(query, options),
+            _ => self.node.read(query, options).wait(),
+        };
+        (self.say)(&answer_line(id, now_us(), &answer));
+        if let Ok(Reply::Ok(bytes)) = &answer
+            && let Ok(KvReply::Value(value)) = KvReply::decode(&Reply::Ok(bytes.clone()))
+        {
+            self.seen = Some((key, value));
+        }
+        answer.is_err()
     }
 
     /// One call in one of its forms, or a few as a batch.
@@ -188,9 +219,14 @@ impl Client {
         self.seen = Some((command.key().clone(), value));
     }
 
-    fn command(&mut self, id: u64) -> KvCommand {
+    /// One of the keys in use, and its number.
+    fn key(&mut self) -> (u64, Bytes) {
         let slot = u64::from(self.below(u32::try_from(self.mix.keys).unwrap_or(u32::MAX)));
-        let key = Bytes::from(format!("m{slot}.{}", now_us() / KEY_LIFE_US));
+        (slot, Bytes::from(format!("m{slot}.{}", now_us() / KEY_LIFE_US)))
+    }
+
+    fn command(&mut self, id: u64) -> KvCommand {
+        let (slot, key) = self.key();
         // The first key counts; words on it are rare.
         if slot == 0 {
             return match self.below(20) {

@@ -45,7 +45,8 @@ impl Raft {
         self.commit_to(if bug!(CommitsBeyondTheAppend) { commit } else { commit.min(matched) });
         self.heal(actions);
         let covering = if bug!(AcksBeforeDurable) { 0 } else { self.covering(matched) };
-        let reply = AppendReply { session, outcome: AppendOutcome::Matched { matched } };
+        let outcome = AppendOutcome::Matched { matched, storage_full: self.storage_full };
+        let reply = AppendReply { session, outcome };
         self.send_promise(from, RaftBody::AppendReply(reply), covering, actions);
     }
 

@@ -388,10 +388,11 @@ impl Raft {
         }
         peer.heard(now_us);
         match reply.outcome {
-            AppendOutcome::Matched { matched } if matched > last => {
+            AppendOutcome::Matched { matched, .. } if matched > last => {
                 self.nonsense(from, "a match beyond the leader's log", actions);
             }
-            AppendOutcome::Matched { matched } => {
+            AppendOutcome::Matched { matched, storage_full } => {
+                peer.note_room(!storage_full);
                 peer.on_matched(matched);
             }
             AppendOutcome::Rejected { prev, .. } if peer.takes_back(prev) => {
@@ -442,7 +443,8 @@ impl Raft {
         let HeartbeatReply { round, clock_us, .. } = reply;
         peer.answered(Answer { round, clock_us, faithful_until_us });
         // Whoever exaggerates is no fitter than the fittest.
-        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX), reply.storage_full);
+        peer.note_fitness(reply.fitness.min(1 + PRIORITY_MAX));
+        peer.note_room(!reply.storage_full);
         peer.round_trip(reply.sent_us, now_us);
         if peer.is_news_that_stuck(last, now_us, patience_us) {
             let matched = peer.matched();

@@ -206,10 +206,14 @@ impl Progress {
         self.storage_full
     }
 
-    /// The peer said how well it would lead, and whether its disk is almost full.
-    pub(crate) const fn note_fitness(&mut self, fitness: u8, storage_full: bool) {
+    /// The peer said how well it would lead.
+    pub(crate) const fn note_fitness(&mut self, fitness: u8) {
         self.fitness = Some(fitness);
-        self.storage_full = storage_full;
+    }
+
+    /// And whether its disk has room.
+    pub(crate) const fn note_room(&mut self, has_room: bool) {
+        self.storage_full = !has_room;
     }
 
     pub(crate) const fn reading(&self) -> Option<u64> {

@@ -172,7 +172,8 @@ impl Raft {
     /// Until then no other node can lead; 0 without a lease.
     pub fn lease_until_us(&self) -> u64 {
         let RoleState::Leader(leader) = &self.role else { return 0 };
-        if !self.config.lease_reads || leader.asked_to_leave {
+        let is_leaving = leader.asked_to_leave && !bug!(LeasesOutliveTransfers);
+        if !self.config.lease_reads || is_leaving {
             return 0;
         }
         let own = self.config.id;

@@ -121,7 +121,7 @@ impl Raft {
                 self.send(from, RaftBody::HeartbeatReply(reply), actions);
             }
             RaftBody::AppendReply(AppendReply {
-                outcome: AppendOutcome::Matched { matched },
+                outcome: AppendOutcome::Matched { matched, .. },
                 ..
             }) if bug!(AcksOfOlderTermsCount) => {
                 let matched = self.log.last().index.min(*matched);

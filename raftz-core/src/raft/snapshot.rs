@@ -174,7 +174,8 @@ impl Raft {
         self.heal(actions);
         let early = bug!(SnapshotIsAckedEarly);
         let covering = if early { 0 } else { self.covering(last.index) };
-        let outcome = AppendOutcome::Matched { matched: last.index };
+        let outcome =
+            AppendOutcome::Matched { matched: last.index, storage_full: self.storage_full };
         let reply = AppendReply { session, outcome };
         self.send_promise(from, RaftBody::AppendReply(reply), covering, actions);
     }

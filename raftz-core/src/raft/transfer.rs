@@ -595,7 +595,7 @@ mod tests {
                 RaftBody::Vote(asked) => RaftBody::VoteReply(vote(asked.round)),
                 RaftBody::Append(append) if self.mute != Some(to) => {
                     let matched = append.prev.index.plus(append.entries.len() as u64);
-                    let outcome = AppendOutcome::Matched { matched };
+                    let outcome = AppendOutcome::Matched { matched, storage_full: false };
                     RaftBody::AppendReply(AppendReply { session: append.session, outcome })
                 }
                 RaftBody::Heartbeat(beat) => RaftBody::HeartbeatReply(HeartbeatReply {

@@ -202,7 +202,7 @@ impl Writes {
 
 fn matched(message: &RaftMessage) -> Option<Index> {
     if let RaftBody::AppendReply(reply) = &message.body
-        && let AppendOutcome::Matched { matched } = reply.outcome
+        && let AppendOutcome::Matched { matched, .. } = reply.outcome
     {
         return Some(matched);
     }

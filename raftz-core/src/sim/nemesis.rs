@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::replica::Input;
-use crate::types::Role;
+use crate::types::{ReadLevel, Role};
 
 use super::disk::{DiskFaults, Rot};
 use super::lives::Death;
@@ -42,6 +42,7 @@ pub(super) enum Move {
     /// Whoever leads, unless it is this one, is cut off for so long.
     Depose(usize, u64),
     Campaign(usize),
+    Read(usize, ReadLevel),
 }
 
 /// A disk that does nothing for a while is this much slower than usual.
@@ -167,6 +168,7 @@ impl World {
             }
             Fault::Ambush => self.ambush(at, lasts_us),
             Fault::Echo => self.echo(),
+            Fault::Belated => self.belated(),
             Fault::Handover => self.ask_for_handover(at),
             Fault::LeaderStall => {
                 let Some(leader) = self.leader() else { return false };
@@ -245,6 +247,39 @@ impl World {
         true
     }
 
+    /// A leader that is not heard any more is deposed, and whoever did that acknowledges a call. Then the others'
+    /// answers to its last heartbeat reach the old leader, which does not know.
+    fn belated(&mut self) -> bool {
+        let voters = usize::try_from(self.plan.voters).unwrap_or_default();
+        let Some(leader) = self.leader().filter(|leader| voters > 2 && *leader < voters) else {
+            return false;
+        };
+        let other = 1 + usize::try_from(self.fates.below(voters as u64 - 1)).unwrap_or_default();
+        let heir = (leader + other) % voters;
+        let ((min_us, max_us), beat_us) = (self.plan.election_us, self.plan.heartbeat_us);
+        // The old leader gives up when it has heard nothing for the longest timeout.
+        let step_us = (max_us - min_us) / 10;
+        let heard_us = beat_us + 2 * self.plan.delay_us;
+        let arrive_us = heard_us + min_us + 3 * step_us;
+        let alone: Cuts = (0..self.nodes.len()).map(|to| (leader, to)).collect();
+        let late = |at: usize| if at == heir { 3 * max_us } else { arrive_us };
+        let clogs = (0..voters).filter(|at| *at != leader);
+        let mut script: VecDeque<(u64, Move)> =
+            clogs.map(|at| (0, Move::Clog(at, leader, late(at)))).collect();
+        script.extend([
+            (heard_us, Move::Cut(alone.clone())),
+            (min_us, Move::Campaign(heir)),
+            (step_us, Move::Campaign(heir)),
+            (step_us, Move::Call(heir)),
+            (step_us / 2, Move::Read(leader, ReadLevel::Linearizable)),
+            (step_us, Move::Read(leader, ReadLevel::Lease)),
+            (step_us, Move::Read(leader, ReadLevel::Lease)),
+            (max_us, Move::Mend(alone)),
+        ]);
+        self.go_on_with(script);
+        true
+    }
+
     /// A node that leads, in the highest term if there are several.
     pub(super) fn leader(&self) -> Option<usize> {
         let leads = |at: &usize| {
@@ -292,6 +327,7 @@ impl World {
                 }
             }
             Move::Campaign(at) => self.step(at, Input::Campaign),
+            Move::Read(at, level) => self.read_at(at, level, self.plan.patience_us),
         }
     }
 

@@ -515,7 +515,7 @@ impl Oracle {
             RaftBody::Vote(_) => voted = Some(id),
             RaftBody::VoteReply(reply) if reply.granted => voted = Some(to),
             RaftBody::AppendReply(reply) => {
-                if let AppendOutcome::Matched { matched } = reply.outcome
+                if let AppendOutcome::Matched { matched, .. } = reply.outcome
                     && (durable.term < term || position(matched.next()) > held)
                 {
                     early = Some(format!("acknowledges entry {matched}"));

@@ -86,11 +86,13 @@ pub enum Fault {
     Handover,
     /// The leader's disk does nothing for a while.
     LeaderStall,
+    /// A leader is deposed without hearing of it, and is read from when answers to its last heartbeat arrive.
+    Belated,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Kill,
         Self::PowerCut,
         Self::Blackout,
@@ -129,6 +131,7 @@ impl Fault {
         Self::Echo,
         Self::Handover,
         Self::LeaderStall,
+        Self::Belated,
     ];
 
     /// Its name.
@@ -172,6 +175,7 @@ impl Fault {
             Self::Echo => "echo",
             Self::Handover => "handover",
             Self::LeaderStall => "leader-stall",
+            Self::Belated => "belated",
         }
     }
 
@@ -362,6 +366,9 @@ impl Plan {
         let members = plan.voters + plan.learners;
         let priority = |_| if mixed { c.pick(&[0, 50, 55, 90, 100]) } else { 100 };
         plan.priorities = (0..members).map(priority).collect();
+        if !calm && c.percent(20) {
+            plan.faults.insert(Fault::Belated);
+        }
         plan
     }
 

@@ -313,7 +313,10 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
         }
         RaftBody::AppendReply(reply) => {
             let (outcome, index, hint) = match reply.outcome {
-                AppendOutcome::Matched { matched } => (0, matched, LogId::ZERO),
+                AppendOutcome::Matched { matched, storage_full: false } => {
+                    (0, matched, LogId::ZERO)
+                }
+                AppendOutcome::Matched { matched, storage_full: true } => (2, matched, LogId::ZERO),
                 AppendOutcome::Rejected { prev, hint } => (1, prev, hint),
             };
             let meta = AppendReplyMeta {
@@ -482,7 +485,10 @@ pub fn decode(frame: &InFrame) -> Result<(GroupId, Decoded), CodecError> {
         kind::APPEND_REPLY => {
             let meta: AppendReplyMeta = reader.meta()?;
             let outcome = match meta.outcome {
-                0 => AppendOutcome::Matched { matched: Index(meta.index) },
+                0 | 2 => AppendOutcome::Matched {
+                    matched: Index(meta.index),
+                    storage_full: meta.outcome == 2,
+                },
                 1 => AppendOutcome::Rejected {
                     prev: Index(meta.index),
                     hint: log_id(meta.hint_term, meta.hint_index),

@@ -115,6 +115,8 @@ pub enum AppendOutcome {
     Matched {
         /// Last index of the durable match.
         matched: Index,
+        /// The follower's disk is almost full: it took no entries but those that a leader needs to begin.
+        storage_full: bool,
     },
     /// The follower does not hold `prev`.
     Rejected {

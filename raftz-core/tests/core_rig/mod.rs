@@ -138,7 +138,7 @@ pub(crate) fn healthy(message: &RaftMessage) -> Option<RaftMessage> {
         RaftBody::Vote(asked) => (message.term, RaftBody::VoteReply(grant(asked.round))),
         RaftBody::Append(append) => {
             let matched = append.prev.index.plus(append.entries.len() as u64);
-            let outcome = AppendOutcome::Matched { matched };
+            let outcome = AppendOutcome::Matched { matched, storage_full: false };
             let reply = AppendReply { session: append.session, outcome };
             (message.term, RaftBody::AppendReply(reply))
         }

@@ -58,7 +58,8 @@ fn asked(actions: &[Action]) -> Vec<(u64, u64, u32)> {
 fn matched(actions: &[Action]) -> Option<Index> {
     sent(actions).find_map(|(_, message)| match &message.body {
         RaftBody::AppendReply(AppendReply {
-            outcome: AppendOutcome::Matched { matched }, ..
+            outcome: AppendOutcome::Matched { matched, .. },
+            ..
         }) => Some(*matched),
         _ => None,
     })

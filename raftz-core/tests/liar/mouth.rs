@@ -147,7 +147,7 @@ impl Mouth {
 
     /// Claims to have stored everything up to `matched`.
     pub(crate) fn acknowledge(&mut self, to: u64, term: Term, session: u64, matched: Index) {
-        let outcome = AppendOutcome::Matched { matched };
+        let outcome = AppendOutcome::Matched { matched, storage_full: false };
         self.say(to, term, RaftBody::AppendReply(AppendReply { session, outcome }));
     }
 

@@ -76,7 +76,7 @@ fn absurd_terms_are_told_and_believed_by_nobody() {
     liar.link(&[1, 2]);
     let status = honest.node(leader).status();
     let reply = VoteReply { round: 1, granted: false, last: LogId::ZERO };
-    let outcome = AppendOutcome::Matched { matched: Index(1) };
+    let outcome = AppendOutcome::Matched { matched: Index(1), storage_full: false };
     let snapshot = SnapshotId { last: LogId::new(Term(9), Index(9)), bytes: 9, hash: [9; 32] };
     let bodies = [
         RaftBody::PreVote(PreVote { round: 1, last: LogId::ZERO }),

@@ -214,7 +214,7 @@ fn serve() -> Result<()> {
                 let tag = format!("{tag}.{life}");
                 clients = Some(Clients::start(&node, &tag, count.parse()?));
             }
-            ["mix", tag, clients, keys, pace_ms, timeout_ms, seed] => {
+            ["mix" | "mix-stale", tag, clients, keys, pace_ms, timeout_ms, seed] => {
                 let mix = Mix {
                     tag: tag.to_owned(),
                     clients: clients.parse()?,
@@ -222,6 +222,7 @@ fn serve() -> Result<()> {
                     pace: Duration::from_millis(pace_ms.parse()?),
                     timeout: Duration::from_millis(timeout_ms.parse()?),
                     seed: seed.parse()?,
+                    stale: words[0] == "mix-stale",
                 };
                 mixed = Some(MixedClients::start(&node, &ids, &mix, say));
             }

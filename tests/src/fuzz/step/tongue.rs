@@ -101,7 +101,10 @@ impl Speaker<'_, '_> {
             5 | 10 => {
                 let session = self.session();
                 let outcome = if self.tape.below(4) < 3 {
-                    AppendOutcome::Matched { matched: self.index() }
+                    {
+                        let matched = self.index();
+                        AppendOutcome::Matched { matched, storage_full: matched.0 & 1 > 0 }
+                    }
                 } else {
                     AppendOutcome::Rejected { prev: self.index(), hint: self.log_id() }
                 };

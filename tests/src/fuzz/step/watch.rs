@@ -58,7 +58,7 @@ impl Watch {
                 self.grants.entry((*term, reply.round)).or_default().insert(from);
             }
             RaftBody::AppendReply(reply) => {
-                if let AppendOutcome::Matched { matched } = reply.outcome {
+                if let AppendOutcome::Matched { matched, .. } = reply.outcome {
                     let known = self.acks.entry((*term, from)).or_default();
                     *known = matched.max(*known);
                 }
@@ -96,7 +96,7 @@ impl Watch {
             RaftBody::Vote(_) => Some(node(1)),
             RaftBody::VoteReply(reply) if reply.granted => Some(to),
             RaftBody::AppendReply(reply) => {
-                if let AppendOutcome::Matched { matched } = reply.outcome {
+                if let AppendOutcome::Matched { matched, .. } = reply.outcome {
                     assert!(matched <= disk.last().index, "{matched} is acknowledged, not durable");
                     assert!(hard.term >= *term, "an acknowledgement in a term not durable");
                 }
