@@ -118,7 +118,7 @@ impl Callbacks {
             // Only reached when the thread is gone, that is after a shutdown that has already
             // answered everything it knew of. A completion must still not get lost.
             for item in items.drain(..) {
-                perform(item);
+                perform(self.node, item);
             }
             return;
         }
@@ -208,16 +208,16 @@ impl Callbacks {
             let pushed = self.pushed.load(Ordering::Relaxed);
             drop(queue);
             for item in calls.drain(..) {
-                perform(item);
+                perform(self.node, item);
             }
             match news {
                 Some(News::Event(group, event)) => {
-                    report("the log subscriber", logged(|| log.event(group, &event)));
+                    report(self.node, "the log subscriber", logged(|| log.event(group, &event)));
                     if let Some(observer) = &observer {
                         let ran = threads::guarded(|| {
                             threads::run_inside("the event callback", || observer(group, &event));
                         });
-                        report("the event callback", ran);
+                        report(self.node, "the event callback", ran);
                     }
                 }
                 Some(News::Line(line)) => {
@@ -248,38 +248,39 @@ impl Default for Callbacks {
 
 /// Runs a completion; news that come when the thread is gone have nobody to go to. A panic is reported and goes
 /// no further.
-pub(super) fn perform(item: Item) {
+pub(super) fn perform(node: Option<NodeId>, item: Item) {
     match item {
         Item::Done(done, outcome, permit) => {
             let ran = threads::guarded(|| {
                 threads::run_inside("a completion callback", || done(outcome));
             });
             drop(permit);
-            report("a completion callback", ran);
+            report(node, "a completion callback", ran);
         }
         Item::Read(done, answer, asked) => {
             let ran = threads::guarded(|| {
                 threads::run_inside("a completion callback", || done(answer));
             });
             drop(asked);
-            report("a completion callback", ran);
+            report(node, "a completion callback", ran);
         }
         Item::Answer(answer) => {
             let ran = threads::guarded(|| threads::run_inside("a completion callback", answer));
-            report("a completion callback", ran);
+            report(node, "a completion callback", ran);
         }
         Item::Wake(waker, permit) => {
             let ran = threads::guarded(|| threads::run_inside("a future's waker", || waker.wake()));
             drop(permit);
-            report("a future's waker", ran);
+            report(node, "a future's waker", ran);
         }
         Item::Event(..) | Item::Line(_) => {}
     }
 }
 
-fn report(what: &str, ran: Result<(), String>) {
+fn report(node: Option<NodeId>, what: &str, ran: Result<(), String>) {
     if let Err(panic) = ran {
-        let _ = logged(|| tracing::error!(%panic, "{what} panicked"));
+        let node = node.map(NodeId::get);
+        let _ = logged(|| tracing::error!(node, %panic, "{what} panicked"));
     }
 }
 

@@ -203,7 +203,7 @@ impl Drop for Caller {
             Some((Sink::Slot(slot), permit)) => {
                 // The node ends or the call was never taken in: there may be no callback thread to ask.
                 if let Some(waker) = slot.fill(outcome) {
-                    callbacks::perform(Item::Wake(waker, permit));
+                    callbacks::perform(None, Item::Wake(waker, permit));
                 }
             }
             Some((Sink::Batch(collector, at, callbacks), permit)) => {
@@ -365,7 +365,7 @@ mod tests {
         assert!(collector.put(0, full(), gauge.nothing()).is_none());
         let item = collector.put(1, full(), gauge.nothing()).unwrap();
         assert_eq!((gauge.calls(), told.lock().len()), (2, 0));
-        callbacks::perform(item);
+        callbacks::perform(None, item);
         assert_eq!((gauge.calls(), &told.lock()[..]), (0, &[full(), full()][..]));
     }
 }

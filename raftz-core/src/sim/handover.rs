@@ -42,6 +42,16 @@ impl World {
         // Also one that does not exist.
         let target = NodeId::new(target + 1).filter(|id| id.get() <= nodes + 1);
         let steps_down = target.is_none() && self.fates.percent(30);
+        self.ask_to_hand_over(at, target, steps_down)
+    }
+
+    /// Somebody asks this node to hand over, if it runs.
+    pub(super) fn ask_to_hand_over(
+        &mut self,
+        at: usize,
+        target: Option<NodeId>,
+        steps_down: bool,
+    ) -> bool {
         let patience_us = self.fates.around(4 * self.plan.election_us.1);
         if !self.is_running(at) || self.nodes[at].paused_until_us > self.now_us {
             return false;

@@ -8,7 +8,7 @@ use crate::types::{ReadLevel, Role};
 use super::disk::{DiskFaults, Rot};
 use super::lives::Death;
 use super::plan::Fault;
-use super::world::{Event, World};
+use super::world::{Event, World, node_id};
 
 /// What follows a fault: its end, or its next step.
 pub(super) enum Sequel {
@@ -43,6 +43,8 @@ pub(super) enum Move {
     Depose(usize, u64),
     Campaign(usize),
     Read(usize, ReadLevel),
+    Forget(usize),
+    HandOver(usize, usize),
 }
 
 /// A disk that does nothing for a while is this much slower than usual.
@@ -248,7 +250,9 @@ impl World {
     }
 
     /// A leader that is not heard any more is deposed, and whoever did that acknowledges a call. Then the others'
-    /// answers to its last heartbeat reach the old leader, which does not know.
+    /// answers to its last heartbeats reach the old leader, which does not know: those to a regular one, a timeout
+    /// later, or those to the very last one, from voters that were told to forget their leader. Or it was asked to hand
+    /// over, and does not hear of the end.
     fn belated(&mut self) -> bool {
         let voters = usize::try_from(self.plan.voters).unwrap_or_default();
         let Some(leader) = self.leader().filter(|leader| voters > 2 && *leader < voters) else {
@@ -256,20 +260,36 @@ impl World {
         };
         let other = 1 + usize::try_from(self.fates.below(voters as u64 - 1)).unwrap_or_default();
         let heir = (leader + other) % voters;
-        let ((min_us, max_us), beat_us) = (self.plan.election_us, self.plan.heartbeat_us);
-        // The old leader gives up when it has heard nothing for the longest timeout.
-        let step_us = (max_us - min_us) / 10;
-        let heard_us = beat_us + 2 * self.plan.delay_us;
-        let arrive_us = heard_us + min_us + 3 * step_us;
+        let others: Vec<usize> = (0..voters).filter(|at| *at != leader).collect();
         let alone: Cuts = (0..self.nodes.len()).map(|to| (leader, to)).collect();
+        let ((min_us, max_us), beat_us) = (self.plan.election_us, self.plan.heartbeat_us);
+        let heard_us = 2 * self.plan.delay_us;
+        let (step_us, beats_us, asked, deposed): (u64, _, _, Vec<(u64, Move)>) =
+            match self.fates.below(3) {
+                0 => {
+                    // The old leader gives up when it has heard nothing for the longest timeout.
+                    let step_us = (max_us - min_us) / 10;
+                    let campaigns =
+                        [min_us, step_us].map(|after_us| (after_us, Move::Campaign(heir)));
+                    (step_us, beat_us, None, Vec::from(campaigns))
+                }
+                1 => {
+                    let forget = others.iter().map(|at| (0, Move::Forget(*at)));
+                    let deposed = forget.chain([(0, Move::Campaign(heir))]).collect();
+                    (beat_us / 4, 0, None, deposed)
+                }
+                _ => (beat_us / 4, 0, Some((0, Move::HandOver(leader, heir))), Vec::new()),
+            };
+        let took_us: u64 = deposed.iter().map(|(after_us, _)| after_us).sum();
+        let arrive_us = heard_us + beats_us + took_us + 2 * step_us;
         let late = |at: usize| if at == heir { 3 * max_us } else { arrive_us };
-        let clogs = (0..voters).filter(|at| *at != leader);
-        let mut script: VecDeque<(u64, Move)> =
-            clogs.map(|at| (0, Move::Clog(at, leader, late(at)))).collect();
+        let clogs = others.iter().map(|at| (0, Move::Clog(*at, leader, late(*at))));
+        let mut script: VecDeque<(u64, Move)> = clogs.collect();
+        script.push_back((0, Move::Read(leader, ReadLevel::Linearizable)));
+        script.extend(asked);
+        script.push_back((heard_us + beats_us, Move::Cut(alone.clone())));
+        script.extend(deposed);
         script.extend([
-            (heard_us, Move::Cut(alone.clone())),
-            (min_us, Move::Campaign(heir)),
-            (step_us, Move::Campaign(heir)),
             (step_us, Move::Call(heir)),
             (step_us / 2, Move::Read(leader, ReadLevel::Linearizable)),
             (step_us, Move::Read(leader, ReadLevel::Lease)),
@@ -327,6 +347,8 @@ impl World {
                 }
             }
             Move::Campaign(at) => self.step(at, Input::Campaign),
+            Move::HandOver(from, to) => drop(self.ask_to_hand_over(from, Some(node_id(to)), false)),
+            Move::Forget(at) => self.step(at, Input::ForgetLeader),
             Move::Read(at, level) => self.read_at(at, level, self.plan.patience_us),
         }
     }

@@ -98,7 +98,7 @@ fn run() -> Result<()> {
     println!(
         "it has caught up to entry {last}: by a snapshot up to entry {snapshot}, then the log"
     );
-    last = write(&nodes, "all", "back")?;
+    write(&nodes, "all", "back")?;
     table(&nodes)?;
 
     // As before the upkeep of a machine: nobody waits for an election.
