@@ -139,8 +139,9 @@ class lines {
     tally tally_;
 };
 
-/* Long enough that a busy machine does not hold elections all the time. */
-inline raftz::config configured(std::uint64_t id, std::uint64_t members) {
+/* Long enough that a busy machine does not hold elections all the time. Static, for its result has another type
+ * without exceptions, which the linker does not see. */
+static inline raftz::config configured(std::uint64_t id, std::uint64_t members) {
     raftz::config config(id, "c1");
     for (std::uint64_t member = 1; member <= members; member++) {
         config.founder(member, "127.0.0.1:" + std::to_string(7000 + member));
