@@ -276,8 +276,12 @@ static void arguments() {
     CHECK(::close(fd) == -1);
 }
 
-int main() {
+int main(int count, char **) {
     watchdog();
+    if (count > 1) {
+        /* Nobody looked whether there is a value. */
+        return static_cast<int>(perhaps(false)->size());
+    }
     slices();
     errors();
     results();
