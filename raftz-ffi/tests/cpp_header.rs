@@ -9,8 +9,14 @@ use std::process::Command;
 
 use c_host::{header, root};
 
-/// Functions that C++ calls as they are.
-const PLAIN: &[&str] = &["raftz_abi_version", "raftz_version", "raftz_version_text"];
+/// Functions that C++ calls as they are; and two of an error that say what its status says.
+const PLAIN: &[&str] = &[
+    "raftz_abi_version",
+    "raftz_version",
+    "raftz_version_text",
+    "raftz_error_is_outcome_unknown",
+    "raftz_error_status",
+];
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
