@@ -500,6 +500,9 @@ class bytes : public handle<raftz_bytes, raftz_bytes_free> {
 
     /** \brief A string or a vector of bytes, taken over without a copy, and freed on any thread. */
     template <class C> static result<bytes> adopt(C content) {
+        static_assert(!std::is_pointer_v<C> && !std::is_same_v<C, std::string_view> &&
+                          !std::is_same_v<C, slice>,
+                      "only what owns its bytes can be adopted");
         auto owned = std::make_unique<C>(std::move(content));
         auto made = detail::made<bytes>([&](raftz_bytes **out, raftz_error **failure) {
             return raftz_bytes_wrap(
