@@ -92,7 +92,7 @@ header: rust ## writes include/raftz.h and the list of symbols anew, from raftz-
 		RAFTZ_WRITE_HEADER=1 $(CARGO) test --quiet --locked -p raftz-ffi --test header $$part || exit 1; \
 	done
 
-sanitize: rust ## the C tests, with AddressSanitizer and ThreadSanitizer in the library as well; minutes
+sanitize: rust ## the C and C++ tests, with AddressSanitizer and ThreadSanitizer in the library as well; minutes
 	@tests/c/sanitize
 
 PREFIX ?= /usr/local

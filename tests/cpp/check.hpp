@@ -60,8 +60,14 @@ inline constexpr bool THROWS = false;
 #define FAIL(text) return raftz::error(text)
 #endif
 
+/* How much slower than usual this run is, as under a checker that looks at every access. */
+inline unsigned slowness() {
+    const char *text = std::getenv("RAFTZ_C_SLOWNESS");
+    return text == nullptr ? 1 : static_cast<unsigned>(std::atoi(text));
+}
+
 /* A test that hangs must end, and say so by its end. */
-inline void watchdog() { ::alarm(120); }
+inline void watchdog() { ::alarm(120 * slowness()); }
 
 inline bool has(std::string_view text, std::string_view part) {
     return text.find(part) != std::string_view::npos;
@@ -146,9 +152,9 @@ static inline raftz::config configured(std::uint64_t id, std::uint64_t members) 
     for (std::uint64_t member = 1; member <= members; member++) {
         config.founder(member, "127.0.0.1:" + std::to_string(7000 + member));
     }
-    config.set("election_timeout_min_ms", 500)
-        .set("election_timeout_max_ms", 1000)
-        .set("heartbeat_interval_ms", 100)
+    config.set("election_timeout_min_ms", 500 * slowness())
+        .set("election_timeout_max_ms", 1000 * slowness())
+        .set("heartbeat_interval_ms", 100 * slowness())
         .set("propose_timeout_ms", 30000)
         .set("read_timeout_ms", 30000);
     return config;

@@ -144,18 +144,15 @@ static void freezing() {
     CHECK(ended.now() == 1);
 }
 
-/* A restore that fails stops the replica, and what it said goes to on_failure(). */
+/* A node whose machine cannot be restored does not start, and what the machine said goes to on_failure(). */
 static void restoring(const std::string &folder) {
     tally ended;
-    lines failures, events;
+    lines failures;
     const auto network = OK(raftz::network::make());
     auto config = configured(1, 1);
     config.directory(folder + "/restoring");
     config.on_failure([&](std::string_view where, std::string_view what) {
         failures.add(std::string(where) + ": " + std::string(what));
-    });
-    config.on_event(raftz::event_kinds(RAFTZ_EVENT_FAULTED), [&](const raftz_event_info &event) {
-        events.add(raftz::slice(event.text).str());
     });
     CHECK(!OK(raftz::node::is_formatted(config)));
     OK(raftz::node::bootstrap(config));
@@ -163,26 +160,54 @@ static void restoring(const std::string &folder) {
     WANT(RAFTZ_STORAGE, raftz::node::bootstrap(config));
     for (const char *last : {"good", "restore"}) {
         auto node = OK(raftz::node::start(config, std::make_unique<fragile>(ended), in(network)));
+        if (last == std::string_view("restore")) {
+            CHECK(OK(node.read_wait("what")).text() == "last good");
+        }
         OK(node.propose_wait(last));
         OK(node.snapshot(1min));
         OK(node.stop(1min));
-        node.reset();
-        auto again = raftz::node::start(config, std::make_unique<fragile>(ended), in(network));
-        if (last == std::string_view("good")) {
-            CHECK(OK(again->read_wait("what")).text() == "last good");
-            OK(again->stop(1min));
-        } else {
-            CHECK(has(failures.wait_for("restore"), "restore: restore does not like it"));
-            if (again) {
-                events.wait_for("restore");
-                CHECK(has(OK(again->state()).fault(), "RAFTZ_CALLBACK_FAILED"));
-                OK(again->stop(1min));
-            } else {
-                CHECK(has(again.error().message(), "RAFTZ_CALLBACK_FAILED"));
-            }
-        }
     }
-    CHECK(ended.now() == 4);
+    const auto failed = raftz::node::start(config, std::make_unique<fragile>(ended), in(network));
+    CHECK(!failed && failed.error().status() == RAFTZ_MACHINE);
+    CHECK(has(failed.error().message(), "RAFTZ_CALLBACK_FAILED"));
+    CHECK(failures.count() == 1 && ended.now() == 3);
+    failures.wait_for("restore: restore does not like it");
+}
+
+/* A running replica that is sent a snapshot and cannot take it stops with an event; the others go on. */
+static void installing() {
+    tally ended;
+    lines failures, events;
+    cluster nodes;
+    const auto start = [&](std::size_t at) {
+        auto config = configured(at + 1, nodes.nodes.size());
+        config.set("snapshot_retain_bytes", 0);
+        config.on_failure([&](std::string_view where, std::string_view what) {
+            failures.add(std::string(where) + ": " + std::string(what));
+        });
+        config.on_event(raftz::event_kinds(RAFTZ_EVENT_FAULTED), [&](const raftz_event_info &event) {
+            events.add(std::to_string(event.node_id) + ": " + raftz::slice(event.text).str());
+        });
+        nodes.nodes[at] =
+            OK(raftz::node::start(config, std::make_unique<fragile>(ended), in(nodes.network)));
+    };
+    start(0);
+    start(1);
+    raftz::node &leader = nodes.nodes[nodes.leader()];
+    OK(leader.propose_wait("one"));
+    OK(leader.propose_wait("restore"));
+    OK(leader.snapshot(1min));
+    OK(leader.propose_wait("two"));
+    start(2);
+    CHECK(has(events.wait_for("restore"), "3: ") && has(events.wait_for("3: "), "RAFTZ_CALLBACK_FAILED"));
+    failures.wait_for("restore: restore does not like it");
+    CHECK(has(OK(nodes.nodes[2].state()).fault(), "restore"));
+    CHECK(OK(nodes.nodes[nodes.leader()].propose_wait("three")).text() == "three");
+    for (raftz::node &node : nodes.nodes) {
+        OK(node.stop(1min));
+        node.reset();
+    }
+    CHECK(ended.now() == 3 && events.count() == 1);
 }
 
 /* A machine that cannot say how far its own storage is does not start. */
@@ -264,6 +289,7 @@ int main(int count, char **arguments) {
     asking();
     freezing();
     restoring(arguments[1]);
+    installing();
     persisting();
 #if defined(__cpp_exceptions)
     applying("odd", "no std::exception");
