@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c bench header lint sanitize install uninstall
+.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c examples-cpp bench header lint sanitize install uninstall
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -43,16 +43,31 @@ examples: rust ## the four examples, one after the other; each checks what it cl
 		$(CARGO) run --quiet --locked -p raftz-examples --bin $$name; \
 	done
 
-# Installs into a folder of its own and builds the C examples of that, with nothing but a C compiler.
-define c_examples
-@set -e; mkdir -p "$${CARGO_TARGET_DIR:-target}/c"; c=$$(cd "$${CARGO_TARGET_DIR:-target}/c" && pwd); \
+# Installs into a folder of its own, `here`, for examples that are built with nothing but a compiler.
+define install_here
+set -e; mkdir -p "$${CARGO_TARGET_DIR:-target}/c"; here=$$(cd "$${CARGO_TARGET_DIR:-target}/c" && pwd); \
 	$(MAKE) --no-print-directory --silent install \
-		PREFIX="$$c" LIBDIR="$$c/lib" INCLUDEDIR="$$c/include" DESTDIR=; \
+		PREFIX="$$here" LIBDIR="$$here/lib" INCLUDEDIR="$$here/include" DESTDIR=
+endef
+example_flags := -Wall -Wextra -Wpedantic -Werror -O2 -pthread
+
+define c_examples
+@$(install_here); \
 	for name in $(1); do \
-		$(CC) -std=c11 -Wall -Wextra -Wpedantic -Werror -O2 -pthread -I"$$c/include" \
-			examples/c/$$name*.c -L"$$c/lib" -lraftz -Wl,-rpath,"$$c/lib" -o "$$c/$$name"; \
+		$(CC) -std=c11 $(example_flags) -I"$$here/include" \
+			examples/c/$$name*.c -L"$$here/lib" -lraftz -Wl,-rpath,"$$here/lib" -o "$$here/$$name"; \
 		echo "== $$name"; \
-		"$$c/$$name"; \
+		"$$here/$$name"; \
+	done
+endef
+
+define cpp_examples
+@$(install_here); \
+	for name in $(1); do \
+		$(CXX) -std=c++17 $(example_flags) -I"$$here/include" \
+			examples/cpp/$$name.cpp -L"$$here/lib" -lraftz -Wl,-rpath,"$$here/lib" -o "$$here/$$name-cpp"; \
+		echo "== $$name"; \
+		"$$here/$$name-cpp"; \
 	done
 endef
 
@@ -61,6 +76,9 @@ demo-c: rust ## three processes in C, a leader killed, all killed, nothing lost
 
 examples-c: rust ## the five examples in C, one after the other; each checks what it claims
 	$(call c_examples,simple client cluster event_loop bank)
+
+examples-cpp: rust ## the two examples in C++, one after the other; each checks what it claims
+	$(call cpp_examples,simple cluster)
 
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
@@ -74,7 +92,7 @@ header: rust ## writes include/raftz.h and the list of symbols anew, from raftz-
 		RAFTZ_WRITE_HEADER=1 $(CARGO) test --quiet --locked -p raftz-ffi --test header $$part || exit 1; \
 	done
 
-sanitize: rust ## the C tests, with AddressSanitizer and ThreadSanitizer in the library as well; minutes
+sanitize: rust ## the C and C++ tests, with AddressSanitizer and ThreadSanitizer in the library as well; minutes
 	@tests/c/sanitize
 
 PREFIX ?= /usr/local

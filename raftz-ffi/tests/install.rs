@@ -119,6 +119,7 @@ fn files_below(folder: &Path) -> BTreeSet<String> {
 fn all_files(lib: &str, include: &str) -> BTreeSet<String> {
     BTreeSet::from([
         format!("{include}/raftz.h"),
+        format!("{include}/raftz.hpp"),
         format!("{lib}/libraftz.a"),
         format!("{lib}/libraftz.so.{VERSION}"),
         format!("{lib}/{} -> libraftz.so.{VERSION}", soname()),

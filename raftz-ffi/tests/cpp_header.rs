@@ -1,0 +1,89 @@
+//! `raftz.hpp` beside `raftz.h`: it has all of it, says the same, and is documented.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
+
+mod c_host;
+mod support;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use c_host::{header, root};
+
+/// Functions that C++ calls as they are; and two of an error that say what its status says.
+const PLAIN: &[&str] = &[
+    "raftz_abi_version",
+    "raftz_version",
+    "raftz_version_text",
+    "raftz_error_is_outcome_unknown",
+    "raftz_error_status",
+];
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Every name of C in a text that begins with this.
+fn names(text: &str, prefix: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_function_of_c_is_reached() {
+    let text = text("include/raftz.hpp");
+    let code = text.lines().filter(|line| {
+        let line = line.trim();
+        !line.starts_with("/*") && !line.starts_with('*')
+    });
+    let used = names(&code.collect::<Vec<_>>().join("\n"), "raftz_");
+    let all: BTreeSet<String> = header::functions().into_iter().map(|it| it.name).collect();
+    let plain = PLAIN.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<_>>();
+    let missing: Vec<&String> = all.difference(&used).filter(|it| !plain.contains(*it)).collect();
+    assert!(
+        missing.is_empty(),
+        "raftz.hpp has nothing for {missing:?}; give it what there is to give, or name it in PLAIN"
+    );
+}
+
+/// The statuses that a function of either language lists.
+fn listed(text: &str, begin: &str, end: &str) -> BTreeSet<String> {
+    let (_, list) = text.split_once(begin).unwrap_or_else(|| panic!("no {begin}"));
+    names(list.split(end).next().unwrap(), "RAFTZ_")
+}
+
+#[test]
+fn an_outcome_is_retriable_or_fatal_where_the_librarys_error_is() {
+    let (ours, theirs) = (text("include/raftz.hpp"), text("raftz-ffi/src/status.rs"));
+    for (mine, library) in [
+        ("static bool retriable(", "const fn is_retriable("),
+        ("static bool fatal(", "const fn is_fatal("),
+    ] {
+        let listed_here = listed(&ours, mine, "default:");
+        assert!(listed_here.len() > 3);
+        assert_eq!(listed_here, listed(&theirs, library, "\n}"), "{mine}");
+    }
+}
+
+#[test]
+fn every_part_of_the_cpp_header_is_documented() {
+    let folder = root().join("target/doxygen-cpp");
+    std::fs::create_dir_all(&folder).unwrap();
+    let settings = folder.join("Doxyfile");
+    let told = [
+        "INPUT = include/raftz.hpp",
+        "OUTPUT_DIRECTORY = target/doxygen-cpp",
+        "EXCLUDE_SYMBOLS = raftz::detail* raftz::kv::detail*",
+        "PREDEFINED = __cpp_exceptions=199711 __cplusplus=201703",
+        "GENERATE_LATEX = NO",
+        "HAVE_DOT = NO",
+        "QUIET = YES",
+        "WARN_IF_UNDOCUMENTED = YES",
+        "WARN_IF_DOC_ERROR = YES",
+        "WARN_AS_ERROR = FAIL_ON_WARNINGS",
+    ];
+    std::fs::write(&settings, told.join("\n")).unwrap();
+    let made = Command::new("doxygen").arg(&settings).current_dir(root()).output();
+    let Ok(made) = made else { return support::not_run("doxygen") };
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success() && said.trim().is_empty(), "{said}");
+}
