@@ -380,7 +380,7 @@ unsafe impl Sized for raftz_conformance_opts {
 }
 
 /// \brief Puts a store to the test: writes, removals, reads beside writes, clean closes and new opens, first by hand, then
-/// at random, and everything compared with what should be there. Some thousand writes in all.
+/// at random, and everything compared with what should be there. Some hundred writes in all.
 ///
 /// It cannot cut the power: whether submissions are completed before they are durable is for another test to say.
 ///

@@ -11,8 +11,12 @@ use std::process::Command;
 use c_host::{Host, Link, SANITIZERS, has_sanitizers, has_tool, root, succeeds};
 
 /// What is run under a checker, shortened where it waits.
-const PROGRAMS: &[(&str, &[&str])] =
-    &[("functions.c", &["memory"]), ("machine.c", &["short"]), ("once.c", &["freeing"])];
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("functions.c", &["memory"]),
+    ("machine.c", &["short"]),
+    ("storage.c", &["short"]),
+    ("once.c", &["freeing"]),
+];
 
 /// The planted faults as a library, compiled as ours is.
 fn planted(host: &Host) -> String {

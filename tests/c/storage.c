@@ -20,7 +20,7 @@ static void conforming(enum wrong way, uint32_t storage_flags, uint32_t flags) {
     opts.flags = flags;
     opts.patience_ms = 10000 * slowness();
     OK(raftz_storage_conformance(&table, &opts, &failure));
-    CHECK(disk.submits > 300 && disk.reads > 300 && tally_now(&disk.opened) > 0);
+    CHECK(disk.submits > 300 && disk.reads > 20 && tally_now(&disk.opened) > 0);
     /* It is of no other use. */
     if (flags == 0) {
         CHECK(raftz_storage_conformance(&table, &opts, &failure) == RAFTZ_STORAGE);
@@ -326,18 +326,22 @@ static void garbage(void) {
     cannot_start(it, RAFTZ_STORAGE, "cut short");
     entry->len = 2;
     cannot_start(it, RAFTZ_STORAGE, "no entry");
+    size_t count = it->disk.count;
     it->disk.count = 2;
     cannot_start(it, RAFTZ_STORAGE, "entry 3 is not in the log");
     it->disk.count = 0;
     cannot_start(it, RAFTZ_STORAGE, "entry 1 is not in the log");
+    it->disk.count = count;
     it->disk.wrong = CANNOT_OPEN;
     cannot_start(it, RAFTZ_STORAGE, "the key is lost");
     it->disk.wrong = CANNOT_LOAD;
     cannot_start(it, RAFTZ_STORAGE, "the table is locked");
+    alone_end(it);
+    /* A start writes, too. */
+    it = written();
     it->disk.wrong = FAILS;
     it->disk.after = 0;
-    it->disk.count = 0;
-    cannot_start(it, RAFTZ_STORAGE, "entry 1 is not in the log");
+    cannot_start(it, RAFTZ_STORAGE, "the disk is gone");
     alone_end(it);
 }
 
