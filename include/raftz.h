@@ -604,8 +604,11 @@ typedef struct raftz_log_write {
  * beside all of these. Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of
  * raftz are refused in them.
  *
- * In this version a node with such a store takes no snapshots: its log is never shortened, all of it is read once when
- * the node starts, and a store that lost an entry does not open any more.
+ * The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them and
+ * without standing for election, until the leader has given them to it anew; it does not start if the record is, or if it is
+ * alone in its cluster.
+ *
+ * In this version a node with such a store takes no snapshots: its log is never shortened.
  */
 typedef struct raftz_storage {
     /**
@@ -2458,7 +2461,7 @@ raftz_status raftz_entries_fail(struct raftz_entries *entries, struct raftz_slic
 
 /**
  * \brief Puts a store to the test: writes, removals, reads beside writes, clean closes and new opens, first by hand, then
- * at random, and everything compared with what should be there. Some thousand writes in all.
+ * at random, and everything compared with what should be there. Some hundred writes in all.
  *
  * It cannot cut the power: whether submissions are completed before they are durable is for another test to say.
  *

@@ -73,6 +73,9 @@ pub struct raftz_entries {
     bytes_left: u64,
     got: Vec<Entry>,
     is_full: bool,
+    /// What was given in place of the next entry.
+    damage: Option<String>,
+    /// The store's own words.
     failure: Option<String>,
 }
 
@@ -95,8 +98,11 @@ pub const RAFTZ_STORAGE_NEVER_BLOCKS: u32 = 1;
 /// beside all of these. Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of
 /// raftz are refused in them.
 ///
-/// In this version a node with such a store takes no snapshots: its log is never shortened, all of it is read once when
-/// the node starts, and a store that lost an entry does not open any more.
+/// The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them and
+/// without standing for election, until the leader has given them to it anew; it does not start if the record is, or if it is
+/// alone in its cluster.
+///
+/// In this version a node with such a store takes no snapshots: its log is never shortened.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct raftz_storage {
@@ -323,19 +329,27 @@ pub unsafe extern "C" fn raftz_entries_fail(
 
 impl raftz_entries {
     fn new(group: GroupId, first: Index, last: Index, bytes_max: u64) -> Self {
-        let (got, failure) = (Vec::new(), None);
-        Self { group, next: first, last, bytes_left: bytes_max, got, is_full: false, failure }
+        Self {
+            group,
+            next: first,
+            last,
+            bytes_left: bytes_max,
+            got: Vec::new(),
+            is_full: false,
+            damage: None,
+            failure: None,
+        }
     }
 
     fn push(&mut self, bytes: &[u8]) -> Call<bool> {
-        if let Some(words) = &self.failure {
+        if let Some(words) = &self.damage {
             return Err(invalid(words.clone()));
         }
         if self.is_full {
             return Ok(false);
         }
         let mut wrong = |words: String| {
-            self.failure = Some(words.clone());
+            self.damage = Some(words.clone());
             invalid(words)
         };
         let entry = match kept::decode_entry(bytes, self.group) {

@@ -108,6 +108,8 @@ static inline void disk_write(struct disk *disk, const struct job *job) {
                 disk->entries = realloc(disk->entries, disk->room * sizeof *disk->entries);
                 CHECK(disk->entries != NULL);
             }
+            CHECK(!removes || disk->count == 0
+                  || disk->entries[disk->count - 1].index + 1 == write->entries[of].index);
             struct blob *entry = &disk->entries[disk->count++];
             *entry = (struct blob){write->entries[of].index, 0, NULL};
             blob_set(entry, write->entries[of].bytes);

@@ -7,8 +7,8 @@
 use bytes::{Buf, BufMut, Bytes};
 use raftz_core::types::encode::{decode, encode};
 use raftz_core::types::{
-    Base, Boot, ClusterId, DiskId, Entry, EntryHeader, GroupId, HardState, Identity, Index, LogId,
-    NodeId, Payload, Term, TermRun, WriteOp,
+    Base, Boot, ClusterId, Damage, DiskId, Entry, EntryHeader, GroupId, HardState, Identity, Index,
+    LogId, Lost, NodeId, Payload, Term, TermRun, WriteOp,
 };
 
 /// The first bytes of a record.
@@ -27,10 +27,25 @@ pub(crate) struct Kept {
     /// The last entry; that of the base if there is none.
     pub(crate) last: LogId,
     pub(crate) commit: Index,
+    /// How far the log had reached before the store lost some of it. Set until that is replaced.
+    pub(crate) lost: Option<LogId>,
+}
+
+fn lost_by(last: LogId) -> Lost {
+    Lost { last_known: Some(last), term_max: last.term }
 }
 
 /// As it is written: fields are only ever appended.
-type Fields = (u8, ClusterId, u64, NodeId, DiskId, u64, (u64, HardState, LogId, Index), Vec<u8>);
+type Fields = (
+    u8,
+    ClusterId,
+    u64,
+    NodeId,
+    DiskId,
+    u64,
+    (u64, HardState, LogId, Index, Option<LogId>),
+    Vec<u8>,
+);
 
 fn checksum(bytes: &[u8]) -> u32 {
     Payload::new(Bytes::copy_from_slice(bytes)).crc()
@@ -40,13 +55,26 @@ impl Kept {
     /// Of a store that is new.
     pub(crate) fn founding(identity: Identity, base: Base) -> Self {
         let (last, commit) = (base.id, base.id.index);
-        Self { identity, boot: Boot(0), hard_state: HardState::default(), base, last, commit }
+        let (boot, hard_state) = (Boot(0), HardState::default());
+        Self { identity, boot, hard_state, base, last, commit, lost: None }
+    }
+
+    /// The log ends here now. What was lost is replaced when the log is as new again.
+    pub(crate) fn end_with(&mut self, last: LogId) {
+        self.last = last;
+        self.lost = self.lost.filter(|lost| !lost_by(*lost).is_overwritten_by(last));
+    }
+
+    /// What is lost, if anything is.
+    pub(crate) fn damage(&self) -> Option<Damage> {
+        let lost = lost_by(self.lost?);
+        Some(Damage { first_faulty: self.last.index.next(), lost })
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, String> {
         let Identity { cluster, epoch, node, disk, founders_hash } = self.identity;
         let base = encode(&self.base).map_err(|error| error.to_string())?;
-        let state = (self.boot.0, self.hard_state, self.last, self.commit);
+        let state = (self.boot.0, self.hard_state, self.last, self.commit, self.lost);
         let fields: Fields = (VERSION, cluster, epoch, node, disk, founders_hash, state, base);
         let body = encode(&fields).map_err(|error| error.to_string())?;
         let mut record = Vec::with_capacity(PREFIX_BYTES + body.len());
@@ -71,13 +99,13 @@ impl Kept {
         if version == 0 {
             return Err("the record has no version".into());
         }
-        let (boot, hard_state, last, commit) = state;
+        let (boot, hard_state, last, commit, lost) = state;
         let base: Base = decode(&base).map_err(words)?.0;
         let identity = Identity { cluster, epoch, node, disk, founders_hash };
         if last < base.id || last.index < base.id.index || commit > last.index {
             return Err(format!("the record contradicts itself: {last} is behind {}", base.id));
         }
-        Ok(Self { identity, boot: Boot(boot), hard_state, base, last, commit })
+        Ok(Self { identity, boot: Boot(boot), hard_state, base, last, commit, lost })
     }
 }
 
@@ -120,6 +148,12 @@ pub(crate) struct Change {
     pub(crate) entries: Vec<Entry>,
 }
 
+impl Change {
+    fn remove_from(&mut self, from: Index) {
+        self.remove_from = Some(self.remove_from.map_or(from, |other| other.min(from)));
+    }
+}
+
 /// A group's log as its store has it once everything submitted is written.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
@@ -143,7 +177,7 @@ impl Log {
         if self.runs.last().is_none_or(|run| run.term != entry.term) {
             self.runs.push(TermRun { first: entry.index, term: entry.term });
         }
-        self.kept.last = entry.id();
+        self.kept.end_with(entry.id());
     }
 
     /// Adds a write to what a submission changes. One that contradicts the log changes nothing.
@@ -157,6 +191,10 @@ impl Log {
         }
         if let Some(base) = op.base.filter(|base| base.id != self.kept.base.id) {
             self.rebase(*base, change);
+        }
+        if let Some(first) = op.entries.first().filter(|_| self.kept.lost.is_some()) {
+            // What is left of the lost end makes room.
+            change.remove_from(first.index);
         }
         for entry in &op.entries {
             self.follow(entry);
@@ -194,7 +232,7 @@ impl Log {
 
     fn truncate(&mut self, from: Index, change: &mut Change) {
         change.entries.retain(|entry| entry.index < from);
-        change.remove_from = Some(change.remove_from.map_or(from, |other| other.min(from)));
+        change.remove_from(from);
         if from <= self.kept.last.index {
             let end = from.prev();
             let term = self.term_of(end);
@@ -218,7 +256,7 @@ impl Log {
         } else {
             self.truncate(self.kept.base.id.index.next(), change);
             self.runs.clear();
-            self.kept.last = to;
+            self.kept.end_with(to);
         }
         self.kept.commit = self.kept.commit.max(to.index);
         self.kept.base = base;
@@ -263,6 +301,7 @@ mod tests {
         kept.hard_state = HardState { term: Term(4), vote: NodeId::new(3) };
         kept.last = LogId::new(Term(4), Index(6));
         kept.commit = Index(5);
+        kept.lost = Some(LogId::new(Term(4), Index(9)));
         let record = kept.encode().unwrap();
         assert_eq!(Kept::decode(&record), Ok(kept));
         for at in 0..record.len() {
@@ -344,6 +383,24 @@ mod tests {
         model.submit(vec![base(7, 20), base(8, 40), append(8, 41..=42)]);
         model.submit(vec![WriteOp { truncate_from: Some(Index(41)), ..base(8, 42) }]);
         assert_eq!(model.log.kept.last, LogId::new(Term(8), Index(42)));
+    }
+
+    #[test]
+    fn a_lost_end_makes_room_and_is_whole_when_the_log_is_as_new_again() {
+        let mut model =
+            Model { log: Log { kept: kept(), runs: Vec::new() }, stored: Default::default() };
+        model.submit(vec![append(1, 1..=4), append(2, 5..=9)]);
+        // From 7 on it is garbage.
+        let log = &mut model.log;
+        log.kept.lost = Some(log.kept.last);
+        log.kept.last = LogId::new(Term(2), Index(6));
+        let damage = log.kept.damage().unwrap();
+        assert_eq!(damage.first_faulty, Index(7));
+        assert_eq!(damage.lost.last_known, Some(LogId::new(Term(2), Index(9))));
+        model.submit(vec![append(2, 7..=7), append(2, 8..=8)]);
+        assert_eq!(model.log.kept.damage().unwrap().first_faulty, Index(9));
+        model.submit(vec![append(2, 9..=9)]);
+        assert_eq!(model.log.kept.damage(), None);
     }
 
     #[test]

@@ -57,8 +57,8 @@ fn failed(doing: &str, words: &str) -> StorageError {
     StorageError::Io { path: NAME.into(), doing: doing.into(), source }
 }
 
-fn missing(index: Index, detail: &str) -> StorageError {
-    StorageError::Missing { index, detail: detail.into() }
+fn reading(first: Index) -> String {
+    format!("reading entries from {first}")
 }
 
 /// A store of C's, ended with the last that holds it.
@@ -124,15 +124,15 @@ impl Store {
         })
     }
 
+    /// What it has of these entries; and what is wrong with the next one, if that is missing or garbage.
     fn read(
         &self,
         group: GroupId,
         first: Index,
         last: Index,
         bytes_max: u64,
-    ) -> Result<Vec<Entry>, StorageError> {
+    ) -> Result<(Vec<Entry>, Option<String>), StorageError> {
         let read = self.table.read.ok_or_else(|| failed("read", "there is none"))?;
-        let doing = || format!("reading entries from {first}");
         let mut entries = raftz_entries::new(group, first, last, bytes_max);
         let one_at_a_time = self.reading.lock();
         let status = node::run_callback("the storage's read", || {
@@ -141,32 +141,33 @@ impl Store {
             unsafe { read(self.store, group.0, first, last, &raw mut entries) }
         });
         drop(one_at_a_time);
-        if status != RAFTZ_OK {
-            return Err(failed(&doing(), &shown(status, entries.failure)));
+        let raftz_entries { got, damage, failure, .. } = entries;
+        if damage.is_none() && status != RAFTZ_OK {
+            return Err(failed(&reading(first), &shown(status, failure)));
         }
-        if let Some(words) = entries.failure {
-            return Err(failed(&doing(), &words));
-        }
-        if entries.got.is_empty() {
-            return Err(missing(first, "the storage gave nothing for it"));
-        }
-        Ok(entries.got)
+        let nothing =
+            || got.is_empty().then(|| format!("the storage gave nothing for entry {first}"));
+        let damage = damage.or_else(nothing);
+        Ok((got, damage))
     }
 
-    /// Looks through the whole log behind its base: that all of it is there, and what a node must know of it.
+    /// Looks through the whole log behind its base: how far it is there, and what a node must know of it.
     fn look_through(&self, group: GroupId, kept: Kept) -> Result<(Log, Recovered), StorageError> {
-        let (base, last) = (kept.base.id, kept.last);
+        let (wanted, lost_before) = (kept.last, kept.lost);
         let mut log = Log { kept, runs: Vec::new() };
-        log.kept.last = base;
+        log.kept.last = log.kept.base.id;
         let mut config_entries = Vec::new();
         let mut last_log_time_us = log.kept.base.log_time_us;
-        while log.kept.last.index < last.index {
+        let mut damage = None;
+        while damage.is_none() && log.kept.last.index < wanted.index {
             let next = log.kept.last.index.next();
-            for entry in self.read(group, next, last.index, LOOK_BYTES)? {
-                if entry.term < log.kept.last.term {
-                    let (id, before) = (entry.id(), log.kept.last);
-                    let words = format!("{id} follows {before}, and terms never fall");
-                    return Err(failed("looking through the log", &words));
+            let (entries, problem) = self.read(group, next, wanted.index, LOOK_BYTES)?;
+            damage = problem;
+            for entry in entries {
+                let (id, before) = (entry.id(), log.kept.last);
+                if id.term < before.term {
+                    damage = Some(format!("{id} follows {before}, and terms never fall"));
+                    break;
                 }
                 log.follow(&entry);
                 last_log_time_us = entry.log_time_us;
@@ -175,10 +176,20 @@ impl Store {
                 }
             }
         }
-        if log.kept.last != last {
-            let words = format!("the last entry is {}, not {last}", log.kept.last);
-            return Err(failed("looking through the log", &words));
+        let last = log.kept.last;
+        if damage.is_none() && last != wanted {
+            damage = Some(format!("the last entry is {last}, not {wanted}"));
         }
+        log.kept.lost = match &damage {
+            Some(words) if log.kept.base.membership.members.len() == 1 => {
+                let words = format!("{words}; there is no other node to have it from");
+                return Err(failed("looking through the log", &words));
+            }
+            Some(_) => lost_before.max(Some(wanted)),
+            None => lost_before,
+        };
+        log.kept.commit = log.kept.commit.min(last.index).max(log.kept.base.id.index);
+        let note = |words| format!("{NAME}: {words}; the log is whole up to {last} of {wanted}");
         let recovered = Recovered {
             identity: log.kept.identity,
             boot: log.kept.boot,
@@ -189,8 +200,8 @@ impl Store {
             config_entries,
             last_log_time_us,
             commit: log.kept.commit,
-            damage: None,
-            notes: Vec::new(),
+            damage: log.kept.damage(),
+            notes: damage.map(note).into_iter().collect(),
         };
         Ok((log, recovered))
     }
@@ -369,9 +380,15 @@ impl LogReader for Reader {
     ) -> Result<Vec<Entry>, StorageError> {
         let end = match self.store.logs.lock().get(&group) {
             Some(log) if log.term_of(first).is_some() && first <= last => log.kept.last.index,
-            Some(_) | None => return Err(missing(first, "outside the log")),
+            Some(_) | None => {
+                let detail = "outside the log".into();
+                return Err(StorageError::Missing { index: first, detail });
+            }
         };
-        let entries = self.store.read(group, first, last.min(end), bytes_max)?;
+        let (entries, damage) = self.store.read(group, first, last.min(end), bytes_max)?;
+        if let Some(words) = damage {
+            return Err(failed(&reading(first), &words));
+        }
         let logs = self.store.logs.lock();
         let written = |index| logs.get(&group).and_then(|log| log.term_of(index));
         let other = entries.iter().find(|entry| written(entry.index) != Some(entry.term));
