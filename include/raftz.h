@@ -604,9 +604,9 @@ typedef struct raftz_log_write {
  * beside all of these. Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of
  * raftz are refused in them.
  *
- * The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them and
- * without standing for election, until the leader has given them to it anew; it does not start if the record is, or if it is
- * alone in its cluster.
+ * The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them
+ * and does not stand for election until the leader has given them to it anew. If the record is, or if the node is alone
+ * in its cluster, it does not start.
  *
  * In this version a node with such a store takes no snapshots: its log is never shortened.
  */
@@ -653,9 +653,8 @@ typedef struct raftz_storage {
      * \brief Makes writes durable, each of another group, and says so with raftz_storage_complete() and `number`:
      * before it returns or later, from any thread, once for every call. Required.
      *
-     * RAFTZ_OK means that these and all earlier writes survive a power cut. Writes take effect in the order of the
-     * calls: what is there after a power cut never has a later one without an earlier one. `writes`, and all that it
-     * points to, stay until they are completed, or `destroy` returns.
+     * Writes take effect in the order of the calls: what is there after a power cut never has a later one without an
+     * earlier one. `writes`, and all that it points to, stay until they are completed, or `destroy` returns.
      *
      * A store that only lacks room may keep writes, and all behind them, until there is some, while `is_low_on_space`
      * says so.
@@ -2420,8 +2419,7 @@ void raftz_network_free(struct raftz_network *network);
  *
  * \param completions What `open` was given.
  * \param number What `submit` was given.
- * \param status RAFTZ_OK: this and all earlier writes survive a power cut. Any other: they do not, and nothing can be
- *        written any more.
+ * \param status RAFTZ_OK: the writes survive a power cut. Any other: nobody can say, and nothing can be written any more.
  * \param words Why not, in UTF-8; copied. Empty for none.
  * \param error [out] Why the call failed; may be NULL.
  * \return RAFTZ_OK; RAFTZ_INVALID_ARG if it was completed already or there was no such submission, which changes
@@ -2460,8 +2458,8 @@ raftz_status raftz_entries_push(struct raftz_entries *entries,
 raftz_status raftz_entries_fail(struct raftz_entries *entries, struct raftz_slice reason);
 
 /**
- * \brief Puts a store to the test: writes, removals, reads beside writes, clean closes and new opens, first by hand, then
- * at random, and everything compared with what should be there. Some hundred writes in all.
+ * \brief Puts a store to the test: writes, removals, reads beside writes, clean closes and new opens, first by hand,
+ * then at random, and everything compared with what should be there. Some hundred writes in all.
  *
  * It cannot cut the power: whether submissions are completed before they are durable is for another test to say.
  *

@@ -1,7 +1,7 @@
 /*
- * A store for raftz on SQLite: two tables, of records and of entries. What is submitted is one transaction: whole or not
- * at all, and on the disk when it has been committed (`journal_mode = WAL`, `synchronous = FULL`). Then, and only then, it
- * is completed.
+ * A store for raftz on SQLite: two tables, of records and of entries. What is submitted is one transaction: whole or
+ * not at all, and on the disk when it has been committed (`journal_mode = WAL`, `synchronous = FULL`). Then, and only
+ * then, it is completed.
  */
 #define _GNU_SOURCE
 
@@ -17,7 +17,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { RESERVE_BYTES = 64 << 20 };
+enum { RESERVE_BYTES = 64 << 20, BUSY_MS = 10000 };
 
 /* An open database. Writes come from one thread at a time, reads from another. */
 typedef struct store {
@@ -75,6 +75,23 @@ static void store_destroy(void *opened) {
     free(it);
 }
 
+/*
+ * What SQLite is told to open. `psow=0`: a power cut in the middle of a write may garble whole sectors, also those bytes
+ * of them that had been committed before. Without that a commit may lie in a sector that a later one writes to.
+ */
+static char *uri_of(const char *path) {
+    char *uri = malloc(3 * strlen(path) + sizeof "file:?psow=0");
+    if (uri == NULL) {
+        return NULL;
+    }
+    char *end = uri + sprintf(uri, "file:");
+    for (; *path != '\0'; path++) {
+        end += sprintf(end, strchr("%?#", *path) != NULL ? "%%%02X" : "%c", (unsigned char)*path);
+    }
+    strcpy(end, "?psow=0");
+    return uri;
+}
+
 /* Takes the lock, so that nobody opens a database twice, and makes the tables that are not there yet. */
 static bool store_prepare(store *it, raftz_sink *why) {
     char lock[4096];
@@ -84,9 +101,12 @@ static bool store_prepare(store *it, raftz_sink *why) {
         raftz_sink_fail(why, raftz_text(it->lock < 0 ? strerror(errno) : "in use by another node"));
         return false;
     }
-    const int create = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    char *uri = uri_of(it->path);
+    const int create = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
+    const bool is_open = uri != NULL && sqlite3_open_v2(uri, &it->writer, create, NULL) == SQLITE_OK;
+    free(uri);
     const bool is_ready =
-        sqlite3_open_v2(it->path, &it->writer, create, NULL) == SQLITE_OK &&
+        is_open && sqlite3_busy_timeout(it->writer, BUSY_MS) == SQLITE_OK &&
         gives(it->writer, "PRAGMA journal_mode = WAL", "wal") &&
         run(it->writer, "PRAGMA synchronous = FULL", 0, 0, NULL) == SQLITE_OK &&
         gives(it->writer, "PRAGMA synchronous", "2") &&
@@ -103,7 +123,8 @@ static bool store_prepare(store *it, raftz_sink *why) {
         raftz_sink_fail(why, raftz_text(sqlite3_errmsg(it->writer)));
         return false;
     }
-    if (sqlite3_open_v2(it->path, &it->reader, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(it->path, &it->reader, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK ||
+        sqlite3_busy_timeout(it->reader, BUSY_MS) != SQLITE_OK) {
         raftz_sink_fail(why, raftz_text(sqlite3_errmsg(it->reader)));
         return false;
     }

@@ -3,6 +3,8 @@
 #include "cluster.h"
 #include "store.h"
 
+#include <sys/wait.h>
+
 static void as_opened(struct disk *disk) {
     CHECK(!disk->is_open);
     CHECK(tally_now(&disk->opened) == tally_now(&disk->destroyed));
@@ -435,6 +437,22 @@ static void owning(void) {
     alone_end(it);
 }
 
+/* What a store is given is of the process that opened it, not of its children. */
+static void forking(void) {
+    struct alone *it = alone();
+    raftz_node *node = start_in(it->network, it->config, NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        raftz_slice none = {NULL, 0};
+        raftz_status status = raftz_storage_complete(it->disk.completions, 1, RAFTZ_OK, none, NULL);
+        _exit(status == RAFTZ_FORKED ? 0 : 1);
+    }
+    int ended = 1;
+    CHECK(child > 0 && waitpid(child, &ended, 0) == child && ended == 0);
+    stop_and_free(node);
+    alone_end(it);
+}
+
 /* A seal that fails stops the replica; a store without room refuses commands, and takes them again. */
 static void sealing_and_room(void) {
     struct alone *it = alone();
@@ -474,22 +492,7 @@ static void sealing_and_room(void) {
     alone_end(it);
 }
 
-int main(int argc, char **argv) {
-    bool is_short = argc > 1 && strcmp(argv[1], "short") == 0;
-    watchdog(240);
-    if (!is_short) {
-        suite();
-        never_completing();
-    } else {
-        conforming(LATE, 0, 0);
-        nonconforming(FLIPS, 0, "checksum");
-        nonconforming(FAILS_LATE, 9, "the disk is gone");
-    }
-    carrying_a_cluster(LATE);
-    carrying_a_cluster(BACKWARDS);
-    carrying_a_cluster(NOTHING);
-    healing(false);
-    healing(true);
+static void alone_nodes(void) {
     failing_write(FAILS);
     failing_write(FAILS_LATE);
     failing_read(FLIPS, "checksum");
@@ -499,5 +502,41 @@ int main(int argc, char **argv) {
     garbage();
     owning();
     sealing_and_room();
+}
+
+static void clusters(void) {
+    carrying_a_cluster(LATE);
+    carrying_a_cluster(BACKWARDS);
+    carrying_a_cluster(NOTHING);
+    healing(false);
+    healing(true);
+}
+
+/* On a thread that ends: what Rust keeps of a thread is freed with it, of the main thread only with the process. */
+static void *run(void *argument) {
+    const char *only = argument;
+    if (only == NULL || strcmp(only, "clusters") == 0) {
+        clusters();
+    }
+    if (only == NULL || strcmp(only, "alone") == 0) {
+        alone_nodes();
+    }
+    if (only == NULL) {
+        suite();
+        never_completing();
+        forking();
+    } else if (strcmp(only, "alone") == 0) {
+        conforming(LATE, 0, 0);
+        nonconforming(FLIPS, 0, "checksum");
+        nonconforming(FAILS_LATE, 9, "the disk is gone");
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv) {
+    pthread_t thread;
+    watchdog(240);
+    CHECK(pthread_create(&thread, NULL, run, argc > 1 ? argv[1] : NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
     return 0;
 }

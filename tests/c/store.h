@@ -170,10 +170,19 @@ static inline raftz_status disk_refuse(raftz_sink *why, const char *words) {
     return RAFTZ_CALLBACK_FAILED;
 }
 
+static inline raftz_storage disk_table(struct disk *disk);
+
+/* In here nothing of raftz may wait. */
+static inline void disk_is_called_back(struct disk *disk) {
+    raftz_storage table = disk_table(disk);
+    CHECK(raftz_storage_conformance(&table, NULL, NULL) == RAFTZ_IN_CALLBACK);
+}
+
 static inline raftz_status disk_open(void *user_data, raftz_completions *completions,
                                      raftz_sink *why, void **store) {
     struct disk *disk = user_data;
     CHECK(completions != NULL);
+    disk_is_called_back(disk);
     if (disk->wrong == CANNOT_OPEN) {
         return disk_refuse(why, "the key is lost");
     }
@@ -195,6 +204,7 @@ static inline raftz_status disk_open(void *user_data, raftz_completions *complet
 
 static inline void disk_destroy(void *store) {
     struct disk *disk = store;
+    disk_is_called_back(disk);
     if (disk->has_worker) {
         pthread_mutex_lock(&disk->lock);
         disk->is_ending = true;
@@ -211,6 +221,7 @@ static inline void disk_destroy(void *store) {
 static inline raftz_status disk_load(void *store, uint32_t group, raftz_sink *record) {
     struct disk *disk = store;
     CHECK(group == 1);
+    disk_is_called_back(disk);
     if (disk->wrong == CANNOT_LOAD) {
         return disk_refuse(record, "the table is locked");
     }
@@ -221,6 +232,7 @@ static inline void disk_submit(void *store, const raftz_log_write *writes, size_
                                uint64_t number) {
     struct disk *disk = store;
     struct job job = {writes, count, number};
+    disk_is_called_back(disk);
     disk->submits++;
     if (disk->wrong == NEVER && disk->submits > disk->after) {
         return;
@@ -249,6 +261,7 @@ static inline raftz_status disk_read(void *store, uint32_t group, uint64_t first
     raftz_status status = RAFTZ_OK;
     bool wants_more = true;
     CHECK(group == 1 && first > 0 && first <= last);
+    disk_is_called_back(disk);
     pthread_mutex_lock(&disk->lock);
     bool is_wrong = ++disk->reads > disk->after;
     if (is_wrong && disk->wrong == CANNOT_READ) {
@@ -313,6 +326,7 @@ static inline void disk_wipe(struct disk *disk) {
 static inline raftz_status disk_close(void *store, raftz_sink *why) {
     struct disk *disk = store;
     tally_add(&disk->closed, 1);
+    disk_is_called_back(disk);
     if (disk->wrong == CANNOT_CLOSE) {
         return disk_refuse(why, "the door is stuck");
     }
