@@ -54,9 +54,15 @@ example_flags := -Wall -Wextra -Wpedantic -Werror -O2 -pthread
 define c_examples
 @$(install_here); \
 	for name in $(1); do \
-		$(CC) -std=c11 $(example_flags) -I"$$here/include" \
-			examples/c/$$name*.c -L"$$here/lib" -lraftz -Wl,-rpath,"$$here/lib" -o "$$here/$$name"; \
+		libs=; \
 		echo "== $$name"; \
+		if [ $$name = custom_storage ]; then \
+			libs=-lsqlite3; \
+			echo '#include <sqlite3.h>' | $(CC) -E - >/dev/null 2>&1 \
+				|| { echo 'NOT RUN: it needs SQLite, sqlite3.h and libsqlite3'; continue; }; \
+		fi; \
+		$(CC) -std=c11 $(example_flags) -I"$$here/include" \
+			examples/c/$$name*.c -L"$$here/lib" -lraftz $$libs -Wl,-rpath,"$$here/lib" -o "$$here/$$name"; \
 		"$$here/$$name"; \
 	done
 endef
@@ -74,8 +80,8 @@ endef
 demo-c: rust ## three processes in C, a leader killed, all killed, nothing lost
 	$(call c_examples,cluster)
 
-examples-c: rust ## the five examples in C, one after the other; each checks what it claims
-	$(call c_examples,simple client cluster event_loop bank)
+examples-c: rust ## the six examples in C, one after the other; each checks what it claims
+	$(call c_examples,simple client cluster event_loop bank custom_storage)
 
 examples-cpp: rust ## the two examples in C++, one after the other; each checks what it claims
 	$(call cpp_examples,simple cluster)

@@ -240,6 +240,17 @@
 #define RAFTZ_BUILTIN_COUNTER 1
 
 /**
+ * \brief In a storage's flags: none of its functions ever blocks or takes long, and `submit` completes before it
+ * returns. They may then run on the node's event loop, which saves the way to another thread.
+ */
+#define RAFTZ_STORAGE_NEVER_BLOCKS 1
+
+/**
+ * \brief In raftz_conformance_opts' flags: the store is empty again after a close. The rules about that are left out.
+ */
+#define RAFTZ_CONFORMANCE_FORGETS 1
+
+/**
  * \brief In an outcome's flags: the state machine turned the command down; `reply` says why. The command
  * is in the log all the same, and was turned down alike on every node.
  */
@@ -370,6 +381,14 @@
 typedef struct raftz_bytes raftz_bytes;
 
 /**
+ * \brief Takes the completions of one open store, with raftz_storage_complete().
+ *
+ * It is there from the call of the store's `open` until its `destroy` has returned; if `open` fails, until that
+ * returns.
+ */
+typedef struct raftz_completions raftz_completions;
+
+/**
  * \brief A node's configuration: an object that a program fills, starts nodes with, and frees.
  *
  * One thread at a time. raftz_node_start() copies what it needs, so that one configuration can be changed
@@ -380,7 +399,7 @@ typedef struct raftz_bytes raftz_bytes;
  * - `node_id`, `cluster_id`: as given to raftz_config_new().
  * - `listen_address`: `host:port`; 127.0.0.1:0.
  * - `founders`: founding members, `1=host:port,2=host:port`; none.
- * - `storage`: `memory` or `directory:path`; memory.
+ * - `storage`: `memory` or `directory:path`, or `custom` after raftz_config_set_storage(); memory.
  * - `insecure_plaintext`: allows addresses beyond this machine, although links are not encrypted; false.
  * - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
  *   node stands for election; each wait is drawn between the two; 150 and 300.
@@ -418,6 +437,11 @@ typedef struct raftz_bytes raftz_bytes;
  * - `seed`: of the randomness that spreads elections, or `random`; random.
  */
 typedef struct raftz_config raftz_config;
+
+/**
+ * \brief Takes the entries that a store reads.
+ */
+typedef struct raftz_entries raftz_entries;
 
 /**
  * \brief Why a call failed, in detail.
@@ -508,6 +532,167 @@ typedef struct raftz_slice {
  * Threads: any, a node's own included. Blocking calls of raftz are refused in it.
  */
 typedef void (*raftz_free_fn)(void *context);
+
+/**
+ * \brief One entry of the log, for a store to keep. The layout of this struct is frozen.
+ */
+typedef struct raftz_log_entry {
+    /**
+     * \brief Its number. Within a group every number is there once, without gaps.
+     */
+    uint64_t index;
+    /**
+     * \brief The term in which it was appended; for information, it is in `bytes` as well.
+     */
+    uint64_t term;
+    /**
+     * \brief All of it, with checksums: to be given back exactly like this.
+     */
+    struct raftz_slice bytes;
+} raftz_log_entry;
+
+/**
+ * \brief What a submission changes of one group. The layout of this struct is frozen.
+ *
+ * It takes effect whole or not at all, whatever happens meanwhile: first the removals, then `entries`, together with
+ * `record`.
+ */
+typedef struct raftz_log_write {
+    /**
+     * \brief The group.
+     */
+    uint32_t group;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief Replaces the group's record: to be given back exactly like this.
+     */
+    struct raftz_slice record;
+    /**
+     * \brief Entries at and above this index are removed; 0 for none.
+     */
+    uint64_t remove_from;
+    /**
+     * \brief Entries at and below this index are removed; 0 for none.
+     */
+    uint64_t remove_upto;
+    /**
+     * \brief Entries to be added, in order; none of these indexes is there after the removals.
+     */
+    const struct raftz_log_entry *entries;
+    /**
+     * \brief How many.
+     */
+    size_t entry_count;
+} raftz_log_write;
+
+/**
+ * \brief A store of the program's own for what a node must not lose: its log, its term and its vote.
+ *
+ * A store keeps, for each group, one record and a run of numbered entries. Both are bytes that it does not look into;
+ * what is given back changed, cut short or mixed up is found out by checksums, and never used. Put a store through
+ * raftz_storage_conformance() before any node uses it.
+ *
+ * Set `size` to `sizeof(raftz_storage)` and `abi_version` to RAFTZ_ABI_VERSION; what is not needed is NULL. The struct
+ * is copied by raftz_config_set_storage(); `user_data` must be there as long as the configuration and the nodes that
+ * were started with it.
+ *
+ * `open`, `load` and `destroy` are called alone. Of an open store `submit`, `idle`, `is_low_on_space`, `log_bytes` and
+ * `close` are called from one thread at a time, never at once. `read` is called from one thread at a time as well, but
+ * beside all of these. Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of
+ * raftz are refused in them.
+ *
+ * The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them
+ * and does not stand for election until the leader has given them to it anew. If the record is, or if the node is alone
+ * in its cluster, it does not start.
+ *
+ * In this version a node with such a store takes no snapshots: its log is never shortened.
+ */
+typedef struct raftz_storage {
+    /**
+     * \brief `sizeof(raftz_storage)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_ABI_VERSION.
+     */
+    uint32_t abi_version;
+    /**
+     * \brief RAFTZ_STORAGE_…, or 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief Given to `open`.
+     */
+    void *user_data;
+    /**
+     * \brief Opens the store, with all that was completed in earlier lives; one that is new is empty. Required.
+     *
+     * `completions` is what raftz_storage_complete() is called with. A status other than RAFTZ_OK, with words by
+     * raftz_sink_fail() on `why`, makes raftz_node_start() fail; `destroy` is not called then. It should refuse while
+     * the store is open, in this process or another.
+     */
+    raftz_status (*open)(void *user_data,
+                         struct raftz_completions *completions,
+                         struct raftz_sink *why,
+                         void **store);
+    /**
+     * \brief Ends a store. Called exactly once for every `open` that succeeded, after the last call of any other
+     * function; submissions that were not completed then have failed. Threads of the store must have ended when it
+     * returns. Optional.
+     */
+    void (*destroy)(void *store);
+    /**
+     * \brief Writes the group's record, as it was last given, with raftz_sink_write(); nothing if there is none. A
+     * status other than RAFTZ_OK, with words by raftz_sink_fail(), makes the start fail. Required.
+     */
+    raftz_status (*load)(void *store, uint32_t group, struct raftz_sink *record);
+    /**
+     * \brief Makes writes durable, each of another group, and says so with raftz_storage_complete() and `number`:
+     * before it returns or later, from any thread, once for every call. Required.
+     *
+     * Writes take effect in the order of the calls: what is there after a power cut never has a later one without an
+     * earlier one. `writes`, and all that it points to, stay until they are completed, or `destroy` returns.
+     *
+     * A store that only lacks room may keep writes, and all behind them, until there is some, while `is_low_on_space`
+     * says so.
+     */
+    void (*submit)(void *store, const struct raftz_log_write *writes, size_t count, uint64_t number);
+    /**
+     * \brief Gives the entries from `first` to `last`, in order, with raftz_entries_push(), until that wants no more.
+     * It may end early where an entry is missing. Required.
+     *
+     * Entries that are asked for were completed, and are not removed meanwhile unless what is read is of no more use. A
+     * status other than RAFTZ_OK, with words by raftz_entries_fail(), is a failed read: the node tells of it, tries
+     * elsewhere if it can, and stops with a fault if it needs the entries itself.
+     */
+    raftz_status (*read)(void *store,
+                         uint32_t group,
+                         uint64_t first,
+                         uint64_t last,
+                         struct raftz_entries *entries);
+    /**
+     * \brief Called once whenever nothing was submitted for 50 milliseconds. A status other than RAFTZ_OK, with words by
+     * raftz_sink_fail(), means that nothing can be written any more. Optional.
+     */
+    raftz_status (*idle)(void *store, struct raftz_sink *why);
+    /**
+     * \brief Whether room is running out: not 0 if it is. Commands are refused then, votes go on. It is asked after
+     * every submission and now and then, and must be quick. Optional: there is always room.
+     */
+    uint32_t (*is_low_on_space)(void *store);
+    /**
+     * \brief How many bytes the log takes, for metrics. As often as `is_low_on_space`, and as quick. Optional.
+     */
+    uint64_t (*log_bytes)(void *store);
+    /**
+     * \brief Called once at a clean stop, before `destroy`, when nothing is submitted any more. A status other than
+     * RAFTZ_OK, with words by raftz_sink_fail(), is logged. Optional.
+     */
+    raftz_status (*close)(void *store, struct raftz_sink *why);
+} raftz_storage;
 
 /**
  * \brief How a command ended. The layout of this struct is frozen.
@@ -685,6 +870,24 @@ typedef struct raftz_queue_opts {
      */
     uint64_t events_max;
 } raftz_queue_opts;
+
+/**
+ * \brief How a store is put to the test. All zero, but for the size, is the default.
+ */
+typedef struct raftz_conformance_opts {
+    /**
+     * \brief Set it to `sizeof(raftz_conformance_opts)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_CONFORMANCE_…, or 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief How long one submission may take, in milliseconds; 0 for 10000.
+     */
+    uint32_t patience_ms;
+} raftz_conformance_opts;
 
 /**
  * \brief How often something happened that took time, and how long all of it took.
@@ -1375,7 +1578,7 @@ typedef struct raftz_kv_reply_info {
 #define RAFTZ_BUSY -3
 
 /**
- * \brief Refused: the leader's disk is below its reserve of free space.
+ * \brief Refused: the leader's disk is below its reserve of free space, or those of a quorum are.
  */
 #define RAFTZ_STORAGE_FULL -4
 
@@ -1885,6 +2088,21 @@ raftz_status raftz_config_set_directory(struct raftz_config *config,
 raftz_status raftz_config_set_memory(struct raftz_config *config, struct raftz_error **error);
 
 /**
+ * \brief Keeps the log in a store of the program's own.
+ *
+ * Threads: one at a time. Inside callbacks: yes. Blocks: no.
+ *
+ * \param config The configuration.
+ * \param storage The store; copied. It is opened by raftz_node_is_formatted(), raftz_node_bootstrap() and
+ *        raftz_node_start(), each time anew.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+ */
+raftz_status raftz_config_set_storage(struct raftz_config *config,
+                                      const struct raftz_storage *storage,
+                                      struct raftz_error **error);
+
+/**
  * \brief A key's present value, as raftz_config_set() takes it.
  *
  * Threads: one at a time. Inside callbacks: yes. Blocks: no.
@@ -2191,6 +2409,73 @@ raftz_status raftz_network_new(struct raftz_network **network, struct raftz_erro
 void raftz_network_free(struct raftz_network *network);
 
 /**
+ * \brief Says what became of a submission, once for each.
+ *
+ * In which order submissions are completed does not matter: one that succeeded counts when all before it have succeeded
+ * as well. After a failure nothing is submitted any more, what was submitted later has failed as well, and the node
+ * stops with a fault that has the words in it; the process goes on.
+ *
+ * Threads: any; of one store several at once. Inside callbacks: yes. Blocks: no.
+ *
+ * \param completions What `open` was given.
+ * \param number What `submit` was given.
+ * \param status RAFTZ_OK: the writes survive a power cut. Any other: nobody can say, and nothing can be written any more.
+ * \param words Why not, in UTF-8; copied. Empty for none.
+ * \param error [out] Why the call failed; may be NULL.
+ * \return RAFTZ_OK; RAFTZ_INVALID_ARG if it was completed already or there was no such submission, which changes
+ *         nothing; RAFTZ_NULL_ARG or RAFTZ_FORKED.
+ */
+raftz_status raftz_storage_complete(struct raftz_completions *completions,
+                                    uint64_t number,
+                                    raftz_status status,
+                                    struct raftz_slice words,
+                                    struct raftz_error **error);
+
+/**
+ * \brief Gives the next entry.
+ *
+ * Threads: the one that called `read`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param entries What `read` was given.
+ * \param bytes The entry, as it was submitted; copied.
+ * \param wants_more [out] Whether the next entry is wanted as well. What is given after that is not taken.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, or RAFTZ_INVALID_ARG for bytes that are not the next entry: the read has failed
+ *         then, whatever comes behind it.
+ */
+raftz_status raftz_entries_push(struct raftz_entries *entries,
+                                struct raftz_slice bytes,
+                                bool *wants_more);
+
+/**
+ * \brief Says why `read` is about to fail. The words go into what the node tells.
+ *
+ * Threads: the one that called `read`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param entries What `read` was given.
+ * \param reason Why, in UTF-8; copied.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+ */
+raftz_status raftz_entries_fail(struct raftz_entries *entries, struct raftz_slice reason);
+
+/**
+ * \brief Puts a store to the test: writes, removals, reads beside writes, clean closes and new opens, first by hand,
+ * then at random, and everything compared with what should be there. Some hundred writes in all.
+ *
+ * It cannot cut the power: whether submissions are completed before they are durable is for another test to say.
+ *
+ * Threads: any. Inside callbacks: no (RAFTZ_IN_CALLBACK). Blocks: for as long as the store takes.
+ *
+ * \param storage The store. It must be empty, and is of no other use afterwards.
+ * \param opts How; NULL for the defaults.
+ * \param error [out] Which rules it breaks and how, or why the test could not be made; may be NULL.
+ * \return RAFTZ_OK if it breaks none; RAFTZ_STORAGE if it does, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH or
+ *         RAFTZ_IN_CALLBACK.
+ */
+raftz_status raftz_storage_conformance(const struct raftz_storage *storage,
+                                       const struct raftz_conformance_opts *opts,
+                                       struct raftz_error **error);
+
+/**
  * \brief What a node has counted and measured, in numbers.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
@@ -2240,7 +2525,7 @@ raftz_status raftz_metrics_text(const struct raftz_node *node,
                                 struct raftz_error **error);
 
 /**
- * \brief Whether the configured directory holds a node's data. Memory always does.
+ * \brief Whether the configured directory, or the program's own store, holds a node's data. Memory always does.
  *
  * Threads: one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
  *
@@ -2254,8 +2539,8 @@ raftz_status raftz_node_is_formatted(const struct raftz_config *config,
                                      struct raftz_error **error);
 
 /**
- * \brief Founds a cluster on this node: formats its *empty* directory with the founding members. Every
- * founder does this once, with the same list. Memory storage needs none of it.
+ * \brief Founds a cluster on this node: formats its *empty* directory, or the program's own store, with the founding
+ * members. Every founder does this once, with the same list. Memory storage needs none of it.
  *
  * Threads: one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
  *
@@ -3000,6 +3285,12 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 #define RAFTZ_MACHINE_INIT                                                                         \
     {sizeof(raftz_machine), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,   \
      NULL, NULL}
+/** \brief Initializer: `raftz_storage x = RAFTZ_STORAGE_INIT;` */
+#define RAFTZ_STORAGE_INIT                                                                         \
+    {sizeof(raftz_storage), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,   \
+     NULL, NULL}
+/** \brief Initializer: `raftz_conformance_opts x = RAFTZ_CONFORMANCE_OPTS_INIT;` */
+#define RAFTZ_CONFORMANCE_OPTS_INIT {sizeof(raftz_conformance_opts), 0, 0}
 
 /**
  * \brief A slice of text that ends with NUL, without the NUL.

@@ -14,6 +14,7 @@ use crate::guard::{Call, Out, borrow, borrow_mut, call, free, invalid, text, val
 use crate::log::Logger;
 use crate::queue::raftz_queue;
 use crate::status::{RAFTZ_CONFIG, raftz_status};
+use crate::storage::{Table, raftz_storage};
 
 /// \brief A node's configuration: an object that a program fills, starts nodes with, and frees.
 ///
@@ -25,7 +26,7 @@ use crate::status::{RAFTZ_CONFIG, raftz_status};
 /// - `node_id`, `cluster_id`: as given to raftz_config_new().
 /// - `listen_address`: `host:port`; 127.0.0.1:0.
 /// - `founders`: founding members, `1=host:port,2=host:port`; none.
-/// - `storage`: `memory` or `directory:path`; memory.
+/// - `storage`: `memory` or `directory:path`, or `custom` after raftz_config_set_storage(); memory.
 /// - `insecure_plaintext`: allows addresses beyond this machine, although links are not encrypted; false.
 /// - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
 ///   node stands for election; each wait is drawn between the two; 150 and 300.
@@ -65,7 +66,17 @@ pub struct raftz_config {
     pub(crate) config: Config,
     pub(crate) events: Option<Arc<Events>>,
     pub(crate) logger: Option<Arc<Logger>>,
+    /// The program's own store, if `config.storage` is one.
+    storage: Option<Table>,
     keys: Vec<CString>,
+}
+
+impl raftz_config {
+    /// The program's own store, if the log is kept in one.
+    pub(crate) fn storage(&self) -> Option<&Table> {
+        let is_custom = matches!(self.config.storage, StorageKind::Custom(_));
+        self.storage.as_ref().filter(|_| is_custom)
+    }
 }
 
 /// \brief Called once when a callback's user data is not needed any more.
@@ -102,7 +113,9 @@ pub unsafe extern "C" fn raftz_config_new(
         let names = config.entries().into_iter().map(|(name, _)| name);
         let keys = names.filter_map(|name| CString::new(name).ok()).collect();
         // SAFETY: the caller's contract.
-        unsafe { out.give(raftz_config { config, events: None, logger: None, keys }) };
+        unsafe {
+            out.give(raftz_config { config, events: None, logger: None, storage: None, keys })
+        };
         Ok(())
     })
 }
@@ -286,6 +299,30 @@ pub unsafe extern "C" fn raftz_config_set_memory(
     call(error, || {
         // SAFETY: the caller's contract.
         unsafe { borrow_mut(config, "config") }?.config.storage = StorageKind::Memory;
+        Ok(())
+    })
+}
+
+/// \brief Keeps the log in a store of the program's own.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param storage The store; copied. It is opened by raftz_node_is_formatted(), raftz_node_bootstrap() and
+///        raftz_node_start(), each time anew.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_storage(
+    config: *mut raftz_config,
+    storage: *const raftz_storage,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, table) = unsafe { (borrow_mut(config, "config")?, Table::read(storage)?) };
+        config.config.storage = StorageKind::Custom(Arc::new(move |_| table.open()));
+        config.storage = Some(table);
         Ok(())
     })
 }

@@ -24,6 +24,7 @@ pub mod queue;
 
 pub mod machine;
 pub mod network;
+pub mod storage;
 
 pub mod metrics;
 pub mod node;

@@ -14,7 +14,7 @@ use crate::bytes::raftz_slice;
 use crate::error::Failure;
 use crate::guard::{self, Call, Out, borrow_mut, call, invalid, null};
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_OK, name, raftz_status};
+use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_OK, raftz_status, shown};
 use crate::version::RAFTZ_ABI_VERSION;
 
 /// \brief One committed command, in the order of the log. The layout of this struct is frozen.
@@ -39,10 +39,11 @@ pub struct raftz_replies {
 }
 
 /// \brief Takes bytes from a callback.
+#[derive(Default)]
 pub struct raftz_sink {
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     is_rejected: bool,
-    failure: Option<String>,
+    pub(crate) failure: Option<String>,
 }
 
 /// \brief Gives a callback the bytes of a snapshot, from the front.
@@ -400,12 +401,7 @@ fn checked(
     if status == RAFTZ_OK {
         return Ok(());
     }
-    let number = match name(status) {
-        Some(name) => format!("{} ({status})", name.to_string_lossy()),
-        None => status.to_string(),
-    };
-    let words = words.map(|words| format!(": {words}")).unwrap_or_default();
-    Err(MachineError(format!("{callback} returned {number}{words}")))
+    Err(MachineError(format!("{callback} returned {}", shown(status, words))))
 }
 
 fn missing(callback: &str) -> MachineError {
@@ -436,7 +432,7 @@ impl StateMachine for Machine {
 
     fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {
         let query = self.table.query.ok_or_else(|| missing("query"))?;
-        let mut out = raftz_sink { bytes: Vec::new(), is_rejected: false, failure: None };
+        let mut out = raftz_sink::default();
         // SAFETY: the user's function, with its machine and a request that lives meanwhile.
         let status = unsafe { query(self.machine, raftz_slice::of(request), &raw mut out) };
         checked("query", status, out.failure)?;
@@ -501,7 +497,7 @@ impl SnapshotView for View {
     fn write_to(&mut self, out: &mut dyn Write) -> io::Result<()> {
         let read = self.table.snapshot_read;
         let read = read.ok_or_else(|| io::Error::other(missing("snapshot_read")))?;
-        let mut piece = raftz_sink { bytes: Vec::new(), is_rejected: false, failure: None };
+        let mut piece = raftz_sink::default();
         loop {
             piece.bytes.clear();
             // SAFETY: the user's function, with its snapshot and a sink that lives meanwhile.

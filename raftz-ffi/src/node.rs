@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raftz_core::machine::{MachineError, StateMachine};
-use raftz_core::node::{Config, Node};
+use raftz_core::node::{Config, Node, NodeError};
 use raftz_core::types::Index;
 
 use crate::bytes::raftz_bytes;
@@ -89,7 +89,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// \brief Whether the configured directory holds a node's data. Memory always does.
+/// \brief Whether the configured directory, or the program's own store, holds a node's data. Memory always does.
 ///
 /// Threads: one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
 ///
@@ -106,15 +106,19 @@ pub unsafe extern "C" fn raftz_node_is_formatted(
     call(error, || {
         let out = Out::new(is_formatted, "is_formatted")?;
         // SAFETY: the caller's contract.
-        let answer = Node::is_formatted(&unsafe { borrow(config, "config") }?.config)?;
+        let config = unsafe { borrow(config, "config") }?;
+        let answer = match config.storage() {
+            Some(storage) => storage.is_formatted().map_err(NodeError::from)?,
+            None => Node::is_formatted(&config.config)?,
+        };
         // SAFETY: the caller's contract.
         unsafe { out.put(answer) };
         Ok(())
     })
 }
 
-/// \brief Founds a cluster on this node: formats its *empty* directory with the founding members. Every
-/// founder does this once, with the same list. Memory storage needs none of it.
+/// \brief Founds a cluster on this node: formats its *empty* directory, or the program's own store, with the founding
+/// members. Every founder does this once, with the same list. Memory storage needs none of it.
 ///
 /// Threads: one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
 ///
@@ -128,7 +132,12 @@ pub unsafe extern "C" fn raftz_node_bootstrap(
 ) -> raftz_status {
     call(error, || {
         // SAFETY: the caller's contract.
-        Ok(Node::bootstrap(&unsafe { borrow(config, "config") }?.config)?)
+        let config = unsafe { borrow(config, "config") }?;
+        Node::bootstrap(&config.config)?;
+        if let Some(storage) = config.storage() {
+            storage.bootstrap(&config.config).map_err(NodeError::from)?;
+        }
+        Ok(())
     })
 }
 

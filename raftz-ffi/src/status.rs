@@ -137,6 +137,18 @@ names! {
     RAFTZ_EMPTY, RAFTZ_CLOSED,
 }
 
+/// A callback's status as a person reads it, with the words that came with it.
+pub(crate) fn shown(status: raftz_status, words: Option<String>) -> String {
+    let number = match name(status) {
+        Some(name) => format!("{} ({status})", name.to_string_lossy()),
+        None => status.to_string(),
+    };
+    match words {
+        Some(words) => format!("{number}: {words}"),
+        None => number,
+    }
+}
+
 /// Whether a call that ended like this may have had its effect all the same.
 pub(crate) const fn is_outcome_unknown(status: raftz_status) -> bool {
     status <= -32 && status > -64 || status == RAFTZ_PANIC

@@ -41,6 +41,11 @@ fn a_machine_that_persists_itself_is_given_everything_once() {
 }
 
 #[test]
+fn stores_of_c_carry_a_cluster_and_bad_ones_are_found_out() {
+    passes("storage.c", Link::Shared, &[]);
+}
+
+#[test]
 fn every_accepted_call_ends_exactly_once() {
     passes("once.c", Link::Shared, &[".", "8"]);
 }

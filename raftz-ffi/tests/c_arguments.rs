@@ -75,6 +75,26 @@ const IN: &[Sized] = &[
             ("applied_index", "on_applied_index", "RAFTZ_MACHINE"),
         ],
     },
+    Sized {
+        name: "raftz_storage",
+        numbers: &[
+            ("flags", "2", "RAFTZ_INVALID_ARG"),
+            ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
+            ("abi_version", "0", "RAFTZ_ABI_MISMATCH"),
+            ("abi_version", "RAFTZ_ABI_VERSION + 1", "RAFTZ_ABI_MISMATCH"),
+            ("open", "NULL", "RAFTZ_NULL_ARG"),
+            ("load", "NULL", "RAFTZ_NULL_ARG"),
+            ("submit", "NULL", "RAFTZ_NULL_ARG"),
+            ("read", "NULL", "RAFTZ_NULL_ARG"),
+        ],
+    },
+    Sized {
+        name: "raftz_conformance_opts",
+        numbers: &[
+            ("flags", "2", "RAFTZ_INVALID_ARG"),
+            ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
+        ],
+    },
 ];
 const OUT: &[&str] = &[
     "raftz_event_info",
@@ -128,6 +148,9 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_watch_wait", "after_version", "UINT64_MAX", Wanted::Documented),
     ("raftz_metrics_peer", "peer_id", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_metrics_peer", "peer_id", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
+    ("raftz_storage_complete", "number", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_storage_complete", "number", "1", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_storage_complete", "number", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
 ];
@@ -172,6 +195,7 @@ fn argument(function: &Function, it: &Typed) -> Argument {
         },
         ("raftz_replies", 1) => of("good.replies"),
         ("raftz_sink", 1) => of("good.sink"),
+        ("raftz_entries", 1) => of("good.entries"),
         // Nothing restores a snapshot in this version.
         ("raftz_source", 1) => of("NULL"),
         ("raftz_config", 1) if !is_free => Argument {
@@ -239,6 +263,7 @@ fn in_struct(base: &str, name: &str, size: &str) -> String {
         "raftz_read_opts" => format!("{name}.it.level = RAFTZ_READ_STALE;"),
         "raftz_start_opts" => format!("{name}.it.network = good.network;"),
         "raftz_machine" => format!("{name}.it.apply = on_apply; {name}.it.user_data = &good;"),
+        "raftz_storage" => format!("{name}.it = disk_table(fresh_disk());"),
         _ => String::new(),
     };
     format!(
@@ -322,6 +347,8 @@ impl Program<'_> {
             "IN_APPLY"
         } else if bases.contains(&"raftz_sink") {
             "IN_QUERY"
+        } else if bases.contains(&"raftz_entries") {
+            "IN_READ"
         } else {
             "ANYWHERE"
         });
@@ -417,6 +444,9 @@ impl Program<'_> {
             "raftz_source_read",
             "raftz_transfer_leadership_wait",
             "raftz_step_down_wait",
+            // Nothing waits for it, and the good bytes are no entry.
+            "raftz_storage_complete",
+            "raftz_entries_push",
         ];
         let is_possible = !impossible.contains(&function.name.as_str());
         let is_good = is_status(function) && is_possible;
@@ -556,7 +586,7 @@ impl Program<'_> {
                 self.case(function, &format!("{name}: {what}"), &[other], wanted, None);
             };
             let ours = format!("sizeof({base})");
-            let is_required = base == "raftz_machine";
+            let is_required = ["raftz_machine", "raftz_storage"].contains(&base);
             let small = if is_required { Wanted::Documented } else { Wanted::NotNullArg };
             with("no size", "0", "", invalid);
             with("size 3", "3", "", invalid);

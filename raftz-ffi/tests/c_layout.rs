@@ -13,7 +13,7 @@ use std::process::Command;
 
 use raftz::{
     bytes::*, events::*, kv::*, machine::*, metrics::*, node::*, propose::*, queue::*, read::*,
-    state::*, watch::*,
+    state::*, storage::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -93,6 +93,13 @@ layout! {
         snapshot_bytes, snapshot_total_bytes,
     }
     raftz_kv_reply_info { size, kind, is_on, number, count, value }
+    raftz_log_entry { index, term, bytes }
+    raftz_log_write { group, reserved, record, remove_from, remove_upto, entries, entry_count }
+    raftz_storage {
+        size, abi_version, flags, user_data, open, destroy, load, submit, read, idle, is_low_on_space,
+        log_bytes, close,
+    }
+    raftz_conformance_opts { size, flags, patience_ms }
 }
 
 #[test]

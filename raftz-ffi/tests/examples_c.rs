@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const EXAMPLES: [&str; 5] = ["simple", "client", "cluster", "event_loop", "bank"];
+/// The one that needs another library.
+const WITH_SQLITE: &str = "custom_storage";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
@@ -41,6 +43,17 @@ fn has(tool: &str) -> bool {
     let is_there = Command::new(tool).arg("--version").output().is_ok();
     if !is_there {
         support::not_run(tool);
+    }
+    is_there
+}
+
+/// Whether SQLite is installed, for programs too; if not, that is said.
+fn has_sqlite() -> bool {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-include", "sqlite3.h", "-shared", "-x", "c", "/dev/null", "-lsqlite3"]);
+    let is_there = compiler.args(["-o", "/dev/null"]).output().is_ok_and(|it| it.status.success());
+    if !is_there {
+        support::not_run("SQLite (sqlite3.h and libsqlite3)");
     }
     is_there
 }
@@ -117,6 +130,9 @@ fn built(name: &str, folder: &Path) -> bool {
     compiler.arg("-I").arg(prefix.join("include"));
     compiler.args(sources(name));
     compiler.arg("-L").arg(prefix.join("lib")).arg("-lraftz");
+    if name == WITH_SQLITE {
+        compiler.arg("-lsqlite3");
+    }
     compiler.arg(format!("-Wl,-rpath,{}", prefix.join("lib").display()));
     output(compiler.arg("-o").arg(folder.join(name)));
     true
@@ -191,6 +207,15 @@ fn event_loop_numbers_every_increment_once() {
 fn bank_loses_no_money() {
     let Some(line) = last_line("bank") else { return };
     assert_eq!(line, "bank: all as claimed");
+}
+
+#[test]
+fn custom_storage_loses_nothing_when_its_process_is_killed() {
+    if !has("cc") || !has_sqlite() {
+        return;
+    }
+    let Some(line) = last_line(WITH_SQLITE) else { return };
+    assert_eq!(line, "custom_storage: all as claimed");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #define ARGUMENTS_H
 
 #include "cluster.h"
+#include "store.h"
 
 #include <signal.h>
 
@@ -26,6 +27,10 @@ static struct {
     /* Only inside the callback that has them. */
     raftz_replies *replies;
     raftz_sink *sink;
+    raftz_entries *entries;
+    /* Of a store that a node has open. */
+    raftz_node *keeper;
+    raftz_completions *completions;
     raftz_event *events[8];
     size_t spare_events;
     uint64_t next_id;
@@ -124,6 +129,15 @@ static inline raftz_queue *fresh_raftz_queue(void) {
     return queue;
 }
 
+static struct disk kept = DISK_INIT, tested = DISK_INIT;
+
+/* Only for calls that end before the next one: it is the same disk, empty again. */
+static inline struct disk *fresh_disk(void) {
+    CHECK(!tested.is_open);
+    disk_wipe(&tested);
+    return &tested;
+}
+
 /* Made beforehand: none can come while a completion runs. */
 static inline raftz_event *fresh_raftz_event(void) {
     CHECK(good.spare_events > 0);
@@ -192,7 +206,7 @@ static inline void judge(raftz_status status, int wanted, const raftz_status *to
 }
 
 /* Where a case can be run. */
-enum where { ANYWHERE, IN_COMPLETION, IN_APPLY, IN_QUERY };
+enum where { ANYWHERE, IN_COMPLETION, IN_APPLY, IN_QUERY, IN_READ };
 
 struct test_case {
     const char *name;
@@ -260,6 +274,24 @@ static void in_machine(void) {
     raftz_config_free(config);
 }
 
+static raftz_status read_with_cases(void *store, uint32_t group, uint64_t first, uint64_t last,
+                                    raftz_entries *entries) {
+    (void)store, (void)group, (void)first, (void)last;
+    good.entries = entries;
+    run_all(IN_READ);
+    /* Whatever they gave is not meant. */
+    return RAFTZ_OK;
+}
+
+static void in_store(void) {
+    raftz_storage storage = disk_table(fresh_disk());
+    storage.read = read_with_cases;
+    raftz_status status = raftz_storage_conformance(&storage, NULL, &failure);
+    current = "in read";
+    CHECK(good.entries != NULL);
+    WANT(RAFTZ_STORAGE, status);
+}
+
 static void died(int number) {
     const char *name = current;
     ssize_t written = write(2, name, strlen(name));
@@ -304,9 +336,20 @@ static void make_good(void) {
     raftz_config_free(config);
     good.kv_reply = fresh_raftz_kv_reply();
     good.error = fresh_raftz_error();
+    config = fresh_raftz_config();
+    raftz_storage storage = disk_table(&kept);
+    OK(raftz_config_set_storage(config, &storage, &failure));
+    OK(raftz_node_bootstrap(config, &failure));
+    good.keeper = start_in(good.network, config, NULL);
+    OK(raftz_node_wait_for_leader(good.keeper, 60000, NULL, &failure));
+    good.completions = kept.completions;
+    raftz_config_free(config);
 }
 
 static void free_good(void) {
+    stop_and_free(good.keeper);
+    disk_wipe(&kept);
+    disk_wipe(&tested);
     stop_and_free(good.node);
     raftz_node_free(good.stopped);
     raftz_queue_free(good.queue);
@@ -337,6 +380,7 @@ static int run_cases(const struct test_case *cases, size_t count) {
     make_good();
     run_all(ANYWHERE);
     in_machine();
+    in_store();
     uint64_t completions = 0;
     for (size_t at = 0; at < count; at++) {
         if (cases[at].where == IN_COMPLETION) {

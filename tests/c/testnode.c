@@ -2,7 +2,7 @@
  * tests/src/bin/raftz-testnode.rs, so that a test drives nodes of both languages alike:
  *
  *   testnode PLACE ROOT ADDRESS,ADDRESS,… [key=value …]
- *       keys of the configuration, and machine=kv
+ *       keys of the configuration, and machine=kv; built with ON_SQLITE the log is in a database
  *
  *   load TAG CLIENTS                             clients that write keys of their own     -> ack …
  *   mix TAG CLIENTS KEYS PACE_MS TIMEOUT_MS SEED clients with a history                   -> op …
@@ -21,6 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#ifdef ON_SQLITE
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "custom_storage.h"
+#endif
 
 /* How long a question may take that takes microseconds on an idle machine. */
 #define PATIENCE_MS 30000
@@ -237,6 +244,24 @@ static void tell(void *user_data, const raftz_event_info *event)
         event->is_on, TEXT(event->text));
 }
 
+/* Has the log kept in this directory. */
+static void keep(raftz_config *config, const char *directory)
+{
+    raftz_error *error = NULL;
+#ifdef ON_SQLITE
+    /* As long as the node. */
+    static char path[WORDS_BYTES];
+    if (mkdir(directory, 0700) != 0 && errno != EEXIST)
+        give_up("no directory for the database");
+    if (snprintf(path, sizeof path, "%s/log.db", directory) >= (int)sizeof path)
+        give_up("the name of the directory is too long");
+    raftz_storage storage = sqlite_at(path);
+    must(raftz_config_set_storage(config, &storage, &error), &error);
+#else
+    must(raftz_config_set_directory(config, directory, &error), &error);
+#endif
+}
+
 /* The configuration that the arguments describe. */
 static raftz_config *configure(int count, char **arguments)
 {
@@ -256,7 +281,7 @@ static raftz_config *configure(int count, char **arguments)
     size_t bytes = strlen(arguments[2]) + sizeof "/node-" + 20;
     char *directory = allocate(1, bytes);
     snprintf(directory, bytes, "%s/node-%" PRIu64, arguments[2], id);
-    must(raftz_config_set_directory(config, directory, &error), &error);
+    keep(config, directory);
     free(directory);
     for (int at = 4; at < count; at++) {
         char *value = strchr(arguments[at], '=');

@@ -7,7 +7,8 @@ use raftz_tests::value_of;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::language::Language::{self, C, Rust};
+use super::language::Language::{self, C, COnSqlite, Rust};
+use super::language::has_sqlite;
 use super::process::Cluster;
 
 const ALL: [usize; 3] = [0, 1, 2];
@@ -71,6 +72,13 @@ fn nothing_acknowledged_is_lost_by_random_kills_under_load() {
 #[test]
 fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_in_c() {
     run(rounds(20), Crew::of([C; 3], false));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_on_a_store_of_their_own() {
+    if has_sqlite() {
+        run(rounds(10), Crew::of([COnSqlite; 3], false));
+    }
 }
 
 /// A node's directory is the same in both languages, and so is what nodes say to each other.

@@ -1,6 +1,7 @@
 //! In which language a node's program is written: Rust on the core, or C on libraftz.so. Both speak
-//! the same lines and understand each other's directories.
+//! the same lines and understand each other's directories; but for one in C that keeps its log in a store of its own.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -11,6 +12,8 @@ use super::process::Cluster;
 pub(crate) enum Language {
     Rust,
     C,
+    /// C, with the log in an SQLite database in the node's directory.
+    COnSqlite,
 }
 
 impl Language {
@@ -18,6 +21,7 @@ impl Language {
         match self {
             Self::Rust => Self::C,
             Self::C => Self::Rust,
+            Self::COnSqlite => Self::COnSqlite,
         }
     }
 
@@ -25,6 +29,7 @@ impl Language {
         match self {
             Self::Rust => Path::new(env!("CARGO_BIN_EXE_raftz-testnode")),
             Self::C => program_in_c(),
+            Self::COnSqlite => program_on_sqlite(),
         }
     }
 }
@@ -39,34 +44,66 @@ impl Cluster {
 /// `tests/c/testnode*.c`; built once a run, from the sources as they are now.
 fn program_in_c() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
-        std::fs::create_dir_all(&folder).expect("a folder");
-        // A copy of what cargo has built beside this program, as a dependency of it: another build
-        // may replace that one at any time. The name is the one that programs ask for.
-        let here = std::env::current_exe().expect("a path");
-        let abi = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
-        let library = put(&folder, &format!("libraftz.so.{abi}"), |fresh| {
-            std::fs::copy(here.with_file_name("libraftz.so"), fresh).expect("libraftz.so");
-        });
-        let sources = ["testnode.c", "testnode_load.c", "testnode_mixed.c"]
-            .map(|name| tests.join("c").join(name));
-        put(&folder, "raftz-testnode", |fresh| {
-            let status = Command::new("cc")
-                .args(["-std=c11", "-O1", "-g", "-pthread"])
-                .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I"])
-                .arg(tests.join("../include"))
-                .arg("-o")
-                .arg(fresh)
-                .args(sources)
-                .arg(library)
-                .arg("-Wl,-rpath,$ORIGIN")
-                .status()
-                .expect("a C compiler called cc");
-            assert!(status.success(), "the node in C does not compile");
-        })
+    BUILT.get_or_init(|| built("raftz-testnode", &[], &[]))
+}
+
+/// The same with the store of an example.
+fn program_on_sqlite() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let store = "../examples/c/custom_storage_sqlite.c";
+    let flags = ["-DON_SQLITE", "-I../examples/c", "-lsqlite3"];
+    BUILT.get_or_init(|| built("raftz-testnode-on-sqlite", &[store], &flags))
+}
+
+fn built(name: &str, more: &[&str], flags: &[&str]) -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    // A copy of what cargo has built beside this program, as a dependency of it: another build
+    // may replace that one at any time. The name is the one that programs ask for.
+    let here = std::env::current_exe().expect("a path");
+    let abi = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+    let library = put(&folder, &format!("libraftz.so.{abi}"), |fresh| {
+        std::fs::copy(here.with_file_name("libraftz.so"), fresh).expect("libraftz.so");
+    });
+    put(&folder, name, |fresh| {
+        let status = Command::new("cc")
+            .current_dir(tests)
+            .args(["-std=c11", "-O1", "-g", "-pthread"])
+            .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I../include", "-o"])
+            .arg(fresh)
+            .args(["c/testnode.c", "c/testnode_load.c", "c/testnode_mixed.c"])
+            .args(more)
+            .arg(library)
+            .args(flags)
+            .arg("-Wl,-rpath,$ORIGIN")
+            .status()
+            .expect("a C compiler called cc");
+        assert!(status.success(), "the node in C does not compile");
     })
+}
+
+/// Whether SQLite is installed, for programs too. If not, that is said where the gate counts it.
+pub(crate) fn has_sqlite() -> bool {
+    let mut compiler = Command::new("cc");
+    compiler.args(["-include", "sqlite3.h", "-shared", "-x", "c", "/dev/null", "-lsqlite3"]);
+    let is_there = compiler.args(["-o", "/dev/null"]).output().is_ok_and(|it| it.status.success());
+    if !is_there {
+        not_run("SQLite (sqlite3.h and libsqlite3)");
+    }
+    is_there
+}
+
+fn not_run(name: &str) {
+    println!("NOT RUN: {name}");
+    let required = std::env::var_os("RAFTZ_REQUIRE_TOOLS").is_some_and(|value| value == "1");
+    assert!(!required, "NOT RUN: {name}; and RAFTZ_REQUIRE_TOOLS=1 wants all that there is");
+    if let Some(path) = std::env::var_os("RAFTZ_NOT_RUN") {
+        let list = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        // One write, so that tests which run at the same time do not mix their lines.
+        let written = list.and_then(|mut list| list.write_all(format!("{name}\n").as_bytes()));
+        assert!(written.is_ok(), "the list of what was not run: {written:?}");
+    }
 }
 
 /// Makes a file and renames it into place: another run may be using the old one.

@@ -315,8 +315,8 @@ impl Config {
         }
     }
 
-    /// The base record that every founder writes.
-    pub(crate) fn founding_base(&self) -> Base {
+    /// The base record that every founder writes; a store of the user's own is formatted with it.
+    pub fn founding_base(&self) -> Base {
         let members = self.founders.iter().map(|f| (f.id, Member::at(f.address.clone())));
         let settings = Settings {
             entry_bytes_max: self.entry_bytes_max,

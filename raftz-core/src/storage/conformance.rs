@@ -35,6 +35,11 @@ pub trait Subject {
     fn survives_close(&self) -> bool {
         true
     }
+
+    /// How long one submission may take before the suite calls its completion missing.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
 }
 
 /// A rule that the store broke.
@@ -52,8 +57,6 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How long one submission may take before the suite calls its completion missing.
-const PATIENCE: Duration = Duration::from_secs(10);
 const GROUP: GroupId = GroupId::FIRST;
 
 mod rule {
@@ -74,7 +77,13 @@ mod rule {
 
 /// Runs the whole suite. An empty list means that the store conforms.
 pub fn run(subject: &mut dyn Subject) -> Vec<Finding> {
-    let mut suite = Suite { findings: Vec::new(), model: Model::default(), next: 0, boot: None };
+    let mut suite = Suite {
+        findings: Vec::new(),
+        model: Model::default(),
+        next: 0,
+        boot: None,
+        patience: subject.patience(),
+    };
     let Some(mut store) = suite.open(subject, rule::OPEN) else { return suite.findings };
     suite.scripted(&mut *store);
     if suite.findings.is_empty() {
@@ -143,6 +152,7 @@ struct Suite {
     model: Model,
     next: u64,
     boot: Option<Recovered>,
+    patience: Duration,
 }
 
 type Fates = Receiver<(u64, Result<(), StorageError>)>;
@@ -278,7 +288,7 @@ impl Suite {
         }
         drop(sender);
         while let Some(expected) = waiting.pop_front() {
-            match fates.recv_timeout(PATIENCE) {
+            match fates.recv_timeout(self.patience) {
                 Ok((seq, Ok(()))) if seq == expected => {}
                 Ok((seq, Ok(()))) => {
                     let detail = format!("submission {seq} completed before {expected}");
@@ -289,7 +299,8 @@ impl Suite {
                     return self.found(rule::ONCE, detail);
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    let detail = format!("submission {expected} did not complete in {PATIENCE:?}");
+                    let detail =
+                        format!("submission {expected} did not complete in {:?}", self.patience);
                     return self.found(rule::ONCE, detail);
                 }
                 Err(RecvTimeoutError::Disconnected) => {
@@ -509,7 +520,7 @@ impl Suite {
         op.entries = self.entries(next.plus(1), self.model.last().term.0, &[vec![1; 10]]);
         let (sender, fates) = crossbeam_channel::bounded(1);
         store.submit(vec![(GROUP, op)], Completion::new(move |fate| drop(sender.send(fate))));
-        match fates.recv_timeout(PATIENCE) {
+        match fates.recv_timeout(self.patience) {
             Ok(Err(_)) => {}
             Ok(Ok(())) => {
                 self.found(rule::GAP, format!("entry {} was taken before {next}", next.plus(1)));

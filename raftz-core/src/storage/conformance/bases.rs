@@ -1,6 +1,6 @@
 //! The part of the suite that moves the log's base.
 
-use super::{Completion, GROUP, PATIENCE, Storage, Subject, Suite, rule};
+use super::{Completion, GROUP, Storage, Subject, Suite, rule};
 use crate::types::{Base, HardState, Index, LogId, Term, WriteOp};
 
 impl Suite {
@@ -116,7 +116,7 @@ impl Suite {
         op.base = self.base(present.term.0, present.index.prev());
         let (sender, fates) = crossbeam_channel::bounded(1);
         store.submit(vec![(GROUP, op)], Completion::new(move |fate| drop(sender.send(fate))));
-        match fates.recv_timeout(PATIENCE) {
+        match fates.recv_timeout(self.patience) {
             Ok(Err(_)) => {}
             Ok(Ok(())) => self.found(rule::BACK, format!("it moved to before {present}")),
             Err(_) => self.found(rule::ONCE, "a base that moves back did not complete"),
