@@ -10,8 +10,9 @@
  * moved from holds NULL: its methods give RAFTZ_NULL_ARG, or nothing.
  *
  * Nothing here throws, but for what the standard library does when memory runs out, and the header works under
- * -fno-exceptions. What fails gives a raftz::result with a raftz::error in it. An exception that leaves a callback of the program ends there: it becomes the
- * failure of apply, query or a snapshot, with its words; others are told to config::on_failure().
+ * -fno-exceptions. What fails gives a raftz::result with a raftz::error in it. An exception that leaves a callback of
+ * the program ends there: it becomes the failure of apply, query or a snapshot, with its words; others are told to
+ * config::on_failure().
  *
  * What is compiled with exceptions and what is compiled without do not share these classes: they have different
  * names for the linker, for one of them would not catch.
