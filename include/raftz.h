@@ -376,6 +376,178 @@
 #define RAFTZ_KV_REJECTED 9
 
 /**
+ * \brief An action: make `persist.write` durable, after all earlier ones, and say so with RAFTZ_INPUT_PERSISTED. Must be
+ * carried out: what the core has promised to others rests on it.
+ */
+#define RAFTZ_ACTION_PERSIST 1
+
+/**
+ * \brief An action: send `send.message`. It may be lost, doubled or overtaken.
+ */
+#define RAFTZ_ACTION_SEND 2
+
+/**
+ * \brief An action: read the entries that `read_entries` names from the program's log, and answer with
+ * RAFTZ_INPUT_ENTRIES_READ.
+ */
+#define RAFTZ_ACTION_READ_ENTRIES 3
+
+/**
+ * \brief An action: apply the commands of `apply` to the state machine, and answer with RAFTZ_INPUT_APPLIED. One at a
+ * time: none comes before the last one was answered.
+ */
+#define RAFTZ_ACTION_APPLY 4
+
+/**
+ * \brief An action: restore the state machine from the snapshot `snapshot_id`, of which RAFTZ_INPUT_SNAPSHOT_KEPT told,
+ * and answer with RAFTZ_INPUT_RESTORED. Nothing is applied meanwhile.
+ */
+#define RAFTZ_ACTION_RESTORE 5
+
+/**
+ * \brief An action: fetch the snapshot that `fetch` names and its base, unless that is under way, and answer with
+ * RAFTZ_INPUT_SNAPSHOT_KEPT once both are on the disk. It is asked for again until then.
+ */
+#define RAFTZ_ACTION_FETCH 6
+
+/**
+ * \brief An action: the commands of `accepted` are in this leader's log. They are done when RAFTZ_ACTION_APPLY gives a
+ * command of the same index and term; if it gives another term they are not, and never will be.
+ */
+#define RAFTZ_ACTION_ACCEPTED 7
+
+/**
+ * \brief An action: the commands of `refused` are not in the log, and never will be.
+ */
+#define RAFTZ_ACTION_REFUSED 8
+
+/**
+ * \brief An action: a read may be answered from a machine that has applied everything up to `may_read.index`.
+ */
+#define RAFTZ_ACTION_MAY_READ 9
+
+/**
+ * \brief An action: nobody can say here what the read `request` must see, for this node does not lead (any more). Ask
+ * the leader.
+ */
+#define RAFTZ_ACTION_MAY_NOT_READ 10
+
+/**
+ * \brief An action: how a transfer ended, `transfer_ended`.
+ */
+#define RAFTZ_ACTION_TRANSFER_ENDED 11
+
+/**
+ * \brief An action: news in `event`; may be ignored.
+ */
+#define RAFTZ_ACTION_EVENT 12
+
+/**
+ * \brief An action: the core has stopped because of a fault, for which `reason` has the words. Free it; what is on the
+ * disk may be started from again once the reason is gone.
+ */
+#define RAFTZ_ACTION_HALT 13
+
+/**
+ * \brief An input: the time that raftz_core_next_deadline() asked for has come. Harmless at any time.
+ */
+#define RAFTZ_INPUT_TICK 1
+
+/**
+ * \brief An input: a message arrived, `receive`.
+ */
+#define RAFTZ_INPUT_RECEIVE 2
+
+/**
+ * \brief An input: commands are proposed, `propose`. Each is answered by RAFTZ_ACTION_ACCEPTED or RAFTZ_ACTION_REFUSED of
+ * the same step.
+ */
+#define RAFTZ_INPUT_PROPOSE 3
+
+/**
+ * \brief An input: how much must be applied before an answer holds everything acknowledged by now? `read`. Answered by
+ * one RAFTZ_ACTION_MAY_READ or RAFTZ_ACTION_MAY_NOT_READ, of this step or a later one.
+ */
+#define RAFTZ_INPUT_READ 4
+
+/**
+ * \brief An input: campaign now, as if the election timeout had passed.
+ */
+#define RAFTZ_INPUT_CAMPAIGN 5
+
+/**
+ * \brief An input: hand over the leadership, `transfer`. Answered by one RAFTZ_ACTION_TRANSFER_ENDED.
+ */
+#define RAFTZ_INPUT_TRANSFER 6
+
+/**
+ * \brief An input: the leader is known to be dead, from a better source than silence.
+ */
+#define RAFTZ_INPUT_FORGET_LEADER 7
+
+/**
+ * \brief An input: the write that `persisted` names is durable, and so are all before it.
+ */
+#define RAFTZ_INPUT_PERSISTED 8
+
+/**
+ * \brief An input: a write failed, for which `reason` has the words. The core halts.
+ */
+#define RAFTZ_INPUT_PERSIST_FAILED 9
+
+/**
+ * \brief An input: the state machine has applied everything up to `index`.
+ */
+#define RAFTZ_INPUT_APPLIED 10
+
+/**
+ * \brief An input: the answer to RAFTZ_ACTION_READ_ENTRIES, `entries_read`. A late one is nothing.
+ */
+#define RAFTZ_INPUT_ENTRIES_READ 11
+
+/**
+ * \brief An input: a snapshot is whole on this node's disk, with its base, `snapshot`: one of its own, or a fetched one.
+ */
+#define RAFTZ_INPUT_SNAPSHOT_KEPT 12
+
+/**
+ * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone.
+ */
+#define RAFTZ_INPUT_SNAPSHOT_LOST 13
+
+/**
+ * \brief An input: the log may begin behind `index`, or as near to it as the newest snapshot allows.
+ */
+#define RAFTZ_INPUT_COMPACT 14
+
+/**
+ * \brief An input: the state machine is what RAFTZ_ACTION_RESTORE asked for, `snapshot_id`.
+ */
+#define RAFTZ_INPUT_RESTORED 15
+
+/**
+ * \brief An input: a link to a peer came up, `link_up`. What was on its way over an older one is lost.
+ */
+#define RAFTZ_INPUT_LINK_UP 16
+
+/**
+ * \brief An input: the last link to the peer `peer_id` is gone.
+ */
+#define RAFTZ_INPUT_LINK_DOWN 17
+
+/**
+ * \brief An input: room for the log is running out (`is_full` not 0), or there is some again (0). Commands are refused
+ * meanwhile.
+ */
+#define RAFTZ_INPUT_STORAGE_FULL 18
+
+/**
+ * \brief In raftz_core_opts' flags: the state machine persists itself, and has in its own storage what `machine_applied`
+ * says. Nothing is handed to it before it is on this node's own disk.
+ */
+#define RAFTZ_CORE_MACHINE_PERSISTS 1
+
+/**
  * \brief Bytes of one's own: what the library gives, or what a program hands over without a copy.
  */
 typedef struct raftz_bytes raftz_bytes;
@@ -437,6 +609,27 @@ typedef struct raftz_completions raftz_completions;
  * - `seed`: of the randomness that spreads elections, or `random`; random.
  */
 typedef struct raftz_config raftz_config;
+
+/**
+ * \brief One member's part in the consensus of its cluster, as an object that does nothing by itself: a program tells
+ * it what happened, one input at a time, and it answers with actions for the program to carry out.
+ *
+ * It has no thread, reads no clock, and touches no file and no socket. The same inputs at the same times give the same
+ * actions, so that whole clusters can be run in one thread and in any order.
+ *
+ * What the program owes it:
+ *
+ * - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
+ *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back. That is all
+ *   that safety rests on. Nothing else that comes of a step has to wait for its writes: what must, the core keeps back.
+ * - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
+ * - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
+ * - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
+ * - Of one disk there is one core. After a restart it begins with all that the disk holds.
+ *
+ * Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
+ */
+typedef struct raftz_core raftz_core;
 
 /**
  * \brief Takes the entries that a store reads.
@@ -1558,6 +1751,669 @@ typedef struct raftz_kv_reply_info {
 } raftz_kv_reply_info;
 
 /**
+ * \brief Names a snapshot: two of the same name are the same bytes, on whatever node. The layout of this struct is frozen.
+ */
+typedef struct raftz_snapshot_id {
+    /**
+     * \brief The term of the last entry that it covers.
+     */
+    uint64_t term;
+    /**
+     * \brief The index of that entry.
+     */
+    uint64_t index;
+    /**
+     * \brief How many bytes it has.
+     */
+    uint64_t bytes;
+    /**
+     * \brief A hash of them, of the program's choice; nodes compare it.
+     */
+    uint8_t hash[32];
+} raftz_snapshot_id;
+
+/**
+ * \brief A snapshot that a program keeps. The layout of this struct is frozen.
+ */
+typedef struct raftz_snapshot {
+    /**
+     * \brief Its name.
+     */
+    struct raftz_snapshot_id id;
+    /**
+     * \brief What raftz_core_snapshot_base() gave for it, on whatever node. To be kept and sent with it.
+     */
+    struct raftz_slice base;
+} raftz_snapshot;
+
+/**
+ * \brief What a core begins with. All zero, but for the size and the version, is a founder with a new disk.
+ */
+typedef struct raftz_core_opts {
+    /**
+     * \brief Set it to `sizeof(raftz_core_opts)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_ABI_VERSION: the core gives no action that is newer.
+     */
+    uint32_t abi_version;
+    /**
+     * \brief RAFTZ_CORE_…, or 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief Names the disk of a new core, for ever; all zero: drawn at random. What was kept knows its own.
+     */
+    uint8_t disk_id[16];
+    /**
+     * \brief What the disk holds: the record of the last write. Empty for a core that is new.
+     */
+    struct raftz_slice record;
+    /**
+     * \brief What the disk holds: all entries, in order, each as it was given to be written. They are looked through
+     * during the call and not kept, so that a mapped file will do.
+     */
+    const struct raftz_slice *entries;
+    /**
+     * \brief How many.
+     */
+    size_t entry_count;
+    /**
+     * \brief The newest snapshot on the disk, from which the machine was restored; NULL for none.
+     */
+    const struct raftz_snapshot *snapshot;
+    /**
+     * \brief With RAFTZ_CORE_MACHINE_PERSISTS: the last index that the machine has in its own storage.
+     */
+    uint64_t machine_applied;
+} raftz_core_opts;
+
+/**
+ * \brief What RAFTZ_ACTION_PERSIST carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_persist {
+    /**
+     * \brief The core's life, to be given back.
+     */
+    uint64_t boot;
+    /**
+     * \brief The write's number in that life, from 1, without gaps; to be given back.
+     */
+    uint64_t number;
+    /**
+     * \brief What is to be written, whole or not at all.
+     */
+    const struct raftz_log_write *write;
+} raftz_action_persist;
+
+/**
+ * \brief What RAFTZ_ACTION_SEND carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_send {
+    /**
+     * \brief To whom.
+     */
+    uint64_t to;
+    /**
+     * \brief What; for RAFTZ_INPUT_RECEIVE there.
+     */
+    struct raftz_slice message;
+} raftz_action_send;
+
+/**
+ * \brief What RAFTZ_ACTION_READ_ENTRIES carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_read_entries {
+    /**
+     * \brief Names the request; to be given back.
+     */
+    uint64_t request;
+    /**
+     * \brief The first entry that is wanted.
+     */
+    uint64_t first;
+    /**
+     * \brief The last one.
+     */
+    uint64_t last;
+    /**
+     * \brief So many bytes are enough; but at least one entry.
+     */
+    uint64_t bytes_max;
+} raftz_action_read_entries;
+
+/**
+ * \brief What RAFTZ_ACTION_APPLY carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_apply {
+    /**
+     * \brief The first entry.
+     */
+    uint64_t first;
+    /**
+     * \brief The last one: what RAFTZ_INPUT_APPLIED says when all of them are applied.
+     */
+    uint64_t last;
+    /**
+     * \brief Those of the entries that are commands; the others are the core's own.
+     */
+    const struct raftz_command *commands;
+    /**
+     * \brief How many; there may be none.
+     */
+    size_t command_count;
+} raftz_action_apply;
+
+/**
+ * \brief What RAFTZ_ACTION_FETCH carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_fetch {
+    /**
+     * \brief Who has it.
+     */
+    uint64_t from;
+    /**
+     * \brief Which.
+     */
+    struct raftz_snapshot_id id;
+} raftz_action_fetch;
+
+/**
+ * \brief What RAFTZ_ACTION_ACCEPTED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_accepted {
+    /**
+     * \brief The entry of the first; the others follow it.
+     */
+    uint64_t first;
+    /**
+     * \brief The term of all of them.
+     */
+    uint64_t term;
+    /**
+     * \brief Their tokens, in order.
+     */
+    const uint64_t *tokens;
+    /**
+     * \brief How many.
+     */
+    size_t token_count;
+} raftz_action_accepted;
+
+/**
+ * \brief What RAFTZ_ACTION_REFUSED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_refused {
+    /**
+     * \brief Why: RAFTZ_NOT_LEADER, RAFTZ_BUSY, RAFTZ_STORAGE_FULL, RAFTZ_TOO_LARGE or RAFTZ_FAULTED.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief With RAFTZ_NOT_LEADER: who leads, as far as is known; else 0.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief Why, in words.
+     */
+    struct raftz_slice message;
+    /**
+     * \brief Their tokens, in order.
+     */
+    const uint64_t *tokens;
+    /**
+     * \brief How many.
+     */
+    size_t token_count;
+} raftz_action_refused;
+
+/**
+ * \brief What RAFTZ_ACTION_MAY_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_may_read {
+    /**
+     * \brief The read.
+     */
+    uint64_t request;
+    /**
+     * \brief What must be applied before it is answered.
+     */
+    uint64_t index;
+} raftz_action_may_read;
+
+/**
+ * \brief What RAFTZ_ACTION_TRANSFER_ENDED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_transfer_ended {
+    /**
+     * \brief The transfer.
+     */
+    uint64_t token;
+    /**
+     * \brief Who leads, as far as is known; else 0.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief RAFTZ_OK: that node leads now. Otherwise why not.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief Why not, in words; empty if it is done.
+     */
+    struct raftz_slice message;
+} raftz_action_transfer_ended;
+
+/**
+ * \brief What an action carries: of which kind, that says the action. The layout is frozen.
+ */
+typedef union raftz_core_action_with {
+    /**
+     * \brief As much as there is room for.
+     */
+    uint64_t reserved[12];
+    /**
+     * \brief Of RAFTZ_ACTION_PERSIST.
+     */
+    struct raftz_action_persist persist;
+    /**
+     * \brief Of RAFTZ_ACTION_SEND.
+     */
+    struct raftz_action_send send;
+    /**
+     * \brief Of RAFTZ_ACTION_READ_ENTRIES.
+     */
+    struct raftz_action_read_entries read_entries;
+    /**
+     * \brief Of RAFTZ_ACTION_APPLY.
+     */
+    struct raftz_action_apply apply;
+    /**
+     * \brief Of RAFTZ_ACTION_RESTORE.
+     */
+    struct raftz_snapshot_id snapshot_id;
+    /**
+     * \brief Of RAFTZ_ACTION_FETCH.
+     */
+    struct raftz_action_fetch fetch;
+    /**
+     * \brief Of RAFTZ_ACTION_ACCEPTED.
+     */
+    struct raftz_action_accepted accepted;
+    /**
+     * \brief Of RAFTZ_ACTION_REFUSED.
+     */
+    struct raftz_action_refused refused;
+    /**
+     * \brief Of RAFTZ_ACTION_MAY_READ.
+     */
+    struct raftz_action_may_read may_read;
+    /**
+     * \brief Of RAFTZ_ACTION_MAY_NOT_READ.
+     */
+    uint64_t request;
+    /**
+     * \brief Of RAFTZ_ACTION_TRANSFER_ENDED.
+     */
+    struct raftz_action_transfer_ended transfer_ended;
+    /**
+     * \brief Of RAFTZ_ACTION_EVENT.
+     */
+    const struct raftz_event_info *event;
+    /**
+     * \brief Of RAFTZ_ACTION_HALT: words in UTF-8, without NUL at the end.
+     */
+    struct raftz_slice reason;
+} raftz_core_action_with;
+
+/**
+ * \brief Something that a core wants done. The layout of this struct is frozen.
+ *
+ * A later version may have more kinds. It gives none of them to a program whose `abi_version` in raftz_core_opts is older
+ * than they are, so that nothing need be ignored that must not be.
+ */
+typedef struct raftz_core_action {
+    /**
+     * \brief RAFTZ_ACTION_…
+     */
+    uint32_t kind;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief What it carries.
+     */
+    union raftz_core_action_with with;
+} raftz_core_action;
+
+/**
+ * \brief What RAFTZ_INPUT_RECEIVE carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_receive {
+    /**
+     * \brief Its sender, as the program's network knows it.
+     */
+    uint64_t from;
+    /**
+     * \brief The message, as RAFTZ_ACTION_SEND gave it; copied.
+     */
+    struct raftz_slice message;
+} raftz_input_receive;
+
+/**
+ * \brief A proposed command. The layout of this struct is frozen.
+ */
+typedef struct raftz_proposal {
+    /**
+     * \brief Names it in the answer; any number.
+     */
+    uint64_t token;
+    /**
+     * \brief The command; copied.
+     */
+    struct raftz_slice command;
+} raftz_proposal;
+
+/**
+ * \brief What RAFTZ_INPUT_PROPOSE carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_propose {
+    /**
+     * \brief The commands, which reach the log in this order and without others between them.
+     */
+    const struct raftz_proposal *proposals;
+    /**
+     * \brief How many.
+     */
+    size_t proposal_count;
+} raftz_input_propose;
+
+/**
+ * \brief What RAFTZ_INPUT_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_read {
+    /**
+     * \brief Names it in the answer; none that is open may have the same.
+     */
+    uint64_t request;
+    /**
+     * \brief Not 0: a lease is enough, if the configuration has `lease_reads`.
+     */
+    uint32_t by_lease;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+} raftz_input_read;
+
+/**
+ * \brief What RAFTZ_INPUT_TRANSFER carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_transfer {
+    /**
+     * \brief Names it in the answer; any number.
+     */
+    uint64_t token;
+    /**
+     * \brief Who is to lead; 0: whoever suits best.
+     */
+    uint64_t target_id;
+    /**
+     * \brief When it must be decided, by the clock of `boot_us`.
+     */
+    uint64_t deadline_us;
+    /**
+     * \brief Not 0: leave elections to others for a while, too.
+     */
+    uint32_t steps_down;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+} raftz_input_transfer;
+
+/**
+ * \brief What RAFTZ_INPUT_PERSISTED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_persisted {
+    /**
+     * \brief As RAFTZ_ACTION_PERSIST said. One of an earlier life is nothing.
+     */
+    uint64_t boot;
+    /**
+     * \brief As RAFTZ_ACTION_PERSIST said, of the last write that is durable.
+     */
+    uint64_t number;
+} raftz_input_persisted;
+
+/**
+ * \brief What RAFTZ_INPUT_ENTRIES_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_entries_read {
+    /**
+     * \brief As RAFTZ_ACTION_READ_ENTRIES said.
+     */
+    uint64_t request;
+    /**
+     * \brief RAFTZ_OK, or any other: they could not be read.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief The entries from `first` on, in order, each as it was given to be written; at least one. What was changed
+     * meanwhile is found out, and is a failed read.
+     */
+    const struct raftz_slice *entries;
+    /**
+     * \brief How many.
+     */
+    size_t entry_count;
+    /**
+     * \brief Why they could not be read, in words.
+     */
+    struct raftz_slice reason;
+} raftz_input_entries_read;
+
+/**
+ * \brief What RAFTZ_INPUT_LINK_UP carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_link_up {
+    /**
+     * \brief The peer.
+     */
+    uint64_t peer_id;
+    /**
+     * \brief Its life: `boot` of its raftz_core_info.
+     */
+    uint64_t boot;
+    /**
+     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership; from then on a
+     * member with another disk is not believed.
+     */
+    uint8_t disk_id[16];
+} raftz_input_link_up;
+
+/**
+ * \brief What an input carries: of which kind, that says the input. The layout is frozen.
+ */
+typedef union raftz_core_input_with {
+    /**
+     * \brief As much as there is room for.
+     */
+    uint64_t reserved[12];
+    /**
+     * \brief Of RAFTZ_INPUT_RECEIVE.
+     */
+    struct raftz_input_receive receive;
+    /**
+     * \brief Of RAFTZ_INPUT_PROPOSE.
+     */
+    struct raftz_input_propose propose;
+    /**
+     * \brief Of RAFTZ_INPUT_READ.
+     */
+    struct raftz_input_read read;
+    /**
+     * \brief Of RAFTZ_INPUT_TRANSFER.
+     */
+    struct raftz_input_transfer transfer;
+    /**
+     * \brief Of RAFTZ_INPUT_PERSISTED.
+     */
+    struct raftz_input_persisted persisted;
+    /**
+     * \brief Of RAFTZ_INPUT_PERSIST_FAILED: words in UTF-8.
+     */
+    struct raftz_slice reason;
+    /**
+     * \brief Of RAFTZ_INPUT_APPLIED and RAFTZ_INPUT_COMPACT.
+     */
+    uint64_t index;
+    /**
+     * \brief Of RAFTZ_INPUT_ENTRIES_READ.
+     */
+    struct raftz_input_entries_read entries_read;
+    /**
+     * \brief Of RAFTZ_INPUT_SNAPSHOT_KEPT.
+     */
+    struct raftz_snapshot snapshot;
+    /**
+     * \brief Of RAFTZ_INPUT_SNAPSHOT_LOST and RAFTZ_INPUT_RESTORED.
+     */
+    struct raftz_snapshot_id snapshot_id;
+    /**
+     * \brief Of RAFTZ_INPUT_LINK_UP.
+     */
+    struct raftz_input_link_up link_up;
+    /**
+     * \brief Of RAFTZ_INPUT_LINK_DOWN.
+     */
+    uint64_t peer_id;
+    /**
+     * \brief Of RAFTZ_INPUT_STORAGE_FULL.
+     */
+    uint32_t is_full;
+} raftz_core_input_with;
+
+/**
+ * \brief Something that happened to a core. The layout of this struct is frozen.
+ *
+ * A later version may know more kinds; what a kind carries never changes. A kind that the library does not know is
+ * RAFTZ_UNSUPPORTED.
+ */
+typedef struct raftz_core_input {
+    /**
+     * \brief RAFTZ_INPUT_…
+     */
+    uint32_t kind;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief What it carries.
+     */
+    union raftz_core_input_with with;
+} raftz_core_input;
+
+/**
+ * \brief How a core is.
+ */
+typedef struct raftz_core_info {
+    /**
+     * \brief Set it to `sizeof(raftz_core_info)`.
+     */
+    size_t size;
+    /**
+     * \brief The node.
+     */
+    uint64_t node_id;
+    /**
+     * \brief Names its disk. Peers are told it when a link comes up.
+     */
+    uint8_t disk_id[16];
+    /**
+     * \brief Its life: how many cores have begun with this disk. Peers are told it, too.
+     */
+    uint64_t boot;
+    /**
+     * \brief Its term.
+     */
+    uint64_t term;
+    /**
+     * \brief Whom it voted for in that term; 0 for nobody.
+     */
+    uint64_t vote;
+    /**
+     * \brief The leader that it knows; 0 for none.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief RAFTZ_ROLE_…
+     */
+    uint32_t role;
+    /**
+     * \brief 1 if it leads and has committed an entry of its own term.
+     */
+    uint32_t is_ready;
+    /**
+     * \brief 1 once its first write is durable; before that it takes nothing else.
+     */
+    uint32_t is_open;
+    /**
+     * \brief 1 once it has halted.
+     */
+    uint32_t is_halted;
+    /**
+     * \brief Its log begins after this index.
+     */
+    uint64_t base_index;
+    /**
+     * \brief Index of its last entry.
+     */
+    uint64_t last_index;
+    /**
+     * \brief Term of its last entry.
+     */
+    uint64_t last_term;
+    /**
+     * \brief Everything up to here is on its disk.
+     */
+    uint64_t durable_index;
+    /**
+     * \brief Everything up to here is known to be committed.
+     */
+    uint64_t commit_index;
+    /**
+     * \brief Everything up to here is applied to its machine.
+     */
+    uint64_t applied_index;
+    /**
+     * \brief First entry that its disk has lost and the leader has not yet replaced; 0 for none.
+     */
+    uint64_t damaged_from;
+    /**
+     * \brief Whom it is handing its leadership to; 0 for nobody.
+     */
+    uint64_t transfer_to;
+    /**
+     * \brief Largest command that the cluster has agreed on.
+     */
+    uint64_t entry_bytes_max;
+} raftz_core_info;
+
+/**
  * \brief Done.
  */
 #define RAFTZ_OK 0
@@ -1766,6 +2622,11 @@ typedef struct raftz_kv_reply_info {
  * \brief The queue was closed, and everything in it has been taken.
  */
 #define RAFTZ_CLOSED -105
+
+/**
+ * \brief Bytes are no message of a member of this cluster: they came garbled, cut short, or from elsewhere.
+ */
+#define RAFTZ_BAD_MESSAGE -107
 
 #ifdef __cplusplus
 extern "C" {
@@ -3245,6 +4106,148 @@ raftz_status raftz_kv_reply_entry(const struct raftz_kv_reply *reply,
  */
 void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 
+/**
+ * \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
+ *
+ * The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
+ * is durable, the core takes nothing else: RAFTZ_BUSY.
+ *
+ * If entries are missing, or were changed, the core begins without them, tells so by RAFTZ_EVENT_STORAGE_TROUBLE, and does
+ * not stand for election until the leader has given them to it anew. If the record was, or if the node is alone in its
+ * cluster, it does not begin.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param config Of this the core takes `node_id`, `cluster_id`, `founders`, `seed`, the timeouts of elections, heartbeats
+ *        and disks, `election_priority`, `lease_reads` and `lease_drift_percent`, `entry_bytes_max`, and the bounds of
+ *        appends, windows, uncommitted and unapplied entries, memory and what is applied at once. Copied.
+ * \param opts What it begins with. Copied.
+ * \param boot_us The present time: microseconds of a clock that never goes back and does not stand still while the
+ *        machine sleeps (CLOCK_BOOTTIME), or virtual ones.
+ * \param wall_us The present time by the wall clock, in microseconds since 1970. Decides nothing; the cluster's clock leans
+ *        towards it.
+ * \param core [out] The core, to be freed with raftz_core_free().
+ * \param actions [out] What is to be done first. They live until the next raftz_core_step() of the core that succeeds, or
+ *        its end.
+ * \param count [out] How many.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_CONFIG, RAFTZ_STORAGE (what the disk held is of no use), RAFTZ_THREAD (the system gave no
+ *         randomness), RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+ */
+raftz_status raftz_core_new(const struct raftz_config *config,
+                            const struct raftz_core_opts *opts,
+                            uint64_t boot_us,
+                            uint64_t wall_us,
+                            struct raftz_core **core,
+                            const struct raftz_core_action **actions,
+                            size_t *count,
+                            struct raftz_error **error);
+
+/**
+ * \brief Tells a core what happened, and gives what is to be done about it.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param boot_us The present time, as for raftz_core_new(). One before the last is taken for the last.
+ * \param wall_us The present time by the wall clock.
+ * \param input What happened. It and what it points to are read during the call.
+ * \param actions [out] What is to be done. The actions, and all that they point to, live until the next raftz_core_step() of
+ *        this core that succeeds, or its end.
+ * \param count [out] How many.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK. With any other status but RAFTZ_PANIC nothing has changed: RAFTZ_BAD_MESSAGE (the message came garbled:
+ *         drop it), RAFTZ_UNSUPPORTED (a kind of input or message that this version does not know), RAFTZ_INVALID_ARG (an
+ *         answer to what was not asked, an id of 0), RAFTZ_STORAGE (a snapshot's base that was changed), RAFTZ_NULL_ARG,
+ *         RAFTZ_BUSY (the first write is not durable, too many reads are open, or another thread is in a call).
+ *         RAFTZ_PANIC: the core is of no more use.
+ */
+raftz_status raftz_core_step(struct raftz_core *core,
+                             uint64_t boot_us,
+                             uint64_t wall_us,
+                             const struct raftz_core_input *input,
+                             const struct raftz_core_action **actions,
+                             size_t *count,
+                             struct raftz_error **error);
+
+/**
+ * \brief When a core wants RAFTZ_INPUT_TICK. May change with every step.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param deadline_us [out] The time, by the clock of `boot_us`; UINT64_MAX for never. It may have passed.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_next_deadline(const struct raftz_core *core,
+                                      uint64_t *deadline_us,
+                                      struct raftz_error **error);
+
+/**
+ * \brief How a core is.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_core_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_status(const struct raftz_core *core,
+                               struct raftz_core_info *info,
+                               struct raftz_error **error);
+
+/**
+ * \brief A hash of everything that a core's future depends on, with times relative to now: of two cores of one history with
+ * equal fingerprints the same inputs make the same. Left out is randomness that is still to be drawn.
+ *
+ * Compare it within one build of the library.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param fingerprint [out] The hash.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_fingerprint(const struct raftz_core *core,
+                                    uint64_t *fingerprint,
+                                    struct raftz_error **error);
+
+/**
+ * \brief What stands in the log's place behind a snapshot of the state machine: to be kept with the snapshot, sent with it,
+ * and given back with RAFTZ_INPUT_SNAPSHOT_KEPT. Bytes with a checksum.
+ *
+ * A snapshot that a program takes is named by the entry that it ends with, of which RAFTZ_ACTION_APPLY told index, term and
+ * log time, by its length, and by a hash of the program's choice.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param index The last entry that the snapshot covers: one that is applied and still in the log.
+ * \param log_time_us The log time of the last command up to there; 0 if that is not known.
+ * \param term [out] The term of that entry, for the snapshot's name.
+ * \param base [out] The bytes, to be freed with raftz_bytes_free().
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_snapshot_base(const struct raftz_core *core,
+                                      uint64_t index,
+                                      uint64_t log_time_us,
+                                      uint64_t *term,
+                                      struct raftz_bytes **base,
+                                      struct raftz_error **error);
+
+/**
+ * \brief Frees a core, and its last actions.
+ *
+ * Threads: any, once, and no other call beside or after it. Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core, or NULL, which is nothing.
+ */
+void raftz_core_free(struct raftz_core *core);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -3291,6 +4294,14 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
      NULL, NULL}
 /** \brief Initializer: `raftz_conformance_opts x = RAFTZ_CONFORMANCE_OPTS_INIT;` */
 #define RAFTZ_CONFORMANCE_OPTS_INIT {sizeof(raftz_conformance_opts), 0, 0}
+/** \brief Initializer: `raftz_core_opts x = RAFTZ_CORE_OPTS_INIT;` */
+#define RAFTZ_CORE_OPTS_INIT                                                                       \
+    {sizeof(raftz_core_opts), RAFTZ_ABI_VERSION, 0, {0}, {NULL, 0}, NULL, 0, NULL, 0}
+/** \brief Initializer: `raftz_core_info x = RAFTZ_CORE_INFO_INIT;` */
+#define RAFTZ_CORE_INFO_INIT                                                                       \
+    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+/** \brief Initializer: `raftz_core_input x = RAFTZ_CORE_INPUT_INIT;`, a RAFTZ_INPUT_TICK. */
+#define RAFTZ_CORE_INPUT_INIT {RAFTZ_INPUT_TICK, 0, {{0}}}
 
 /**
  * \brief A slice of text that ends with NUL, without the NUL.

@@ -204,7 +204,7 @@ pub(crate) struct Told {
     pub(crate) text: String,
 }
 
-fn told(node: NodeId, group: u32, event: &Event) -> Told {
+pub(crate) fn told(node: NodeId, group: u32, event: &Event) -> Told {
     let mut info = raftz_event_info::of_kind(0, group, node.get());
     let mut text = String::new();
     info.kind = match event {

@@ -160,6 +160,24 @@ pub(crate) unsafe fn bytes<'a>(slice: raftz_slice, name: &str) -> Call<&'a [u8]>
     Ok(unsafe { std::slice::from_raw_parts(slice.data, slice.len) })
 }
 
+/// The items of an array.
+///
+/// # Safety
+/// `pointer` points to `count` items that are unchanged for as long as the reference is used, or `count` is 0.
+pub(crate) unsafe fn array<'a, T>(pointer: *const T, count: usize, name: &str) -> Call<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if pointer.is_null() {
+        return Err(null(name));
+    }
+    if count > isize::MAX as usize / std::mem::size_of::<T>().max(1) {
+        return Err(invalid(format!("count = {count} of {name} is more than there is memory")));
+    }
+    // SAFETY: the caller's contract; not NULL, and no longer than an allocation can be.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::panic)]

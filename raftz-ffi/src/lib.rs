@@ -36,6 +36,8 @@ pub mod watch;
 
 pub mod kv;
 
+pub mod bare;
+
 mod fork;
 mod guard;
 mod log;

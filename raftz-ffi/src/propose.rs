@@ -276,17 +276,8 @@ pub unsafe extern "C" fn raftz_propose_bytes(
 /// # Safety
 /// `count` slices are there, each of them readable.
 unsafe fn batch(commands: *const raftz_slice, count: usize) -> Call<Vec<Bytes>> {
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    if commands.is_null() {
-        return Err(null("commands"));
-    }
-    if count > isize::MAX as usize / std::mem::size_of::<raftz_slice>() {
-        return Err(invalid(format!("count = {count} is more than there is memory")));
-    }
-    // SAFETY: the caller's contract; not NULL, and no longer than an allocation can be.
-    let slices = unsafe { std::slice::from_raw_parts(commands, count) };
+    // SAFETY: the caller's contract.
+    let slices = unsafe { guard::array(commands, count, "commands") }?;
     let copy = |(at, slice): (usize, &raftz_slice)| {
         // SAFETY: the caller's contract.
         let bytes = unsafe { guard::bytes(*slice, &format!("commands[{at}]")) };

@@ -96,6 +96,8 @@ pub const RAFTZ_CALLBACK_FAILED: raftz_status = -103;
 pub const RAFTZ_EMPTY: raftz_status = -104;
 /// \brief The queue was closed, and everything in it has been taken.
 pub const RAFTZ_CLOSED: raftz_status = -105;
+/// \brief Bytes are no message of a member of this cluster: they came garbled, cut short, or from elsewhere.
+pub const RAFTZ_BAD_MESSAGE: raftz_status = -107;
 
 /// \brief A timeout: as long as it takes (49 days, to be exact).
 pub const RAFTZ_WAIT_FOREVER: u32 = 0xFFFF_FFFF;
@@ -134,7 +136,7 @@ names! {
     RAFTZ_TRANSFER_UNFIT, RAFTZ_TRANSFER_TIMEOUT, RAFTZ_TRANSFER_UNDER_WAY, RAFTZ_TRANSFER_OVERTAKEN,
     RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BAD_UTF8,
     RAFTZ_UNSUPPORTED, RAFTZ_ABI_MISMATCH, RAFTZ_PANIC, RAFTZ_FORKED, RAFTZ_CALLBACK_FAILED,
-    RAFTZ_EMPTY, RAFTZ_CLOSED,
+    RAFTZ_EMPTY, RAFTZ_CLOSED, RAFTZ_BAD_MESSAGE,
 }
 
 /// A callback's status as a person reads it, with the words that came with it.

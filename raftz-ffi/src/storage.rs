@@ -4,9 +4,9 @@
 //! them bytes (`kept`); when it says that they are durable is the business of `completions`; `store` puts it behind
 //! the trait of the core, and checks what it gives back.
 
-mod completions;
-mod kept;
-mod store;
+pub(crate) mod completions;
+pub(crate) mod kept;
+pub(crate) mod store;
 
 use std::ffi::c_void;
 use std::time::Duration;

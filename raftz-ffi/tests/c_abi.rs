@@ -79,3 +79,8 @@ fn a_node_can_be_watched() {
 fn log_lines_go_to_the_node_s_own_function() {
     passes("logs.c", Link::Shared, &[]);
 }
+
+#[test]
+fn the_bare_core_is_driven_in_one_thread_through_every_fault() {
+    passes("core.c", Link::Shared, &[]);
+}

@@ -95,6 +95,28 @@ const IN: &[Sized] = &[
             ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
         ],
     },
+    Sized {
+        name: "raftz_core_opts",
+        numbers: &[
+            ("flags", "2", "RAFTZ_INVALID_ARG"),
+            ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
+            ("abi_version", "0", "RAFTZ_ABI_MISMATCH"),
+            ("abi_version", "RAFTZ_ABI_VERSION + 1", "RAFTZ_ABI_MISMATCH"),
+            ("record", "(raftz_slice){NULL, 1}", "RAFTZ_NULL_ARG"),
+            ("record", "good.slice; opts.it.record.len = SIZE_MAX", "RAFTZ_INVALID_ARG"),
+            ("record", "good.slice", "RAFTZ_STORAGE"),
+            ("entry_count", "1", "RAFTZ_NULL_ARG"),
+            ("entries", "&good.slice; opts.it.entry_count = SIZE_MAX / 16", "RAFTZ_INVALID_ARG"),
+            ("entries", "&good.bad_commands[1]; opts.it.entry_count = 1", "RAFTZ_NULL_ARG"),
+            ("entries", "&good.slice; opts.it.entry_count = 1", "RAFTZ_STORAGE"),
+            ("snapshot", "&(const raftz_snapshot){{0, 0, 0, {0}}, good.slice}", "RAFTZ_STORAGE"),
+            (
+                "flags",
+                "RAFTZ_CORE_MACHINE_PERSISTS; opts.it.machine_applied = 1",
+                "RAFTZ_INVALID_ARG",
+            ),
+        ],
+    },
 ];
 const OUT: &[&str] = &[
     "raftz_event_info",
@@ -105,6 +127,7 @@ const OUT: &[&str] = &[
     "raftz_metrics_info",
     "raftz_peer_metrics_info",
     "raftz_standing_info",
+    "raftz_core_info",
 ];
 /// Numbers by themselves: of which function and parameter.
 const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
@@ -151,6 +174,13 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_storage_complete", "number", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_storage_complete", "number", "1", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_storage_complete", "number", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_new", "boot_us", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_new", "wall_us", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_step", "boot_us", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_step", "wall_us", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_snapshot_base", "index", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_snapshot_base", "index", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_core_snapshot_base", "log_time_us", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
 ];
@@ -186,6 +216,18 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             after: format!(
                 "if (status != RAFTZ_OK) {{ CHECK(is_full_of(&{name}, 0, sizeof {name}, FILLING)); }}"
             ),
+        },
+        // They belong to the core.
+        ("raftz_core_action", 2) => Argument {
+            setup: format!("const {base} *{name}; memset(&{name}, FILLING, sizeof {name});"),
+            expression: format!("&{name}"),
+            after: format!(
+                "if (status != RAFTZ_OK) {{ CHECK(is_full_of(&{name}, 0, sizeof {name}, FILLING)); }}"
+            ),
+        },
+        ("raftz_core_input", 1) => Argument {
+            setup: format!("raftz_core_input {name} = RAFTZ_CORE_INPUT_INIT;"),
+            ..of(&format!("&{name}"))
         },
         ("uint8_t", 1) => Argument { setup: format!("uint8_t {name}[8];"), ..of(name) },
         (_, 1) if OUT.contains(&base) => out_struct(base, name, &format!("sizeof({base})")),
@@ -239,7 +281,8 @@ fn argument(function: &Function, it: &Typed) -> Argument {
         ("raftz_destroy_fn", 0) => of("on_destroy"),
         ("raftz_free_fn", 0) => of("on_free"),
         (_, 0) => of(match name {
-            "node_id" | "peer_id" | "index" | "is_on" | "by" => "1",
+            "node_id" | "peer_id" | "index" | "is_on" | "by" | "boot_us" | "wall_us"
+            | "log_time_us" => "1",
             "number" => "49",
             "kinds" => "RAFTZ_EVENTS_ALL",
             "level" => "RAFTZ_LOG_INFO",
@@ -586,7 +629,7 @@ impl Program<'_> {
                 self.case(function, &format!("{name}: {what}"), &[other], wanted, None);
             };
             let ours = format!("sizeof({base})");
-            let is_required = ["raftz_machine", "raftz_storage"].contains(&base);
+            let is_required = ["raftz_machine", "raftz_storage", "raftz_core_opts"].contains(&base);
             let small = if is_required { Wanted::Documented } else { Wanted::NotNullArg };
             with("no size", "0", "", invalid);
             with("size 3", "3", "", invalid);

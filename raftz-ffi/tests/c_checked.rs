@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("machine.c", &["short"]),
     ("storage.c", &["alone"]),
     ("once.c", &["freeing"]),
+    ("core.c", &["short"]),
 ];
 /// And this under the sanitizers: where a leader reads for another node, an optimized comparison of an `Option` looks to
 /// Valgrind like one of bytes that were never written.

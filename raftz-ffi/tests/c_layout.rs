@@ -12,8 +12,8 @@ use std::mem::{offset_of, size_of};
 use std::process::Command;
 
 use raftz::{
-    bytes::*, events::*, kv::*, machine::*, metrics::*, node::*, propose::*, queue::*, read::*,
-    state::*, storage::*, watch::*,
+    bare::action::*, bare::input::*, bare::start::*, bare::*, bytes::*, events::*, kv::*,
+    machine::*, metrics::*, node::*, propose::*, queue::*, read::*, state::*, storage::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -100,6 +100,35 @@ layout! {
         log_bytes, close,
     }
     raftz_conformance_opts { size, flags, patience_ms }
+    raftz_snapshot_id { term, index, bytes, hash }
+    raftz_snapshot { id, base }
+    raftz_core_opts {
+        size, abi_version, flags, disk_id, record, entries, entry_count, snapshot, machine_applied,
+    }
+    raftz_action_persist { boot, number, write }
+    raftz_action_send { to, message }
+    raftz_action_read_entries { request, first, last, bytes_max }
+    raftz_action_apply { first, last, commands, command_count }
+    raftz_action_fetch { from, id }
+    raftz_action_accepted { first, term, tokens, token_count }
+    raftz_action_refused { status, reserved, leader_id, message, tokens, token_count }
+    raftz_action_may_read { request, index }
+    raftz_action_transfer_ended { token, leader_id, status, reserved, message }
+    raftz_core_action { kind, reserved, with }
+    raftz_input_receive { from, message }
+    raftz_proposal { token, command }
+    raftz_input_propose { proposals, proposal_count }
+    raftz_input_read { request, by_lease, reserved }
+    raftz_input_transfer { token, target_id, deadline_us, steps_down, reserved }
+    raftz_input_persisted { boot, number }
+    raftz_input_entries_read { request, status, reserved, entries, entry_count, reason }
+    raftz_input_link_up { peer_id, boot, disk_id }
+    raftz_core_input { kind, reserved, with }
+    raftz_core_info {
+        size, node_id, disk_id, boot, term, vote, leader_id, role, is_ready, is_open, is_halted, base_index,
+        last_index, last_term, durable_index, commit_index, applied_index, damaged_from, transfer_to,
+        entry_bytes_max,
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ static struct {
     /* Of a store that a node has open. */
     raftz_node *keeper;
     raftz_completions *completions;
+    raftz_core *core;
     raftz_event *events[8];
     size_t spare_events;
     uint64_t next_id;
@@ -154,6 +155,41 @@ static inline raftz_network *fresh_raftz_network(void) {
     raftz_network *network = NULL;
     OK(raftz_network_new(&network, &failure));
     return network;
+}
+
+static inline raftz_core *fresh_raftz_core(void) {
+    raftz_config *config = fresh_raftz_config();
+    raftz_core_opts opts = RAFTZ_CORE_OPTS_INIT;
+    raftz_core *core = NULL;
+    const raftz_core_action *actions = NULL;
+    size_t count = 0;
+    OK(raftz_core_new(config, &opts, 1, 1, &core, &actions, &count, &failure));
+    raftz_config_free(config);
+    return core;
+}
+
+/* One that leads itself and has applied its first entry. */
+static inline raftz_core *leading_core(void) {
+    raftz_core *core = fresh_raftz_core();
+    raftz_core_input input = RAFTZ_CORE_INPUT_INIT;
+    raftz_core_info info = RAFTZ_CORE_INFO_INIT;
+    input.kind = RAFTZ_INPUT_PERSISTED;
+    input.with.persisted = (raftz_input_persisted){1, 1};
+    while (info.applied_index == 0) {
+        const raftz_core_action *actions = NULL;
+        size_t count = 0;
+        OK(raftz_core_step(core, 1, 1, &input, &actions, &count, &failure));
+        for (size_t at = 0; at < count; at++) {
+            if (actions[at].kind == RAFTZ_ACTION_PERSIST) {
+                input.with.persisted.number = actions[at].with.persist.number;
+            } else if (actions[at].kind == RAFTZ_ACTION_APPLY) {
+                input.kind = RAFTZ_INPUT_APPLIED;
+                input.with.index = actions[at].with.apply.last;
+            }
+        }
+        OK(raftz_core_status(core, &info, &failure));
+    }
+    return core;
 }
 
 static inline raftz_kv_reply *fresh_raftz_kv_reply(void) {
@@ -343,10 +379,12 @@ static void make_good(void) {
     good.keeper = start_in(good.network, config, NULL);
     OK(raftz_node_wait_for_leader(good.keeper, 60000, NULL, &failure));
     good.completions = kept.completions;
+    good.core = leading_core();
     raftz_config_free(config);
 }
 
 static void free_good(void) {
+    raftz_core_free(good.core);
     stop_and_free(good.keeper);
     disk_wipe(&kept);
     disk_wipe(&tested);

@@ -9,9 +9,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::raft;
 use crate::replica::SnapshotPolicy;
 use crate::storage::{Storage, StorageError};
-use crate::types::{Base, ClusterId, Member, Membership, NodeId, Recovered, Settings};
+use crate::types::{Base, ClusterId, DiskId, Member, Membership, NodeId, Recovered, Settings};
 
 use super::callbacks::EventObserver;
 
@@ -299,6 +300,46 @@ impl Config {
     /// Checks what founding a cluster needs beyond [`Config::validate`].
     pub(crate) fn validate_founding(&self) -> Result<(), ConfigError> {
         validate::validate_founding(self)
+    }
+
+    /// Checks what concerns the bare core of such a node ([`Config::core`]), and what founding its cluster needs if it
+    /// is to be founded. Addresses are only words to a core, so they may be anywhere.
+    ///
+    /// # Errors
+    /// As [`Config::validate`].
+    pub fn validate_core(&self, founds: bool) -> Result<(), ConfigError> {
+        validate::validate_core(self)?;
+        if founds { self.validate_founding() } else { Ok(()) }
+    }
+
+    /// Checks that what was recovered is this node's, and that its timeouts suit what the cluster has agreed on.
+    ///
+    /// # Errors
+    /// The first thing that does not go together.
+    pub fn check_identity(&self, recovered: &Recovered) -> Result<(), ConfigError> {
+        validate::check_identity(self, recovered)
+    }
+
+    /// What the bare core of such a node is told, on this disk.
+    pub fn core(&self, disk: DiskId) -> raft::Config {
+        let us = |ms: u64| ms.saturating_mul(1000);
+        raft::Config {
+            election_timeout_min_us: us(self.election_timeout_min_ms),
+            election_timeout_max_us: us(self.election_timeout_max_ms),
+            heartbeat_interval_us: us(self.heartbeat_interval_ms),
+            lease_reads: self.lease_reads,
+            lease_drift_percent: self.lease_drift_percent,
+            append_bytes_max: self.append_bytes_max,
+            window_messages: usize::try_from(self.window_messages).unwrap_or(usize::MAX),
+            window_bytes: self.window_bytes,
+            uncommitted_bytes_max: self.uncommitted_bytes_max,
+            unapplied_bytes_max: self.unapplied_bytes_max,
+            cache_bytes_max: self.cache_bytes_max,
+            apply_bytes_max: self.apply_bytes_max,
+            election_priority: u8::try_from(self.election_priority).unwrap_or(u8::MAX),
+            disk_stall_timeout_us: us(self.disk_stall_timeout_ms),
+            ..raft::Config::new(self.node_id, disk)
+        }
     }
 
     /// How the node deals with snapshots.

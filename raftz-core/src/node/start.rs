@@ -137,7 +137,8 @@ fn start(
     machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError>,
 ) -> Result<Node, NodeError> {
     let stores::Opened { storage, snapshots, recovered } = stores::open(&config)?;
-    check_identity(&config, &recovered)?;
+    // A store of the user's own is not checked by anybody else.
+    config.check_identity(&recovered)?;
     let (config, configured) = (agreed(&config, &recovered)?, config);
     let Identity { cluster, epoch, node, disk, founders_hash } = recovered.identity;
     let hello = Hello::peer(cluster, epoch, node, disk, recovered.boot, founders_hash);
@@ -335,50 +336,10 @@ fn replica_config(
     (machine_applied, machine_log_time_us): (Option<Index>, Option<u64>),
     snapshot: Option<Snapshot>,
 ) -> replica::Config {
-    let us = |ms: u64| ms.saturating_mul(1000);
-    let raft = raft::Config {
-        election_timeout_min_us: us(config.election_timeout_min_ms),
-        election_timeout_max_us: us(config.election_timeout_max_ms),
-        heartbeat_interval_us: us(config.heartbeat_interval_ms),
-        lease_reads: config.lease_reads,
-        lease_drift_percent: config.lease_drift_percent,
-        append_bytes_max: config.append_bytes_max,
-        window_messages: usize::try_from(config.window_messages).unwrap_or(usize::MAX),
-        window_bytes: config.window_bytes,
-        uncommitted_bytes_max: config.uncommitted_bytes_max,
-        unapplied_bytes_max: config.unapplied_bytes_max,
-        cache_bytes_max: config.cache_bytes_max,
-        apply_bytes_max: config.apply_bytes_max,
-        machine_applied,
-        snapshot,
-        election_priority: u8::try_from(config.election_priority).unwrap_or(u8::MAX),
-        disk_stall_timeout_us: us(config.disk_stall_timeout_ms),
-        ..raft::Config::new(config.node_id, identity.disk)
-    };
+    let raft = raft::Config { machine_applied, snapshot, ..config.core(identity.disk) };
     let held_bytes_max = config.held_bytes_max;
     let snapshots = config.snapshot_policy();
     replica::Config { raft, held_bytes_max, snapshots, machine_log_time_us }
-}
-
-/// A store of the user's own is not checked by anybody else.
-fn check_identity(config: &Config, recovered: &Recovered) -> Result<(), NodeError> {
-    let Identity { node, cluster, .. } = recovered.identity;
-    if node != config.node_id || cluster != config.cluster_id {
-        return Err(ConfigError::Contradiction(format!(
-            "the storage belongs to node {node} of cluster {cluster}, but node_id = {} and cluster_id = {} are configured",
-            config.node_id, config.cluster_id
-        ))
-        .into());
-    }
-    let needed = recovered.base.settings.election_timeout_min_ms;
-    if config.election_timeout_min_ms < needed {
-        return Err(ConfigError::Contradiction(format!(
-            "election_timeout_min_ms = {} is below the {needed} that this cluster was founded with; use at least that",
-            config.election_timeout_min_ms
-        ))
-        .into());
-    }
-    Ok(())
 }
 
 /// The configuration with what the cluster has agreed on in the place of what it says itself.

@@ -75,6 +75,11 @@ impl Writes {
         }
         Self { writes, _entries: kept_entries, _bytes: kept_bytes }
     }
+
+    /// The first of them; it stays as long as this does.
+    pub(crate) fn first(&self) -> *const raftz_log_write {
+        self.writes.as_ptr()
+    }
 }
 
 /// Entries one behind the other, and where each lies.

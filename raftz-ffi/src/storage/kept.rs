@@ -12,7 +12,9 @@ use raftz_core::types::{
 };
 
 /// The first bytes of a record.
-const MAGIC: &[u8] = b"rzst";
+const MAGIC: [u8; 4] = *b"rzst";
+/// And of a snapshot's base.
+const BASE_MAGIC: [u8; 4] = *b"rzsb";
 /// Magic and checksum.
 const PREFIX_BYTES: usize = 8;
 const VERSION: u8 = 1;
@@ -51,6 +53,45 @@ fn checksum(bytes: &[u8]) -> u32 {
     Payload::new(Bytes::copy_from_slice(bytes)).crc()
 }
 
+/// Bytes behind their kind and their checksum.
+fn sealed(magic: [u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(PREFIX_BYTES + body.len());
+    bytes.put_slice(&magic);
+    bytes.put_u32_le(checksum(body));
+    bytes.put_slice(body);
+    bytes
+}
+
+/// Takes such bytes apart.
+fn unsealed<'a>(magic: [u8; 4], kind: &str, bytes: &'a [u8]) -> Result<&'a [u8], String> {
+    let count = bytes.len();
+    if count < PREFIX_BYTES || !bytes.starts_with(&magic) {
+        return Err(format!("the {count} bytes that it gave back are no {kind} of raftz"));
+    }
+    let (prefix, body) = bytes.split_at(PREFIX_BYTES);
+    if prefix[magic.len()..] != checksum(body).to_le_bytes() {
+        return Err(format!("the {kind} of {count} bytes does not match its checksum"));
+    }
+    Ok(body)
+}
+
+/// What stands behind a snapshot in the log's place, for the program to keep with it.
+pub(crate) fn encode_base(base: &Base) -> Result<Vec<u8>, String> {
+    Ok(sealed(BASE_MAGIC, &encode(base).map_err(|error| error.to_string())?))
+}
+
+/// Such a base that is given back.
+pub(crate) fn decode_base(bytes: &[u8]) -> Result<Base, String> {
+    let body = unsealed(BASE_MAGIC, "base", bytes)?;
+    let base: Base = decode(body).map_err(|error| error.to_string())?.0;
+    base.membership.validate()?;
+    base.settings.validate()?;
+    if !base.id.index.is_sane() || !base.id.term.is_sane() {
+        return Err(format!("the base has an absurd index: {}", base.id));
+    }
+    Ok(base)
+}
+
 impl Kept {
     /// Of a store that is new.
     pub(crate) fn founding(identity: Identity, base: Base) -> Self {
@@ -77,22 +118,11 @@ impl Kept {
         let state = (self.boot.0, self.hard_state, self.last, self.commit, self.lost);
         let fields: Fields = (VERSION, cluster, epoch, node, disk, founders_hash, state, base);
         let body = encode(&fields).map_err(|error| error.to_string())?;
-        let mut record = Vec::with_capacity(PREFIX_BYTES + body.len());
-        record.put_slice(MAGIC);
-        record.put_u32_le(checksum(&body));
-        record.put_slice(&body);
-        Ok(record)
+        Ok(sealed(MAGIC, &body))
     }
 
     pub(crate) fn decode(record: &[u8]) -> Result<Self, String> {
-        let bytes = record.len();
-        if bytes < PREFIX_BYTES || !record.starts_with(MAGIC) {
-            return Err(format!("the {bytes} bytes that it gave back are no record of raftz"));
-        }
-        let (prefix, body) = record.split_at(PREFIX_BYTES);
-        if prefix[MAGIC.len()..] != checksum(body).to_le_bytes() {
-            return Err(format!("the record of {bytes} bytes does not match its checksum"));
-        }
+        let body = unsealed(MAGIC, "record", record)?;
         let words = |error: raftz_core::types::encode::MetadataError| error.to_string();
         let (fields, _) = decode::<Fields>(body).map_err(words)?;
         let (version, cluster, epoch, node, disk, founders_hash, state, base) = fields;

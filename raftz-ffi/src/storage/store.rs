@@ -41,7 +41,7 @@ impl Founding {
     }
 }
 
-fn random() -> Result<u128, StorageError> {
+pub(crate) fn random() -> Result<u128, StorageError> {
     let mut bytes = [0_u8; 16];
     // SAFETY: so many bytes are there.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
@@ -151,61 +151,6 @@ impl Store {
         Ok((got, damage))
     }
 
-    /// Looks through the whole log behind its base: how far it is there, and what a node must know of it.
-    fn look_through(&self, group: GroupId, kept: Kept) -> Result<(Log, Recovered), StorageError> {
-        let (wanted, lost_before) = (kept.last, kept.lost);
-        let mut log = Log { kept, runs: Vec::new() };
-        log.kept.last = log.kept.base.id;
-        let mut config_entries = Vec::new();
-        let mut last_log_time_us = log.kept.base.log_time_us;
-        let mut damage = None;
-        while damage.is_none() && log.kept.last.index < wanted.index {
-            let next = log.kept.last.index.next();
-            let (entries, problem) = self.read(group, next, wanted.index, LOOK_BYTES)?;
-            damage = problem;
-            for entry in entries {
-                let (id, before) = (entry.id(), log.kept.last);
-                if id.term < before.term {
-                    damage = Some(format!("{id} follows {before}, and terms never fall"));
-                    break;
-                }
-                log.follow(&entry);
-                last_log_time_us = entry.log_time_us;
-                if !matches!(entry.kind, EntryKind::Noop | EntryKind::Command) {
-                    config_entries.push(entry);
-                }
-            }
-        }
-        let last = log.kept.last;
-        if damage.is_none() && last != wanted {
-            damage = Some(format!("the last entry is {last}, not {wanted}"));
-        }
-        log.kept.lost = match &damage {
-            Some(words) if log.kept.base.membership.members.len() == 1 => {
-                let words = format!("{words}; there is no other node to have it from");
-                return Err(failed("looking through the log", &words));
-            }
-            Some(_) => lost_before.max(Some(wanted)),
-            None => lost_before,
-        };
-        log.kept.commit = log.kept.commit.min(last.index).max(log.kept.base.id.index);
-        let note = |words| format!("{NAME}: {words}; the log is whole up to {last} of {wanted}");
-        let recovered = Recovered {
-            identity: log.kept.identity,
-            boot: log.kept.boot,
-            hard_state: log.kept.hard_state,
-            base: log.kept.base.clone(),
-            last,
-            runs: log.runs.clone(),
-            config_entries,
-            last_log_time_us,
-            commit: log.kept.commit,
-            damage: log.kept.damage(),
-            notes: damage.map(note).into_iter().collect(),
-        };
-        Ok((log, recovered))
-    }
-
     /// Hands a submission to the store; `done` is told its fate.
     fn submit(&self, changes: Vec<(GroupId, Vec<u8>, Change)>, done: Completion) {
         let (number, writes, count) = self.completions.submit(Writes::of(changes), done);
@@ -262,6 +207,65 @@ impl Store {
     }
 }
 
+/// Looks through the whole log behind its base: how far it is there, and what a node must know of it. `read` gives
+/// entries from one index on, and what is wrong with the next, if that is missing or garbage.
+pub(crate) fn look_through(
+    kept: Kept,
+    mut read: impl FnMut(Index, Index) -> Result<(Vec<Entry>, Option<String>), StorageError>,
+) -> Result<(Log, Recovered), StorageError> {
+    let (wanted, lost_before) = (kept.last, kept.lost);
+    let mut log = Log { kept, runs: Vec::new() };
+    log.kept.last = log.kept.base.id;
+    let mut config_entries = Vec::new();
+    let mut last_log_time_us = log.kept.base.log_time_us;
+    let mut damage = None;
+    while damage.is_none() && log.kept.last.index < wanted.index {
+        let next = log.kept.last.index.next();
+        let (entries, problem) = read(next, wanted.index)?;
+        damage = problem;
+        for entry in entries {
+            let (id, before) = (entry.id(), log.kept.last);
+            if id.term < before.term {
+                damage = Some(format!("{id} follows {before}, and terms never fall"));
+                break;
+            }
+            log.follow(&entry);
+            last_log_time_us = entry.log_time_us;
+            if !matches!(entry.kind, EntryKind::Noop | EntryKind::Command) {
+                config_entries.push(entry);
+            }
+        }
+    }
+    let last = log.kept.last;
+    if damage.is_none() && last != wanted {
+        damage = Some(format!("the last entry is {last}, not {wanted}"));
+    }
+    log.kept.lost = match &damage {
+        Some(words) if log.kept.base.membership.members.len() == 1 => {
+            let words = format!("{words}; there is no other node to have it from");
+            return Err(failed("looking through the log", &words));
+        }
+        Some(_) => lost_before.max(Some(wanted)),
+        None => lost_before,
+    };
+    log.kept.commit = log.kept.commit.min(last.index).max(log.kept.base.id.index);
+    let note = |words| format!("{NAME}: {words}; the log is whole up to {last} of {wanted}");
+    let recovered = Recovered {
+        identity: log.kept.identity,
+        boot: log.kept.boot,
+        hard_state: log.kept.hard_state,
+        base: log.kept.base.clone(),
+        last,
+        runs: log.runs.clone(),
+        config_entries,
+        last_log_time_us,
+        commit: log.kept.commit,
+        damage: log.kept.damage(),
+        notes: damage.map(note).into_iter().collect(),
+    };
+    Ok((log, recovered))
+}
+
 /// Whether a store holds a node's data.
 pub(crate) fn is_formatted(table: &Table) -> Result<bool, StorageError> {
     let store = Store::open(table.0)?;
@@ -302,7 +306,8 @@ pub(crate) fn open(
     }
     let mut kept = Kept::decode(&record).map_err(|words| failed("the storage's load", &words))?;
     kept.boot = Boot(kept.boot.0.saturating_add(1));
-    let (log, recovered) = store.look_through(group, kept)?;
+    let read = |first, last| store.read(group, first, last, LOOK_BYTES);
+    let (log, recovered) = look_through(kept, read)?;
     store.write_record(group, &log.kept, patience)?;
     store.logs.lock().insert(group, log);
     Ok((Box::new(Lane { store: Arc::new(store) }), recovered))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::{Config, ConfigError, StorageKind};
 use crate::raft::PRIORITY_MAX;
 use crate::storage::wal::SEGMENT_OVERHEAD_BYTES;
-use crate::types::{APPEND_BYTES_LIMIT, ENTRY_BYTES_LIMIT, Membership};
+use crate::types::{APPEND_BYTES_LIMIT, ENTRY_BYTES_LIMIT, Identity, Membership, Recovered};
 
 /// Longest timeout that is believed to be meant: an hour, as in [`Settings`](crate::types::Settings).
 const TIMEOUT_LIMIT_MS: u64 = 3600 * 1000;
@@ -27,6 +27,30 @@ pub(super) fn validate(config: &Config) -> Checked {
         StorageKind::Memory => validate_founding(config),
         StorageKind::Directory(_) | StorageKind::Custom(_) => Ok(()),
     }
+}
+
+pub(super) fn validate_core(config: &Config) -> Checked {
+    timings(config)?;
+    caps(config)?;
+    addresses(&Config { insecure_plaintext: true, ..config.clone() })
+}
+
+pub(super) fn check_identity(config: &Config, recovered: &Recovered) -> Checked {
+    let Identity { node, cluster, .. } = recovered.identity;
+    if node != config.node_id || cluster != config.cluster_id {
+        return contradiction(format!(
+            "the storage belongs to node {node} of cluster {cluster}, but node_id = {} and cluster_id = {} are configured",
+            config.node_id, config.cluster_id
+        ));
+    }
+    let needed = recovered.base.settings.election_timeout_min_ms;
+    if config.election_timeout_min_ms < needed {
+        return contradiction(format!(
+            "election_timeout_min_ms = {} is below the {needed} that this cluster was founded with; use at least that",
+            config.election_timeout_min_ms
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn validate_founding(config: &Config) -> Checked {
