@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("functions.c", &["memory"]),
     ("machine.c", &["short"]),
     ("storage.c", &["alone"]),
+    ("transport.c", &["short"]),
     ("once.c", &["freeing"]),
 ];
 /// And this under the sanitizers: where a leader reads for another node, an optimized comparison of an `Option` looks to

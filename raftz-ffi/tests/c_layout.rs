@@ -13,7 +13,7 @@ use std::process::Command;
 
 use raftz::{
     bytes::*, events::*, kv::*, machine::*, metrics::*, node::*, propose::*, queue::*, read::*,
-    state::*, storage::*, watch::*,
+    state::*, storage::*, transport::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -100,6 +100,10 @@ layout! {
         log_bytes, close,
     }
     raftz_conformance_opts { size, flags, patience_ms }
+    raftz_message { urgency, reserved, len, parts, part_count }
+    raftz_transport {
+        size, abi_version, flags, user_data, open, destroy, dial, send, end, stop,
+    }
 }
 
 #[test]
