@@ -251,6 +251,21 @@
 #define RAFTZ_CONFORMANCE_FORGETS 1
 
 /**
+ * \brief How urgent a message is: elections, heartbeats, acknowledgements; first of all.
+ */
+#define RAFTZ_MESSAGE_CONTROL 0
+
+/**
+ * \brief How urgent a message is: entries of the log.
+ */
+#define RAFTZ_MESSAGE_DATA 1
+
+/**
+ * \brief How urgent a message is: pieces of snapshots, which should hold up nothing else.
+ */
+#define RAFTZ_MESSAGE_BULK 2
+
+/**
  * \brief In an outcome's flags: the state machine turned the command down; `reply` says why. The command
  * is in the log all the same, and was turned down alike on every node.
  */
@@ -656,6 +671,14 @@ typedef struct raftz_event raftz_event;
 typedef struct raftz_kv_reply raftz_kv_reply;
 
 /**
+ * \brief What a program's transport tells a node with: of links, and of what arrives on them.
+ *
+ * It is the program's own from an `open` that succeeds, to be freed with raftz_links_free() when none of its threads uses
+ * it any more. Once the node has ended every call is RAFTZ_SHUT_DOWN. If `open` fails it is gone when that returns.
+ */
+typedef struct raftz_links raftz_links;
+
+/**
  * \brief A network within this process, for tests: nodes that are started in it reach each other without
  * ports.
  */
@@ -886,6 +909,134 @@ typedef struct raftz_storage {
      */
     raftz_status (*close)(void *store, struct raftz_sink *why);
 } raftz_storage;
+
+/**
+ * \brief A message to be sent. The layout of this struct is frozen.
+ */
+typedef struct raftz_message {
+    /**
+     * \brief RAFTZ_MESSAGE_…
+     */
+    uint32_t urgency;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief All its bytes.
+     */
+    size_t len;
+    /**
+     * \brief Where they lie, one part behind the other.
+     */
+    const struct raftz_slice *parts;
+    /**
+     * \brief How many parts; at least one.
+     */
+    size_t part_count;
+} raftz_message;
+
+/**
+ * \brief A transport of the program's own: what carries messages between nodes, in place of TCP.
+ *
+ * A transport knows links and messages. A link leads to one other node, in both directions, and the program sets it up
+ * in any way: when it has reached a node, or somebody has come, it says so with raftz_links_up(). From then on raftz
+ * sends messages on it, and the program gives those that arrive to raftz_links_deliver(), each whole and as it was sent.
+ * The first ones are a handshake, in which nodes judge each other as over TCP: by cluster, epoch, data directory,
+ * founders. A link that fails, is replaced by another one of the same two nodes, or on which nothing is heard or taken
+ * for six seconds is ended by raftz, with words.
+ *
+ * Messages may be lost; raftz sends again what is needed. What comes late, twice, changed or on a wrong link is found out
+ * and left out. Those of one urgency should keep their order, since what is overtaken counts as lost; one that is more
+ * urgent may overtake others, and bulk may take a way of its own.
+ *
+ * What this does not give: nobody is prevented from reading along, and what a peer says of itself is not proven. Whoever
+ * can reach the program's links can claim to be a node, as over plain TCP. Encryption, and the proof of who is at the
+ * other end, are the program's business.
+ *
+ * Set `size` to `sizeof(raftz_transport)` and `abi_version` to RAFTZ_ABI_VERSION; what is not needed is NULL. The struct
+ * is copied by raftz_config_set_transport(); `user_data` must be there as long as the configuration and the nodes that
+ * were started with it.
+ *
+ * `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else,
+ * one at a time; while one of them blocks nothing is sent to anybody, so that `dial` should leave
+ * what takes time to another thread, and `send` rather take less. `stop` may
+ * be called beside them. `destroy` is called alone, and last. Functions must return: no longjmp, no C++ exception, no end
+ * of the thread. Blocking calls of raftz are refused in them.
+ *
+ * The addresses of the nodes are the program's to read: of the form `host:port`, with anything as host that has no
+ * colon, blank, comma or equals sign, such as a path. `listen_address` is not used.
+ */
+typedef struct raftz_transport {
+    /**
+     * \brief `sizeof(raftz_transport)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_ABI_VERSION.
+     */
+    uint32_t abi_version;
+    /**
+     * \brief 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief Given to `open`.
+     */
+    void *user_data;
+    /**
+     * \brief Opens the transport for one node. Required.
+     *
+     * `links` is what raftz_links_up() and its sisters are called with, from now on. A status other than RAFTZ_OK, with
+     * words by raftz_sink_fail() on `why`, makes raftz_node_start() fail; nothing else is called then.
+     */
+    raftz_status (*open)(void *user_data,
+                         struct raftz_links *links,
+                         struct raftz_sink *why,
+                         void **transport);
+    /**
+     * \brief Ends a transport. Called exactly once for every `open` that succeeded, after the last call of any other
+     * function. Optional.
+     */
+    void (*destroy)(void *transport);
+    /**
+     * \brief Tries to reach a node, once: the program answers with raftz_links_up() or raftz_links_unreachable(), now or
+     * later. `address`, in UTF-8 and not ended by NUL, lives until it returns.
+     *
+     * It is called for the members of the cluster as long as there is no link to them: again after an answer that it
+     * failed, with pauses that grow, and after three seconds without an answer. If two nodes dial each other at once,
+     * raftz keeps one of the links. Optional, for transports that dial by themselves.
+     */
+    void (*dial)(void *transport, uint64_t peer_id, struct raftz_slice address);
+    /**
+     * \brief Sends messages on a link, in their order. Required.
+     *
+     * `taken` says how many of them, from the front, were taken; it is `count` unless the program writes another number.
+     * The rest is given again after raftz_links_ready(). Messages that were taken have been sent or copied: they, and what
+     * they point to, live until it returns. What waits to be taken is bounded by `link_queue_bytes_max` for each link;
+     * beyond it raftz sends later what is still needed then.
+     *
+     * A status other than RAFTZ_OK, with words by raftz_sink_fail() on `why`, ends the link.
+     */
+    raftz_status (*send)(void *transport,
+                         void *link_context,
+                         const struct raftz_message *messages,
+                         size_t count,
+                         size_t *taken,
+                         struct raftz_sink *why);
+    /**
+     * \brief Ends a link: it is of no more use, and what `reason` says in UTF-8 is why. Called exactly once for every
+     * raftz_links_up() that succeeded, also if the program said raftz_links_down(); nothing is called with its context
+     * afterwards. What was taken should still be sent: a refused node is told why. Required.
+     */
+    void (*end)(void *transport, void *link_context, struct raftz_slice reason);
+    /**
+     * \brief The node stops: a function that blocks is to return, and none is to block from now on. Called once, beside
+     * the others, before all links are ended. A transport that blocks for longer holds up raftz_node_stop(), which says
+     * RAFTZ_STILL_RUNNING then. Optional.
+     */
+    void (*stop)(void *transport);
+} raftz_transport;
 
 /**
  * \brief How a command ended. The layout of this struct is frozen.
@@ -2964,6 +3115,20 @@ raftz_status raftz_config_set_storage(struct raftz_config *config,
                                       struct raftz_error **error);
 
 /**
+ * \brief Carries messages to other nodes by a transport of the program's own, in place of TCP.
+ *
+ * Threads: one at a time. Inside callbacks: yes. Blocks: no.
+ *
+ * \param config The configuration.
+ * \param transport The transport; copied. It is opened by raftz_node_start(), for each node anew.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+ */
+raftz_status raftz_config_set_transport(struct raftz_config *config,
+                                        const struct raftz_transport *transport,
+                                        struct raftz_error **error);
+
+/**
  * \brief A key's present value, as raftz_config_set() takes it.
  *
  * Threads: one at a time. Inside callbacks: yes. Blocks: no.
@@ -3335,6 +3500,136 @@ raftz_status raftz_entries_fail(struct raftz_entries *entries, struct raftz_slic
 raftz_status raftz_storage_conformance(const struct raftz_storage *storage,
                                        const struct raftz_conformance_opts *opts,
                                        struct raftz_error **error);
+
+/**
+ * \brief Says that a link stands. The handshake begins at once, if the node was dialled.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param peer_id The node that was dialled; 0 if somebody has come.
+ * \param context The program's end of the link, given to `send` and `end`; anything. If the call fails it is not.
+ * \param link [out] The link's number. `send` may be called before this call returns.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY if there are 1024 links, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_up(struct raftz_links *links,
+                            uint64_t peer_id,
+                            void *context,
+                            uint64_t *link,
+                            struct raftz_error **error);
+
+/**
+ * \brief Gives a message that arrived: whole, and as it was sent. It is looked through on this thread.
+ *
+ * What may wait of one link is bounded: 4 MiB or one message, and 64 KiB before the end of its handshake. Messages of one
+ * link that are given by several threads at once have no order.
+ *
+ * Threads: any. Inside callbacks: yes; to wait there is RAFTZ_IN_CALLBACK. Blocks: up to the timeout, while too much
+ * waits already.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param message The message; copied.
+ * \param timeout_ms How long to wait for room, in milliseconds; 0 to try.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK; RAFTZ_BUSY if too much waits, which changes nothing; RAFTZ_INVALID_ARG for what is no message, too
+ *         large or garbled, and the link is ended then, or for a link that there never was; RAFTZ_CLOSED for one that has
+ *         ended; RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_deliver(struct raftz_links *links,
+                                 uint64_t link,
+                                 struct raftz_slice message,
+                                 uint32_t timeout_ms,
+                                 struct raftz_error **error);
+
+/**
+ * \brief As raftz_links_deliver(), without a copy: the message is handed over.
+ *
+ * Threads: any. Inside callbacks: yes; to wait there is RAFTZ_IN_CALLBACK. Blocks: up to the timeout, while too much
+ * waits already.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param message The message; it is the library's from now on, whatever becomes of the call. Entries in it may stay in
+ *        memory for long.
+ * \param timeout_ms How long to wait for room, in milliseconds; 0 to try.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_links_deliver().
+ */
+raftz_status raftz_links_deliver_bytes(struct raftz_links *links,
+                                       uint64_t link,
+                                       struct raftz_bytes *message,
+                                       uint32_t timeout_ms,
+                                       struct raftz_error **error);
+
+/**
+ * \brief Says that a link takes messages again, after `send` took fewer than it was given.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, also if nothing waits; RAFTZ_INVALID_ARG for a link that there never was, RAFTZ_CLOSED for one that
+ *         has ended, RAFTZ_NULL_ARG, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_ready(struct raftz_links *links,
+                               uint64_t link,
+                               struct raftz_error **error);
+
+/**
+ * \brief Says that a link is gone. What was delivered before still counts; `end` follows.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param words Why, in UTF-8; copied, and cut to 512 bytes. Empty for none.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK; RAFTZ_INVALID_ARG for a link that there never was, RAFTZ_CLOSED for one that has ended already,
+ *         RAFTZ_NULL_ARG, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_down(struct raftz_links *links,
+                              uint64_t link,
+                              struct raftz_slice words,
+                              struct raftz_error **error);
+
+/**
+ * \brief Says that a node cannot be reached. The node tells of it, and whoever waits in vain is told why.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param peer_id The node.
+ * \param words Why, in UTF-8; copied, and cut to 512 bytes. Empty for none.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY if too many others wait to be told, RAFTZ_SHUT_DOWN or
+ *         RAFTZ_FORKED.
+ */
+raftz_status raftz_links_unreachable(struct raftz_links *links,
+                                     uint64_t peer_id,
+                                     struct raftz_slice words,
+                                     struct raftz_error **error);
+
+/**
+ * \brief How large the largest message is that can be sent or arrive. What claims to be larger is no message.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given; for NULL the answer is 0.
+ * \return The number of bytes.
+ */
+size_t raftz_links_bytes_max(const struct raftz_links *links);
+
+/**
+ * \brief Frees links. The node does not notice; links that are up stay, and nothing more is told of them.
+ *
+ * Threads: any, once, and no other call beside or after it. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given, or NULL, which is nothing.
+ */
+void raftz_links_free(struct raftz_links *links);
 
 /**
  * \brief What a node has counted and measured, in numbers.
@@ -4292,6 +4587,9 @@ void raftz_core_free(struct raftz_core *core);
 #define RAFTZ_STORAGE_INIT                                                                         \
     {sizeof(raftz_storage), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,   \
      NULL, NULL}
+/** \brief Initializer: `raftz_transport x = RAFTZ_TRANSPORT_INIT;` */
+#define RAFTZ_TRANSPORT_INIT                                                                       \
+    {sizeof(raftz_transport), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 /** \brief Initializer: `raftz_conformance_opts x = RAFTZ_CONFORMANCE_OPTS_INIT;` */
 #define RAFTZ_CONFORMANCE_OPTS_INIT {sizeof(raftz_conformance_opts), 0, 0}
 /** \brief Initializer: `raftz_core_opts x = RAFTZ_CORE_OPTS_INIT;` */

@@ -1,9 +1,11 @@
 //! Bytes in and out.
 
 use std::ffi::c_void;
+use std::io;
 
 use bytes::Bytes;
 use raftz_core::node;
+use raftz_core::types::Payload;
 
 use crate::error::raftz_error;
 use crate::guard::{self, Call, Out, borrow, call, free, value};
@@ -137,6 +139,23 @@ pub unsafe extern "C" fn raftz_bytes_slice(bytes: *const raftz_bytes) -> raftz_s
 pub unsafe extern "C" fn raftz_bytes_free(bytes: *mut raftz_bytes) {
     // SAFETY: the caller's contract: NULL, or bytes that are C's own.
     unsafe { free(bytes) }
+}
+
+/// A number that nobody else draws.
+pub(crate) fn random() -> io::Result<u128> {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: so many bytes are there.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(got) == Ok(bytes.len()) {
+        Ok(u128::from_le_bytes(bytes))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// CRC32C, as everywhere in raftz.
+pub(crate) fn checksum(bytes: &[u8]) -> u32 {
+    Payload::new(Bytes::copy_from_slice(bytes)).crc()
 }
 
 /// Takes bytes over from C: they are gone for it, whatever becomes of the call.

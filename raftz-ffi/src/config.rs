@@ -15,6 +15,7 @@ use crate::log::Logger;
 use crate::queue::raftz_queue;
 use crate::status::{RAFTZ_CONFIG, raftz_status};
 use crate::storage::{Table, raftz_storage};
+use crate::transport::{self, raftz_transport};
 
 /// \brief A node's configuration: an object that a program fills, starts nodes with, and frees.
 ///
@@ -68,6 +69,8 @@ pub struct raftz_config {
     pub(crate) logger: Option<Arc<Logger>>,
     /// The program's own store, if `config.storage` is one.
     storage: Option<Table>,
+    /// The program's own transport, if it has one.
+    pub(crate) transport: Option<transport::Table>,
     keys: Vec<CString>,
 }
 
@@ -114,7 +117,14 @@ pub unsafe extern "C" fn raftz_config_new(
         let keys = names.filter_map(|name| CString::new(name).ok()).collect();
         // SAFETY: the caller's contract.
         unsafe {
-            out.give(raftz_config { config, events: None, logger: None, storage: None, keys })
+            out.give(raftz_config {
+                config,
+                events: None,
+                logger: None,
+                storage: None,
+                transport: None,
+                keys,
+            })
         };
         Ok(())
     })
@@ -323,6 +333,29 @@ pub unsafe extern "C" fn raftz_config_set_storage(
         let (config, table) = unsafe { (borrow_mut(config, "config")?, Table::read(storage)?) };
         config.config.storage = StorageKind::Custom(Arc::new(move |_| table.open()));
         config.storage = Some(table);
+        Ok(())
+    })
+}
+
+/// \brief Carries messages to other nodes by a transport of the program's own, in place of TCP.
+///
+/// Threads: one at a time. Inside callbacks: yes. Blocks: no.
+///
+/// \param config The configuration.
+/// \param transport The transport; copied. It is opened by raftz_node_start(), for each node anew.
+/// \param error [out] Why not; may be NULL.
+/// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn raftz_config_set_transport(
+    config: *mut raftz_config,
+    transport: *const raftz_transport,
+    error: *mut *mut raftz_error,
+) -> raftz_status {
+    call(error, || {
+        // SAFETY: the caller's contract.
+        let (config, table) =
+            unsafe { (borrow_mut(config, "config")?, transport::Table::read(transport)?) };
+        config.transport = Some(table);
         Ok(())
     })
 }

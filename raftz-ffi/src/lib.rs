@@ -25,6 +25,7 @@ pub mod queue;
 pub mod machine;
 pub mod network;
 pub mod storage;
+pub mod transport;
 
 pub mod metrics;
 pub mod node;

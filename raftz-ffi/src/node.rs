@@ -22,6 +22,7 @@ use crate::machine::{RAFTZ_BUILTIN_KV, Table, builtin, raftz_machine};
 use crate::network::raftz_network;
 use crate::sized::{self, Sized};
 use crate::status::{RAFTZ_INVALID_ARG, RAFTZ_PANIC, raftz_status};
+use crate::transport;
 
 /// \brief A running node: one member of one cluster, with its storage, its network and its state machine.
 ///
@@ -167,6 +168,7 @@ enum Reach<'a> {
     Address,
     Listener(TcpListener),
     Network(&'a raftz_network),
+    Transport(transport::Table),
 }
 
 type Made = Result<Box<dyn StateMachine>, MachineError>;
@@ -180,6 +182,11 @@ fn start(
         Reach::Address => Node::start(config, machine)?,
         Reach::Listener(listener) => Node::start_with_listener(config, listener, machine)?,
         Reach::Network(network) => Node::start_in_network(config, &network.0, machine)?,
+        Reach::Transport(table) => {
+            let queue_bytes_max = config.link_queue_bytes_max;
+            let connect = |hello| table.connect(hello, queue_bytes_max);
+            Node::start_with_transport(config, connect, machine)?
+        }
     })
 }
 
@@ -248,13 +255,19 @@ pub unsafe extern "C" fn raftz_node_start(
         config.events.as_ref().map_or(Ok(()), |events| events.check())?;
         // SAFETY: the caller's contract: NULL or a network.
         let network = opts.and_then(|opts| unsafe { opts.network.as_ref() });
-        let reach = match (listener, network) {
-            (Some(_), Some(_)) => {
+        let reach = match (listener, network, config.transport) {
+            (Some(_), Some(_), _) => {
                 return Err(invalid("opts.listen_fd and opts.network do not go together"));
             }
-            (Some(listener), None) => Reach::Listener(listener),
-            (None, Some(network)) => Reach::Network(network),
-            (None, None) => Reach::Address,
+            (Some(_), None, Some(_)) | (None, Some(_), Some(_)) => {
+                return Err(invalid(
+                    "a transport of the program's own goes with neither opts.listen_fd nor opts.network",
+                ));
+            }
+            (Some(listener), None, None) => Reach::Listener(listener),
+            (None, Some(network), None) => Reach::Network(network),
+            (None, None, Some(transport)) => Reach::Transport(transport),
+            (None, None, None) => Reach::Address,
         };
         // SAFETY: the caller's contract.
         let table = unsafe { Table::read(machine) }?;

@@ -46,6 +46,21 @@ fn stores_of_c_carry_a_cluster_and_bad_ones_are_found_out() {
 }
 
 #[test]
+fn transports_of_c_carry_a_cluster_whatever_they_do_with_messages() {
+    passes("transport.c", Link::Shared, &["ways"]);
+}
+
+#[test]
+fn whoever_does_not_belong_is_refused_over_c_and_misuse_ends_no_more_than_a_link() {
+    passes("transport.c", Link::Shared, &["links"]);
+}
+
+#[test]
+fn links_of_c_that_break_in_the_middle_of_traffic_or_fall_silent_are_replaced() {
+    passes("transport.c", Link::Shared, &["breaks"]);
+}
+
+#[test]
 fn every_accepted_call_ends_exactly_once() {
     passes("once.c", Link::Shared, &[".", "8"]);
 }

@@ -89,6 +89,18 @@ const IN: &[Sized] = &[
         ],
     },
     Sized {
+        name: "raftz_transport",
+        numbers: &[
+            ("flags", "1", "RAFTZ_INVALID_ARG"),
+            ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
+            ("abi_version", "0", "RAFTZ_ABI_MISMATCH"),
+            ("abi_version", "RAFTZ_ABI_VERSION + 1", "RAFTZ_ABI_MISMATCH"),
+            ("open", "NULL", "RAFTZ_NULL_ARG"),
+            ("send", "NULL", "RAFTZ_NULL_ARG"),
+            ("end", "NULL", "RAFTZ_NULL_ARG"),
+        ],
+    },
+    Sized {
         name: "raftz_conformance_opts",
         numbers: &[
             ("flags", "2", "RAFTZ_INVALID_ARG"),
@@ -181,6 +193,17 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_core_snapshot_base", "index", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_core_snapshot_base", "index", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_core_snapshot_base", "log_time_us", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
+    ("raftz_links_up", "peer_id", "0", Wanted::Status("RAFTZ_OK")),
+    ("raftz_links_up", "peer_id", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
+    ("raftz_links_deliver", "link", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_deliver", "link", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_deliver_bytes", "link", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_ready", "link", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_ready", "link", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_down", "link", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_down", "link", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_unreachable", "peer_id", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
+    ("raftz_links_unreachable", "peer_id", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
 ];
@@ -290,6 +313,7 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             "count" => "2",
             "limit" => "9",
             "capacity" => "8",
+            "link" => "fresh_link()",
             "status" => "RAFTZ_BUSY",
             "timeout_ms" if function.name.contains("wait_for") => "50",
             "timeout_ms" if function.name.contains("stop") => "60000",
@@ -307,6 +331,7 @@ fn in_struct(base: &str, name: &str, size: &str) -> String {
         "raftz_start_opts" => format!("{name}.it.network = good.network;"),
         "raftz_machine" => format!("{name}.it.apply = on_apply; {name}.it.user_data = &good;"),
         "raftz_storage" => format!("{name}.it = disk_table(fresh_disk());"),
+        "raftz_transport" => format!("{name}.it = nowhere();"),
         _ => String::new(),
     };
     format!(
@@ -490,6 +515,9 @@ impl Program<'_> {
             // Nothing waits for it, and the good bytes are no entry.
             "raftz_storage_complete",
             "raftz_entries_push",
+            // Nor are they a message.
+            "raftz_links_deliver",
+            "raftz_links_deliver_bytes",
         ];
         let is_possible = !impossible.contains(&function.name.as_str());
         let is_good = is_status(function) && is_possible;
@@ -629,7 +657,8 @@ impl Program<'_> {
                 self.case(function, &format!("{name}: {what}"), &[other], wanted, None);
             };
             let ours = format!("sizeof({base})");
-            let is_required = ["raftz_machine", "raftz_storage", "raftz_core_opts"].contains(&base);
+            let is_required = ["raftz_machine", "raftz_storage", "raftz_core_opts", "raftz_transport"]
+                .contains(&base);
             let small = if is_required { Wanted::Documented } else { Wanted::NotNullArg };
             with("no size", "0", "", invalid);
             with("size 3", "3", "", invalid);

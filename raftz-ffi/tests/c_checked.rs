@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("functions.c", &["memory"]),
     ("machine.c", &["short"]),
     ("storage.c", &["alone"]),
+    ("transport.c", &["short"]),
     ("once.c", &["freeing"]),
     ("core.c", &["short"]),
 ];

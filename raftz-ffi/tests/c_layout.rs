@@ -13,7 +13,8 @@ use std::process::Command;
 
 use raftz::{
     bare::action::*, bare::input::*, bare::start::*, bare::*, bytes::*, events::*, kv::*,
-    machine::*, metrics::*, node::*, propose::*, queue::*, read::*, state::*, storage::*, watch::*,
+    machine::*, metrics::*, node::*, propose::*, queue::*, read::*, state::*, storage::*,
+    transport::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -128,6 +129,10 @@ layout! {
         size, node_id, disk_id, boot, term, vote, leader_id, role, is_ready, is_open, is_halted, base_index,
         last_index, last_term, durable_index, commit_index, applied_index, damaged_from, transfer_to,
         entry_bytes_max,
+    }
+    raftz_message { urgency, reserved, len, parts, part_count }
+    raftz_transport {
+        size, abi_version, flags, user_data, open, destroy, dial, send, end, stop,
     }
 }
 

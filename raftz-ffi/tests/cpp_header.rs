@@ -30,6 +30,16 @@ const PLAIN: &[&str] = &[
     "raftz_core_snapshot_base",
     "raftz_core_status",
     "raftz_core_step",
+    // So is a transport.
+    "raftz_config_set_transport",
+    "raftz_links_bytes_max",
+    "raftz_links_deliver",
+    "raftz_links_deliver_bytes",
+    "raftz_links_down",
+    "raftz_links_free",
+    "raftz_links_ready",
+    "raftz_links_unreachable",
+    "raftz_links_up",
 ];
 
 fn text(path: &str) -> String {

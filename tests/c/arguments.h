@@ -32,6 +32,11 @@ static struct {
     raftz_node *keeper;
     raftz_completions *completions;
     raftz_core *core;
+    /* Of a transport that a node has open, and of some that were ended. */
+    raftz_node *linked;
+    raftz_links *links;
+    raftz_links *ended_links[4];
+    size_t spare_links;
     raftz_event *events[8];
     size_t spare_events;
     uint64_t next_id;
@@ -137,6 +142,60 @@ static inline struct disk *fresh_disk(void) {
     CHECK(!tested.is_open);
     disk_wipe(&tested);
     return &tested;
+}
+
+/* A transport that reaches nobody. */
+
+static inline raftz_status nowhere_open(void *user_data, raftz_links *links, raftz_sink *why,
+                                        void **transport) {
+    (void)why;
+    *(raftz_links **)user_data = links;
+    *transport = NULL;
+    return RAFTZ_OK;
+}
+
+static inline raftz_status nowhere_send(void *transport, void *link_context,
+                                        const raftz_message *messages, size_t count, size_t *taken,
+                                        raftz_sink *why) {
+    (void)transport, (void)messages, (void)why;
+    CHECK(is_ours(link_context) && *taken == count);
+    return RAFTZ_OK;
+}
+
+static inline void nowhere_end(void *transport, void *link_context, raftz_slice reason) {
+    (void)transport;
+    CHECK(is_ours(link_context) && reason.len > 0);
+}
+
+static inline raftz_transport nowhere(void) {
+    raftz_transport transport = RAFTZ_TRANSPORT_INIT;
+    transport.user_data = &good.links;
+    transport.open = nowhere_open;
+    transport.send = nowhere_send;
+    transport.end = nowhere_end;
+    return transport;
+}
+
+static inline raftz_node *start_nowhere(void) {
+    raftz_config *config = fresh_raftz_config();
+    raftz_transport transport = nowhere();
+    raftz_node *node = NULL;
+    OK(raftz_config_set_transport(config, &transport, &failure));
+    OK(raftz_node_start(config, NULL, NULL, &node, &failure));
+    raftz_config_free(config);
+    return node;
+}
+
+/* It is ended soon, as nobody answers. */
+static inline uint64_t fresh_link(void) {
+    uint64_t link = 0;
+    OK(raftz_links_up(good.links, 0, &good, &link, &failure));
+    return link;
+}
+
+static inline raftz_links *fresh_raftz_links(void) {
+    CHECK(good.spare_links > 0);
+    return good.ended_links[--good.spare_links];
 }
 
 /* Made beforehand: none can come while a completion runs. */
@@ -381,10 +440,20 @@ static void make_good(void) {
     good.completions = kept.completions;
     good.core = leading_core();
     raftz_config_free(config);
+    for (; good.spare_links < sizeof good.ended_links / sizeof *good.ended_links; good.spare_links++) {
+        stop_and_free(start_nowhere());
+        good.ended_links[good.spare_links] = good.links;
+    }
+    good.linked = start_nowhere();
 }
 
 static void free_good(void) {
     raftz_core_free(good.core);
+    stop_and_free(good.linked);
+    raftz_links_free(good.links);
+    while (good.spare_links > 0) {
+        raftz_links_free(fresh_raftz_links());
+    }
     stop_and_free(good.keeper);
     disk_wipe(&kept);
     disk_wipe(&tested);

@@ -115,7 +115,7 @@ impl Node {
     }
 
     /// Starts a node on a transport of the user's own. `connect` is given what the node must say
-    /// of itself in its handshakes.
+    /// of itself in its handshakes, with the largest frame that it may be sent.
     ///
     /// # Errors
     /// As [`Node::start`]; what `connect` says is told as [`NodeError::Network`].
@@ -125,8 +125,9 @@ impl Node {
         machine: impl FnOnce() -> Result<Box<dyn StateMachine>, MachineError> + Send + 'static,
     ) -> Result<Self, NodeError> {
         config.validate()?;
-        let connect =
-            |_: &Config, hello: Hello, _: &Membership| connect(hello).map_err(NodeError::network);
+        let connect = |config: &Config, hello: Hello, _: &Membership| {
+            connect(stores::with_largest_frame(config, hello)).map_err(NodeError::network)
+        };
         start(config, Box::new(connect), machine)
     }
 }

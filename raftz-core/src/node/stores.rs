@@ -9,6 +9,7 @@ use crate::storage::vfs::RealVfs;
 use crate::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
 use crate::storage::{MemoryStorage, Storage, StorageError};
 use crate::transport::Transport;
+use crate::transport::frame::FrameLimits;
 use crate::transport::handshake::Identity as Hello;
 use crate::transport::tcp::{Listen, TcpConfig, TcpTransport};
 use crate::types::{APPEND_BYTES_LIMIT, DiskId, GroupId, Identity, Recovered};
@@ -119,6 +120,21 @@ pub(super) fn listen(config: &Config) -> Result<TcpListener, NodeError> {
     })
 }
 
+/// The largest frame of data that any node of this cluster may send, whatever its own configuration says. Twice
+/// that leaves room for headers and for a batch that its last entry carries over. A length on the wire has 32 bits,
+/// and the largest must still be refused.
+fn frame_bytes(config: &Config) -> usize {
+    let bytes = APPEND_BYTES_LIMIT.saturating_add(config.entry_bytes_max);
+    let bytes = bytes.saturating_mul(2).min(u64::from(u32::MAX));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// What a node says of itself, with the largest frame that it has to take.
+pub(super) fn with_largest_frame(config: &Config, hello: Hello) -> Hello {
+    let largest = FrameLimits::default().largest().max(frame_bytes(config));
+    Hello { frame_bytes_max: u32::try_from(largest).unwrap_or(u32::MAX), ..hello }
+}
+
 /// Puts TCP on a bound port.
 pub(super) fn tcp(
     config: &Config,
@@ -128,12 +144,7 @@ pub(super) fn tcp(
     let mut tcp = TcpConfig::new(hello, Listen::Bound(listener));
     tcp.insecure_plaintext = config.insecure_plaintext;
     tcp.seed = config.seed.unwrap_or_else(clock::random_u64);
-    // What any node of this cluster may send, whatever its own configuration says. Twice that
-    // leaves room for headers and for a batch that its last entry carries over. A length on the
-    // wire has 32 bits, and the largest must still be refused.
-    let frame_bytes = APPEND_BYTES_LIMIT.saturating_add(config.entry_bytes_max);
-    let frame_bytes = frame_bytes.saturating_mul(2).min(u64::from(u32::MAX));
-    let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
+    let frame_bytes = frame_bytes(config);
     let limits = &mut tcp.limits;
     limits.frames.data_bytes_max = limits.frames.data_bytes_max.max(frame_bytes);
     // Of which an honest leader uses half at most; buffers double, and cost twice what they hold.

@@ -28,7 +28,7 @@ mod verdict;
 
 use bytes::{Buf, BufMut};
 
-pub use verdict::{Accepted, Known, Refused, judge};
+pub use verdict::{Accepted, Known, Refused, judge, keeps_new};
 
 use crate::types::{Boot, ClusterId, DiskId, FEATURE_LEVEL, NodeId};
 

@@ -8,8 +8,10 @@ use bytes::{Buf, BufMut, Bytes};
 use raftz_core::types::encode::{decode, encode};
 use raftz_core::types::{
     Base, Boot, ClusterId, Damage, DiskId, Entry, EntryHeader, GroupId, HardState, Identity, Index,
-    LogId, Lost, NodeId, Payload, Term, TermRun, WriteOp,
+    LogId, Lost, NodeId, Term, TermRun, WriteOp,
 };
+
+use crate::bytes::checksum;
 
 /// The first bytes of a record.
 const MAGIC: [u8; 4] = *b"rzst";
@@ -48,10 +50,6 @@ type Fields = (
     (u64, HardState, LogId, Index, Option<LogId>),
     Vec<u8>,
 );
-
-fn checksum(bytes: &[u8]) -> u32 {
-    Payload::new(Bytes::copy_from_slice(bytes)).crc()
-}
 
 /// Bytes behind their kind and their checksum.
 fn sealed(magic: [u8; 4], body: &[u8]) -> Vec<u8> {
@@ -296,7 +294,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use raftz_core::types::{EntryKind, Member, Membership, SessionTag, Settings};
+    use raftz_core::types::{EntryKind, Member, Membership, Payload, SessionTag, Settings};
 
     use super::*;
 

@@ -17,6 +17,7 @@ use raftz_core::types::{
 use super::completions::{Writes, poisoned, raftz_completions};
 use super::kept::{Change, Kept, Log};
 use super::{NAME, RAFTZ_STORAGE_NEVER_BLOCKS, Table, raftz_entries, raftz_storage};
+use crate::bytes;
 use crate::machine::raftz_sink;
 use crate::status::{RAFTZ_OK, raftz_status, shown};
 
@@ -42,14 +43,7 @@ impl Founding {
 }
 
 pub(crate) fn random() -> Result<u128, StorageError> {
-    let mut bytes = [0_u8; 16];
-    // SAFETY: so many bytes are there.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if usize::try_from(got) == Ok(bytes.len()) {
-        Ok(u128::from_le_bytes(bytes))
-    } else {
-        Err(failed("drawing its id", &io::Error::last_os_error().to_string()))
-    }
+    bytes::random().map_err(|error| failed("drawing its id", &error.to_string()))
 }
 
 fn failed(doing: &str, words: &str) -> StorageError {

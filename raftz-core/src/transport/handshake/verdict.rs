@@ -227,6 +227,22 @@ fn judge_lives(node: NodeId, remote: &Identity, known: &Known) -> Result<(), Ref
     Ok(())
 }
 
+/// Which of two links of one life of a peer to keep, the same on both sides: the one that the node
+/// with the lower id dialled; of two by the same side, or when the other has stood so long that
+/// the peer must have lost it to dial again, the new one.
+pub const fn keeps_new(
+    node: NodeId,
+    peer: NodeId,
+    new_dialled_here: bool,
+    old_dialled_here: bool,
+    old_is_settled: bool,
+) -> bool {
+    if new_dialled_here == old_dialled_here || old_is_settled {
+        return true;
+    }
+    new_dialled_here == (node.get() < peer.get())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -308,6 +324,16 @@ mod tests {
         assert_eq!(code(&there(), &connected(102, 5, 8)), Some(Reject::ID_IN_USE), "a copy");
         assert_eq!(code(&there(), &connected(103, 5, 8)), Some(Reject::ID_IN_USE), "another disk");
         assert_eq!(code(&there(), &connected(102, 6, 8)), Some(Reject::STALE_BOOT));
+    }
+
+    #[test]
+    fn both_sides_keep_the_same_one_of_two_simultaneous_links() {
+        let (low, high) = (id(1), id(2));
+        // The low node's link is the new one on either side, or the old one on either side.
+        assert!(keeps_new(low, high, true, false, false));
+        assert!(keeps_new(high, low, false, true, false));
+        assert!(!keeps_new(low, high, false, true, false));
+        assert!(!keeps_new(high, low, true, false, false));
     }
 
     #[test]

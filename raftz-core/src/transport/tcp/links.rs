@@ -8,12 +8,12 @@
 use std::net::Shutdown;
 
 use super::link::{Phase, Ready};
-use super::peer::{Peer, Up, keeps_new};
+use super::peer::{Peer, Up};
 use super::route::Dial;
 use super::{TcpLimits, TcpTransport};
 use crate::transport::TransportEvent;
 use crate::transport::handshake::{
-    Accepted, HandshakeMessage, Identity, Known, Refused, Reject, Role, judge,
+    Accepted, HandshakeMessage, Identity, Known, Refused, Reject, Role, judge, keeps_new,
 };
 use crate::types::NodeId;
 

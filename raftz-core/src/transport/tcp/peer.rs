@@ -10,7 +10,6 @@ use rand_chacha::ChaCha8Rng;
 use super::bulk::Bulk;
 use super::route::Route;
 use crate::transport::{PeerIdentity, PeerSpec};
-use crate::types::NodeId;
 
 /// A peer's life as connected.
 #[derive(Clone, Copy, Debug)]
@@ -89,22 +88,6 @@ impl Peer {
     }
 }
 
-/// Which of two links of one life of a peer to keep, the same on both sides: the one that the node
-/// with the lower id dialled; of two by the same side, or when the other has stood so long that
-/// the peer must have lost it to dial again, the new one.
-pub(super) const fn keeps_new(
-    node: NodeId,
-    peer: NodeId,
-    new_dialled_here: bool,
-    old_dialled_here: bool,
-    old_is_settled: bool,
-) -> bool {
-    if new_dialled_here == old_dialled_here || old_is_settled {
-        return true;
-    }
-    new_dialled_here == (node.get() < peer.get())
-}
-
 /// Whether an address never leaves the machine.
 pub(super) fn is_loopback(address: &SocketAddr) -> bool {
     match address.ip() {
@@ -121,17 +104,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::types::{Boot, DiskId};
-
-    #[test]
-    fn both_sides_keep_the_same_one_of_two_simultaneous_links() {
-        let (low, high) = (NodeId::new(1).unwrap(), NodeId::new(2).unwrap());
-        // The low node's link is the new one on either side, or the old one on either side.
-        assert!(keeps_new(low, high, true, false, false));
-        assert!(keeps_new(high, low, false, true, false));
-        assert!(!keeps_new(low, high, false, true, false));
-        assert!(!keeps_new(high, low, true, false, false));
-    }
+    use crate::types::{Boot, DiskId, NodeId};
 
     #[test]
     fn a_lookup_is_slow_only_while_no_link_makes_it_idle() {
