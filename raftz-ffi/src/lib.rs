@@ -35,6 +35,7 @@ pub mod transfer;
 pub mod watch;
 
 pub mod kv;
+pub mod sim;
 
 mod fork;
 mod guard;

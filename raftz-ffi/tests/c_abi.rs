@@ -46,6 +46,11 @@ fn stores_of_c_carry_a_cluster_and_bad_ones_are_found_out() {
 }
 
 #[test]
+fn the_simulator_finds_what_is_wrong_with_a_machine_of_c_and_nothing_else() {
+    passes("simulated.c", Link::Shared, &[]);
+}
+
+#[test]
 fn every_accepted_call_ends_exactly_once() {
     passes("once.c", Link::Shared, &[".", "8"]);
 }

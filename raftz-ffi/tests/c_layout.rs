@@ -13,7 +13,7 @@ use std::process::Command;
 
 use raftz::{
     bytes::*, events::*, kv::*, machine::*, metrics::*, node::*, propose::*, queue::*, read::*,
-    state::*, storage::*, watch::*,
+    sim::*, state::*, storage::*, watch::*,
 };
 
 use c_host::{has_tool, header, root};
@@ -100,6 +100,11 @@ layout! {
         log_bytes, close,
     }
     raftz_conformance_opts { size, flags, patience_ms }
+    raftz_sim_opts { size, duration_us, shrink_runs, without, skip, user_data, workload, tell }
+    raftz_sim_report_info {
+        size, is_violated, is_beyond_survival, property, sentence, at_us, seed, duration_us, skip, trace,
+        virtual_us, events, faults, struck, committed, calls, calls_done, calls_refused, calls_unknown,
+    }
 }
 
 #[test]
