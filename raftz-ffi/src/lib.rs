@@ -36,6 +36,7 @@ pub mod transfer;
 pub mod watch;
 
 pub mod kv;
+pub mod sim;
 
 pub mod bare;
 

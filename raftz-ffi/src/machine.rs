@@ -368,6 +368,22 @@ impl Table {
             None => Taken::Machine(Machine { table: self.0, machine: self.0.user_data }),
         }
     }
+
+    /// Whether it can make any number of machines.
+    pub(crate) const fn makes_machines(&self) -> bool {
+        self.0.create.is_some()
+    }
+
+    /// Makes a machine.
+    pub(crate) fn create(&self) -> Result<Machine, MachineError> {
+        let table = self.0;
+        let create = table.create.ok_or_else(|| missing("create"))?;
+        let mut machine = std::ptr::null_mut();
+        // SAFETY: the user's function, with the user's data and a place for the machine.
+        let status = unsafe { create(table.user_data, &raw mut machine) };
+        checked("create", status, None)?;
+        Ok(Machine { table, machine })
+    }
 }
 
 /// A table that was taken over.
@@ -379,16 +395,10 @@ pub(crate) enum Taken {
 impl Taken {
     /// The machine, made now if it is not there yet.
     pub(crate) fn create(self) -> Result<Machine, MachineError> {
-        let table = match self {
-            Self::Machine(machine) => return Ok(machine),
-            Self::Table(Table(table)) => table,
-        };
-        let create = table.create.ok_or_else(|| missing("create"))?;
-        let mut machine = std::ptr::null_mut();
-        // SAFETY: the user's function, with the user's data and a place for the machine.
-        let status = unsafe { create(table.user_data, &raw mut machine) };
-        checked("create", status, None)?;
-        Ok(Machine { table, machine })
+        match self {
+            Self::Machine(machine) => Ok(machine),
+            Self::Table(table) => table.create(),
+        }
     }
 }
 

@@ -61,6 +61,11 @@ fn links_of_c_that_break_in_the_middle_of_traffic_or_fall_silent_are_replaced() 
 }
 
 #[test]
+fn the_simulator_finds_what_is_wrong_with_a_machine_of_c_and_nothing_else() {
+    passes("simulated.c", Link::Shared, &[]);
+}
+
+#[test]
 fn every_accepted_call_ends_exactly_once() {
     passes("once.c", Link::Shared, &[".", "8"]);
 }

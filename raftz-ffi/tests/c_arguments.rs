@@ -129,6 +129,18 @@ const IN: &[Sized] = &[
             ),
         ],
     },
+    Sized {
+        name: "raftz_sim_opts",
+        numbers: &[
+            ("duration_us", "3600000001", "RAFTZ_INVALID_ARG"),
+            ("duration_us", "UINT64_MAX", "RAFTZ_INVALID_ARG"),
+            ("shrink_runs", "UINT64_MAX", "RAFTZ_OK"),
+            ("without.len", "1", "RAFTZ_NULL_ARG"),
+            ("without", "raftz_text(\"flood\")", "RAFTZ_INVALID_ARG"),
+            ("skip", "raftz_text(\"9-5\")", "RAFTZ_INVALID_ARG"),
+            ("skip", "raftz_text(\"\\xff\")", "RAFTZ_BAD_UTF8"),
+        ],
+    },
 ];
 const OUT: &[&str] = &[
     "raftz_event_info",
@@ -140,6 +152,7 @@ const OUT: &[&str] = &[
     "raftz_peer_metrics_info",
     "raftz_standing_info",
     "raftz_core_info",
+    "raftz_sim_report_info",
 ];
 /// Numbers by themselves: of which function and parameter.
 const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
@@ -204,6 +217,9 @@ const NUMBERS: &[(&str, &str, &str, Wanted)] = &[
     ("raftz_links_down", "link", "UINT64_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_links_unreachable", "peer_id", "0", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_links_unreachable", "peer_id", "UINT64_MAX", Wanted::Status("RAFTZ_OK")),
+    ("raftz_sim_chooser_below", "count", "0", Wanted::Value("value == 0")),
+    ("raftz_sim_chooser_below", "count", "UINT64_MAX", Wanted::Documented),
+    ("raftz_sim_chooser_fill", "capacity", "SIZE_MAX", Wanted::Status("RAFTZ_INVALID_ARG")),
     ("raftz_source_read", "capacity", "0", Wanted::Documented),
     ("raftz_source_read", "capacity", "SIZE_MAX", Wanted::Documented),
 ];
@@ -261,6 +277,7 @@ fn argument(function: &Function, it: &Typed) -> Argument {
         ("raftz_replies", 1) => of("good.replies"),
         ("raftz_sink", 1) => of("good.sink"),
         ("raftz_entries", 1) => of("good.entries"),
+        ("raftz_sim_chooser", 1) => of("good.chooser"),
         // Nothing restores a snapshot in this version.
         ("raftz_source", 1) => of("NULL"),
         ("raftz_config", 1) if !is_free => Argument {
@@ -307,6 +324,7 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             "node_id" | "peer_id" | "index" | "is_on" | "by" | "boot_us" | "wall_us"
             | "log_time_us" => "1",
             "number" => "49",
+            "seed" => "7",
             "kinds" => "RAFTZ_EVENTS_ALL",
             "level" => "RAFTZ_LOG_INFO",
             "at" | "flags" | "target_id" | "after_version" => "0",
@@ -329,7 +347,10 @@ fn in_struct(base: &str, name: &str, size: &str) -> String {
     let more = match base {
         "raftz_read_opts" => format!("{name}.it.level = RAFTZ_READ_STALE;"),
         "raftz_start_opts" => format!("{name}.it.network = good.network;"),
-        "raftz_machine" => format!("{name}.it.apply = on_apply; {name}.it.user_data = &good;"),
+        "raftz_machine" => format!(
+            "{name}.it.create = on_create; {name}.it.apply = on_apply; {name}.it.user_data = &good;"
+        ),
+        "raftz_sim_opts" => format!("{name}.it.duration_us = 100000;"),
         "raftz_storage" => format!("{name}.it = disk_table(fresh_disk());"),
         "raftz_transport" => format!("{name}.it = nowhere();"),
         _ => String::new(),
@@ -417,6 +438,8 @@ impl Program<'_> {
             "IN_QUERY"
         } else if bases.contains(&"raftz_entries") {
             "IN_READ"
+        } else if bases.contains(&"raftz_sim_chooser") {
+            "IN_WORKLOAD"
         } else {
             "ANYWHERE"
         });
@@ -674,7 +697,10 @@ impl Program<'_> {
                 &tail,
                 Wanted::Status("RAFTZ_ABI_MISMATCH"),
             );
-            for (field, number, wanted) in known.numbers {
+            // A simulation does not ask for an index.
+            let is_looked_at =
+                |field: &str| function.name != "raftz_sim_run" || field != "applied_index";
+            for (field, number, wanted) in known.numbers.iter().filter(|it| is_looked_at(it.0)) {
                 let more = match *field {
                     // One or the other; and what comes with the library only without a machine.
                     "listen_fd" => format!("{name}.it.network = NULL;"),
@@ -688,7 +714,7 @@ impl Program<'_> {
                     let (setup, expression) = (String::new(), "NULL".to_owned());
                     instead.push(Instead { parameter: "machine", setup, expression });
                 }
-                let what = format!("{name}.{field} = {number}");
+                let what = format!("{name}.{field} = {}", number.replace(['"', '\\'], "'"));
                 self.case(function, &what, &instead, Wanted::Status(wanted), None);
             }
         }

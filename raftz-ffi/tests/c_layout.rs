@@ -13,7 +13,7 @@ use std::process::Command;
 
 use raftz::{
     bare::action::*, bare::input::*, bare::start::*, bare::*, bytes::*, events::*, kv::*,
-    machine::*, metrics::*, node::*, propose::*, queue::*, read::*, state::*, storage::*,
+    machine::*, metrics::*, node::*, propose::*, queue::*, read::*, sim::*, state::*, storage::*,
     transport::*, watch::*,
 };
 
@@ -133,6 +133,11 @@ layout! {
     raftz_message { urgency, reserved, len, parts, part_count }
     raftz_transport {
         size, abi_version, flags, user_data, open, destroy, dial, send, end, stop,
+    }
+    raftz_sim_opts { size, duration_us, shrink_runs, without, skip, user_data, workload, tell }
+    raftz_sim_report_info {
+        size, is_violated, is_beyond_survival, property, sentence, at_us, seed, duration_us, skip, trace,
+        virtual_us, events, faults, struck, committed, calls, calls_done, calls_refused, calls_unknown,
     }
 }
 

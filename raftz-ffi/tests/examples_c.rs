@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const EXAMPLES: [&str; 5] = ["simple", "client", "cluster", "event_loop", "bank"];
+const EXAMPLES: [&str; 6] = ["simple", "client", "cluster", "event_loop", "bank", "simulate"];
 /// The one that needs another library.
 const WITH_SQLITE: &str = "custom_storage";
 
@@ -207,6 +207,34 @@ fn event_loop_numbers_every_increment_once() {
 fn bank_loses_no_money() {
     let Some(line) = last_line("bank") else { return };
     assert_eq!(line, "bank: all as claimed");
+}
+
+#[test]
+fn simulate_passes_and_finds_the_planted_bug_again_and_again() {
+    let folder = temporary_folder();
+    if !built("simulate", folder.path()) {
+        return;
+    }
+    let text = output(&mut example("simulate", folder.path()));
+    assert!(
+        text.starts_with("PASS 20 seeds, ") && text.ends_with(" entries committed\n"),
+        "{text}"
+    );
+    let (success, text, all) = run(example("simulate", folder.path()).arg("--buggy"));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(!success && lines.len() == 4, "{all}");
+    assert!(lines[0].starts_with("VIOLATION machines agree: "), "{all}");
+    assert!(
+        lines[1].starts_with("seed ") && lines[3].starts_with("the same again, trace "),
+        "{all}"
+    );
+    // What it says finds the same once more, line by line.
+    let again = lines[2].strip_prefix("again: simulate ").expect("how to see it again");
+    let arguments = again.split(' ');
+    let (success, text, all) = run(example("simulate", folder.path()).args(arguments));
+    let told: Vec<&str> = text.lines().collect();
+    assert!(!success && told.len() > 10, "{all}");
+    assert_eq!(told[told.len() - 4..], lines, "{all}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ static struct {
     raftz_bytes *bytes;
     raftz_bytes *command;
     raftz_kv_reply *kv_reply;
+    raftz_sim_report *sim_report;
     raftz_error *error;
     raftz_slice slice;
     raftz_slice commands[2];
@@ -28,6 +29,7 @@ static struct {
     raftz_replies *replies;
     raftz_sink *sink;
     raftz_entries *entries;
+    raftz_sim_chooser *chooser;
     /* Of a store that a node has open. */
     raftz_node *keeper;
     raftz_completions *completions;
@@ -39,6 +41,8 @@ static struct {
     size_t spare_links;
     raftz_event *events[8];
     size_t spare_events;
+    raftz_sim_report *sim_reports[4];
+    size_t spare_sim_reports;
     uint64_t next_id;
     char long_text[100001];
 } good;
@@ -81,6 +85,12 @@ static inline void on_destroy(void *user_data) {
 static inline void on_free(void *context) {
     CHECK(is_ours(context));
     tally_add(&freed, 1);
+}
+
+static inline raftz_status on_create(void *user_data, void **machine) {
+    CHECK(is_ours(user_data));
+    *machine = user_data;
+    return RAFTZ_OK;
 }
 
 static inline raftz_status on_apply(void *machine, const raftz_command *commands, size_t count,
@@ -257,6 +267,12 @@ static inline raftz_kv_reply *fresh_raftz_kv_reply(void) {
     return reply;
 }
 
+/* Made beforehand: a completion cannot wait for one. */
+static inline raftz_sim_report *fresh_raftz_sim_report(void) {
+    CHECK(good.spare_sim_reports > 0);
+    return good.sim_reports[--good.spare_sim_reports];
+}
+
 /* Filled with this before a call, an output that the call leaves alone is full of it afterwards. */
 #define FILLING 0x5e
 
@@ -301,7 +317,7 @@ static inline void judge(raftz_status status, int wanted, const raftz_status *to
 }
 
 /* Where a case can be run. */
-enum where { ANYWHERE, IN_COMPLETION, IN_APPLY, IN_QUERY, IN_READ };
+enum where { ANYWHERE, IN_COMPLETION, IN_APPLY, IN_QUERY, IN_READ, IN_WORKLOAD };
 
 struct test_case {
     const char *name;
@@ -387,6 +403,26 @@ static void in_store(void) {
     WANT(RAFTZ_STORAGE, status);
 }
 
+static raftz_status workload_with_cases(void *user_data, raftz_sim_chooser *chooser, raftz_sink *command) {
+    (void)user_data, (void)command;
+    good.chooser = chooser;
+    run_all(IN_WORKLOAD);
+    return RAFTZ_CALLBACK_FAILED;
+}
+
+static void in_workload(void) {
+    raftz_sim_report *report = NULL;
+    raftz_sim_opts opts = RAFTZ_SIM_OPTS_INIT;
+    raftz_machine machine = RAFTZ_MACHINE_INIT;
+    machine.create = on_create;
+    machine.apply = on_apply;
+    opts.workload = workload_with_cases;
+    raftz_status status = raftz_sim_run(&machine, 7, &opts, &report, &failure);
+    current = "in workload";
+    CHECK(good.chooser != NULL && report == NULL);
+    WANT(RAFTZ_CALLBACK_FAILED, status);
+}
+
 static void died(int number) {
     const char *name = current;
     ssize_t written = write(2, name, strlen(name));
@@ -430,6 +466,14 @@ static void make_good(void) {
     stop_and_free(lonely);
     raftz_config_free(config);
     good.kv_reply = fresh_raftz_kv_reply();
+    raftz_machine machine = RAFTZ_MACHINE_INIT;
+    machine.create = on_create;
+    machine.apply = on_apply;
+    for (; good.spare_sim_reports < sizeof good.sim_reports / sizeof *good.sim_reports; good.spare_sim_reports++) {
+        raftz_sim_report **report = &good.sim_reports[good.spare_sim_reports];
+        OK(raftz_sim_run(&machine, 7, NULL, report, &failure));
+    }
+    good.sim_report = fresh_raftz_sim_report();
     good.error = fresh_raftz_error();
     config = fresh_raftz_config();
     raftz_storage storage = disk_table(&kept);
@@ -469,6 +513,10 @@ static void free_good(void) {
     raftz_bytes_free(good.command);
     raftz_bytes_free(good.answer);
     raftz_kv_reply_free(good.kv_reply);
+    raftz_sim_report_free(good.sim_report);
+    while (good.spare_sim_reports > 0) {
+        raftz_sim_report_free(fresh_raftz_sim_report());
+    }
     raftz_error_free(good.error);
     raftz_network_free(good.network);
 }
@@ -488,6 +536,7 @@ static int run_cases(const struct test_case *cases, size_t count) {
     run_all(ANYWHERE);
     in_machine();
     in_store();
+    in_workload();
     uint64_t completions = 0;
     for (size_t at = 0; at < count; at++) {
         if (cases[at].where == IN_COMPLETION) {

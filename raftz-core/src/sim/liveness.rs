@@ -364,16 +364,33 @@ impl World {
 
     /// Compares the machines themselves, by what they would put into a snapshot.
     fn check_machines(&mut self, core: &[usize]) {
-        let Some(expected) = super::freeze(self.oracle.reference()) else { return };
+        if !self.makes_snapshots {
+            return;
+        }
+        let expected = match super::freeze(self.oracle.reference()) {
+            Ok(expected) => expected,
+            Err(why) => return self.no_snapshot("a machine", &why),
+        };
         for at in core {
             let Some(life) = &mut self.nodes[*at].life else { continue };
-            if life.applier.content().is_some_and(|found| found != expected) {
-                let sentence = format!(
-                    "the machine of node {} holds another state than one that applied the same commands",
-                    at + 1
-                );
-                return self.oracle.object("machines agree", sentence);
+            match life.applier.content() {
+                Ok(found) if found == expected => {}
+                Ok(_) => {
+                    let sentence = format!(
+                        "the machine of node {} holds another state than one that applied the same commands",
+                        at + 1
+                    );
+                    return self.oracle.object("machines agree", sentence);
+                }
+                Err(why) => {
+                    return self.no_snapshot(&format!("the machine of node {}", at + 1), &why);
+                }
             }
         }
+    }
+
+    /// A machine makes no snapshot, although one without commands makes them.
+    pub(super) fn no_snapshot(&mut self, whose: &str, why: &str) {
+        self.oracle.object("machine", format!("{whose} makes no snapshot: {why}"));
     }
 }

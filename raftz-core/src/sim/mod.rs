@@ -41,6 +41,7 @@ mod plan;
 mod reads;
 mod shrink;
 mod snapshots;
+pub mod text;
 mod workload;
 mod world;
 
@@ -176,10 +177,10 @@ impl Simulation {
     }
 }
 
-/// What a machine would put into a snapshot, if it can make one.
-pub(crate) fn freeze(machine: &mut dyn StateMachine) -> Option<Vec<u8>> {
-    let mut view = machine.snapshot().ok()?;
+/// What a machine would put into a snapshot, or why it makes none.
+pub(crate) fn freeze(machine: &mut dyn StateMachine) -> Result<Vec<u8>, String> {
+    let mut view = machine.snapshot().map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    view.write_to(&mut bytes).ok()?;
-    Some(bytes)
+    view.write_to(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }

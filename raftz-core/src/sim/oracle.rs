@@ -334,9 +334,13 @@ impl Oracle {
         }
         let first = self.snapshots.entry(last).or_insert_with(|| snapshot.clone());
         if first != snapshot {
-            let sentence = format!(
-                "node {id}'s snapshot of {last} is another than another node's: {snapshot:?} and {first:?}"
-            );
+            let differs = if first.base == snapshot.base {
+                format!("{} and {}: what their machines wrote", snapshot.id, first.id)
+            } else {
+                format!("{snapshot:?} and {first:?}")
+            };
+            let sentence =
+                format!("node {id}'s snapshot of {last} is another than another node's: {differs}");
             self.object("snapshots agree", sentence);
         }
     }

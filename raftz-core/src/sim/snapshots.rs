@@ -30,6 +30,9 @@ impl World {
                 let cancel = life.build.clone();
                 self.snapshot_later(at, SnapshotJob::Build { view, base, cancel });
             }
+            Err(detail) if self.makes_snapshots => {
+                self.no_snapshot(&format!("the machine of node {}", at + 1), &detail);
+            }
             Err(detail) => life.unsent.push(Input::SnapshotBuilt(Err(detail))),
         }
     }

@@ -179,6 +179,8 @@ pub(super) struct World {
     /// More was damaged than any cluster survives.
     pub(super) is_beyond_survival: bool,
     pub(super) machine: Machine,
+    /// Whether machines make snapshots: all of them, or none.
+    pub(super) makes_snapshots: bool,
     workload: Workload,
     work: Chooser,
     clients: Vec<Chooser>,
@@ -216,7 +218,9 @@ impl World {
         let voters: Vec<NodeId> =
             ids.iter().copied().filter(|id| id.get() <= plan.voters).collect();
         let base = founding_base(plan, &ids, &voters);
-        let oracle = Oracle::new(voters, ids.iter().copied(), machine());
+        let mut reference = machine();
+        let makes_snapshots = super::freeze(reference.as_mut()).is_ok();
+        let oracle = Oracle::new(voters, ids.iter().copied(), reference);
         let nodes = ids.iter().map(|id| SimNode::new(*id, choices)).collect();
         let mut world = Self {
             nodes,
@@ -236,6 +240,7 @@ impl World {
             is_stormy: true,
             is_beyond_survival: false,
             machine,
+            makes_snapshots,
             workload,
             work: choices.stream(Stream::Workload),
             clients: (0..plan.clients).map(|c| choices.stream(Stream::Client(c))).collect(),

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use raftz_core::sim::text::names;
 use raftz_core::sim::{Plan, Report, Simulation};
 
 use super::judge::{Checks, Failure, Judged, judge};
 use super::say;
-use super::settings::{Settings, names};
+use super::settings::Settings;
 use super::tally::{Tally, hours};
 
 /// One seed of so many is run twice.

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use raftz_core::sim::text::names;
 use raftz_core::sim::{Plan, Report, Simulation};
 
 use super::campaign::shorten;
 use super::judge::{Checks, judge_report};
 use super::say;
-use super::settings::{Settings, names};
+use super::settings::Settings;
 use super::tally::Tally;
 
 /// Characters of a line that are shown.

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use raftz_core::sim::text::{kinds, names, number, numbers, ranges};
 use raftz_core::sim::{Fault, Plan};
 
 /// How all of the variables begin.
 const PREFIX: &str = "RAFTZ_SIM_";
 /// How long a campaign goes on when nobody says.
 const SECONDS: u64 = 240;
-/// Most faults that one range may leave out: no run draws as many.
-const SKIPPED_MAX: u64 = 1_000_000;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,19 +135,10 @@ impl Settings {
     }
 }
 
-/// The names of kinds of faults, with commas.
-pub(super) fn names(faults: &BTreeSet<Fault>) -> String {
-    faults.iter().map(|fault| fault.name()).collect::<Vec<_>>().join(",")
-}
-
 /// A number that no other campaign began with: seeds in between are run by this one.
 fn clock() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or_default()
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("`{text}` is not a whole number from 0 to {}", u64::MAX))
 }
 
 fn positive(text: &str) -> Result<u64, String> {
@@ -156,45 +146,6 @@ fn positive(text: &str) -> Result<u64, String> {
         0 => Err("0 is nothing to run".to_owned()),
         number => Ok(number),
     }
-}
-
-/// Numbers and ranges of them, with commas: `3,5-9`.
-fn numbers(text: &str) -> Result<BTreeSet<u64>, String> {
-    let mut numbers = BTreeSet::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first.trim())?, number(last.trim())?);
-        if first > last || last - first >= SKIPPED_MAX {
-            return Err(format!("`{part}` is not a range like 5-9"));
-        }
-        numbers.extend(first..=last);
-    }
-    Ok(numbers)
-}
-
-/// The shortest text that [`numbers`] reads as these.
-fn ranges(numbers: &BTreeSet<u64>) -> String {
-    let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *number => *last = *number,
-            _ => ranges.push((*number, *number)),
-        }
-    }
-    let text = ranges.into_iter().map(|(first, last)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    });
-    text.collect::<Vec<_>>().join(",")
-}
-
-fn kinds(text: &str) -> Result<BTreeSet<Fault>, String> {
-    let known = |name: &str| {
-        Fault::named(name).ok_or_else(|| {
-            let all = names(&Fault::ALL.into_iter().collect());
-            format!("there is no fault `{name}`; there are {all}")
-        })
-    };
-    text.split(',').map(|name| known(name.trim())).collect()
 }
 
 #[cfg(test)]

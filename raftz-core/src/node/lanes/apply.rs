@@ -183,10 +183,11 @@ impl Applier {
         self
     }
 
-    /// What the machine would put into a snapshot, if it can make one.
+    /// What the machine would put into a snapshot, or why it makes none.
     #[cfg(feature = "sim")]
-    pub(crate) fn content(&mut self) -> Option<Vec<u8>> {
-        crate::sim::freeze(self.machine.as_mut()?.as_mut())
+    pub(crate) fn content(&mut self) -> Result<Vec<u8>, String> {
+        let machine = self.machine.as_mut().ok_or("the state machine is gone")?;
+        crate::sim::freeze(machine.as_mut())
     }
 
     /// What the machine answers to a query.
