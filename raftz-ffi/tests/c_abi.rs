@@ -96,6 +96,11 @@ fn a_node_can_be_watched() {
 }
 
 #[test]
+fn the_program_that_landings_keep_runs() {
+    passes("landed.c", Link::Shared, &["."]);
+}
+
+#[test]
 fn log_lines_go_to_the_node_s_own_function() {
     passes("logs.c", Link::Shared, &[]);
 }

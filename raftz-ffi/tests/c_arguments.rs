@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::Command;
 
-use c_host::header::{self, Function, Typed};
+use c_host::header::{self, Function, Typed, told};
 use c_host::{Host, Link, succeeds};
 
 /// What must come of a case.
@@ -334,7 +334,10 @@ fn argument(function: &Function, it: &Typed) -> Argument {
             "link" => "fresh_link()",
             "status" => "RAFTZ_BUSY",
             "timeout_ms" if function.name.contains("wait_for") => "50",
-            "timeout_ms" if function.name.contains("stop") => "60000",
+            // Where it is to be done, and not only to be begun.
+            "timeout_ms" if ["stop", "snapshot"].iter().any(|it| function.name.contains(it)) => {
+                "60000"
+            }
             "timeout_ms" => "1",
             other => panic!("no good value for {base} {other} of {}", function.name),
         }),
@@ -379,39 +382,6 @@ fn out_struct(base: &str, name: &str, size: &str) -> Argument {
              CHECK(is_full_of(&{name}, {name}.it.size, sizeof {name}, FILLING)); {free} }}"
         ),
     }
-}
-
-/// The statuses that a function's documentation names.
-fn told(functions: &BTreeMap<String, Function>, function: &Function) -> Vec<String> {
-    let numbers = header::numbers();
-    let status = |name: &str| numbers.get(name).copied().filter(|number| *number <= 0);
-    let between = |low: i128, high: i128| {
-        let all = numbers.iter().filter(move |(_, number)| (low..=high).contains(*number));
-        all.map(|(name, _)| name.clone()).filter(|name| !name.ends_with("MAJOR"))
-    };
-    let words = function.returns();
-    let mut told = Vec::new();
-    let tokens: Vec<&str> =
-        words.split(|c: char| !(c.is_alphanumeric() || "_…".contains(c))).collect();
-    for (at, token) in tokens.iter().enumerate() {
-        if let Some(prefix) = token.strip_suffix('…') {
-            assert_eq!(prefix, "RAFTZ_UNKNOWN_", "{}", function.name);
-            told.extend(between(-63, -32));
-        } else if let Some(number) = status(token) {
-            told.push((*token).to_owned());
-            // "from A to B"
-            let last = tokens.get(at + 1).filter(|word| **word == "to").and(tokens.get(at + 2));
-            if let Some(last) = last.and_then(|word| status(word)) {
-                told.extend(between(last, number));
-            }
-        } else if let Some(other) = functions.get(*token) {
-            // "As raftz_propose()"
-            told.extend(self::told(functions, other));
-        }
-    }
-    told.sort();
-    told.dedup();
-    told
 }
 
 /// The generated program.

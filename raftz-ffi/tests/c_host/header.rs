@@ -46,6 +46,39 @@ impl Function {
     }
 }
 
+/// The statuses that a function's documentation names.
+pub(crate) fn told(functions: &BTreeMap<String, Function>, function: &Function) -> Vec<String> {
+    let numbers = numbers();
+    let status = |name: &str| numbers.get(name).copied().filter(|number| *number <= 0);
+    let between = |low: i128, high: i128| {
+        let all = numbers.iter().filter(move |(_, number)| (low..=high).contains(*number));
+        all.map(|(name, _)| name.clone()).filter(|name| !name.ends_with("MAJOR"))
+    };
+    let words = function.returns();
+    let mut told = Vec::new();
+    let tokens: Vec<&str> =
+        words.split(|c: char| !(c.is_alphanumeric() || "_…".contains(c))).collect();
+    for (at, token) in tokens.iter().enumerate() {
+        if let Some(prefix) = token.strip_suffix('…') {
+            assert_eq!(prefix, "RAFTZ_UNKNOWN_", "{}", function.name);
+            told.extend(between(-63, -32));
+        } else if let Some(number) = status(token) {
+            told.push((*token).to_owned());
+            // "from A to B"
+            let last = tokens.get(at + 1).filter(|word| **word == "to").and(tokens.get(at + 2));
+            if let Some(last) = last.and_then(|word| status(word)) {
+                told.extend(between(last, number));
+            }
+        } else if let Some(other) = functions.get(*token) {
+            // "As raftz_propose()"
+            told.extend(self::told(functions, other));
+        }
+    }
+    told.sort();
+    told.dedup();
+    told
+}
+
 /// A struct whose layout the header shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Struct {
@@ -64,7 +97,11 @@ pub(crate) fn number(name: &str) -> i128 {
 
 /// Every `#define` of a number.
 pub(crate) fn numbers() -> BTreeMap<String, i128> {
-    let text = text();
+    numbers_in(&text())
+}
+
+/// As [`numbers`], of another header.
+pub(crate) fn numbers_in(text: &str) -> BTreeMap<String, i128> {
     let defines = text.lines().filter_map(|line| line.strip_prefix("#define ")?.split_once(' '));
     let read = |(name, value): (&str, &str)| {
         let value = value.trim_end_matches("ull").parse().ok()?;
@@ -75,7 +112,11 @@ pub(crate) fn numbers() -> BTreeMap<String, i128> {
 
 /// Every function that is a symbol, in the header's order.
 pub(crate) fn functions() -> Vec<Function> {
-    let text = text();
+    functions_in(&text())
+}
+
+/// As [`functions`], of another header.
+pub(crate) fn functions_in(text: &str) -> Vec<Function> {
     let inside = text.split("extern \"C\" {\n#endif // __cplusplus\n").nth(1).unwrap();
     let inside = inside.split("#ifdef __cplusplus").next().unwrap();
     let pieces = inside.split_inclusive("*/").collect::<Vec<_>>();
@@ -119,7 +160,11 @@ fn typed(declared: &str) -> Typed {
 
 /// Every struct that is not opaque, in the header's order.
 pub(crate) fn structs() -> Vec<Struct> {
-    let text = text();
+    structs_in(&text())
+}
+
+/// As [`structs`], of another header.
+pub(crate) fn structs_in(text: &str) -> Vec<Struct> {
     let declared =
         text.split("typedef struct ").skip(1).filter_map(|piece| piece.split_once(" {\n"));
     let mut structs = Vec::new();

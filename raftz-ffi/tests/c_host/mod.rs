@@ -82,16 +82,24 @@ impl Host {
 
     /// Compiles a program of `tests/c`, or one made elsewhere, with flags or libraries of its own.
     pub(crate) fn build(&self, source: &Path, link: Link, flags: &[&str]) -> PathBuf {
-        let root = root();
+        let source = root().join("tests/c").join(source);
+        self.build_with(&["include", "tests/c"], &source, link, flags)
+    }
+
+    /// As [`Host::build`], with headers of other folders of the repository.
+    pub(crate) fn build_with(
+        &self,
+        include: &[&str],
+        source: &Path,
+        link: Link,
+        flags: &[&str],
+    ) -> PathBuf {
         let program = self.folder.path().join(source.file_stem().unwrap());
         let mut gcc = Command::new("gcc");
         gcc.args(["-std=c11", "-D_GNU_SOURCE", "-g", "-O1"])
             .args(["-Wall", "-Wextra", "-Wpedantic", "-Werror"])
-            .arg("-I")
-            .arg(root.join("include"))
-            .arg("-I")
-            .arg(root.join("tests/c"))
-            .arg(root.join("tests/c").join(source))
+            .args(include.iter().map(|folder| format!("-I{}", root().join(folder).display())))
+            .arg(source)
             .args(flags);
         match link {
             Link::Shared => gcc
