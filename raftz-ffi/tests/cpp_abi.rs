@@ -69,7 +69,8 @@ fn two_files_of_one_program_include_it_in_any_mode_each() {
 fn other_compilers_take_it_as_well() {
     let Some(host) = host() else { return };
     for compiler in compilers().into_iter().filter(|it| *it != "g++") {
-        for mode in MODES {
+        // What the modes differ in is in each of these two.
+        for mode in [MODES[0], MODES[3]] {
             for source in ["values", "node", "failing", "once"] {
                 object_by(compiler, &host, &format!("tests/cpp/{source}.cpp"), mode, &[]);
             }

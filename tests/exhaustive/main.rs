@@ -40,6 +40,8 @@ mod disk;
 mod node;
 mod search;
 
+use std::sync::Mutex;
+use std::thread;
 use std::time::Instant;
 
 use node::Driver;
@@ -70,18 +72,36 @@ fn explore(bounds: Bounds, driver: Driver) -> Result<Tally, Finding> {
     Search::new(bounds, driver).run()
 }
 
+/// Explores each of them, on as many processors as there are.
+fn explore_all(all: &[Bounds]) -> Vec<Tally> {
+    let todo = Mutex::new(all.iter());
+    let explored = Mutex::new(Vec::new());
+    let work = || {
+        loop {
+            let Some(bounds) = todo.lock().unwrap().next() else { return };
+            let started = Instant::now();
+            let tally =
+                explore(*bounds, Driver::Honest).unwrap_or_else(|finding| panic!("{finding}"));
+            println!("{bounds:?}: {tally:?}, {:.1} s", started.elapsed().as_secs_f64());
+            explored.lock().unwrap().push(tally);
+        }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(all.len());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    explored.into_inner().unwrap()
+}
+
 #[test]
 fn whatever_three_nodes_do_within_the_bounds_is_safe() {
     let is_large = std::env::var("RAFTZ_EXHAUSTIVE").is_ok_and(|size| size == "large");
     let more: &[Bounds] = if is_large { &LARGE } else { &[] };
-    let (mut states, mut transitions) = (0, 0);
-    for bounds in SMALL.iter().chain(more) {
-        let started = Instant::now();
-        let tally = explore(*bounds, Driver::Honest).unwrap_or_else(|finding| panic!("{finding}"));
-        println!("{bounds:?}: {tally:?}, {:.1} s", started.elapsed().as_secs_f64());
-        states += tally.states;
-        transitions += tally.transitions;
-    }
+    let explored = explore_all(&[&SMALL, more].concat());
+    let states: usize = explored.iter().map(|tally| tally.states).sum();
+    let transitions: usize = explored.iter().map(|tally| tally.transitions).sum();
     println!("exhaustive: {states} states, {transitions} transitions, 0 violations");
 }
 
