@@ -391,6 +391,11 @@
 #define RAFTZ_KV_REJECTED 9
 
 /**
+ * \brief The largest command that a simulated cluster takes, in bytes.
+ */
+#define RAFTZ_SIM_COMMAND_BYTES_MAX 4096
+
+/**
  * \brief An action: make `persist.write` durable, after all earlier ones, and say so with RAFTZ_INPUT_PERSISTED. Must be
  * carried out: what the core has promised to others rests on it.
  */
@@ -701,6 +706,17 @@ typedef struct raftz_queue raftz_queue;
  * \brief Takes the answers to a batch of commands: exactly one for each, in their order.
  */
 typedef struct raftz_replies raftz_replies;
+
+/**
+ * \brief Answers the questions of a workload: all that is random in a command comes from here, so that a seed
+ * repeats it.
+ */
+typedef struct raftz_sim_chooser raftz_sim_chooser;
+
+/**
+ * \brief What became of a simulated run.
+ */
+typedef struct raftz_sim_report raftz_sim_report;
 
 /**
  * \brief Takes bytes from a callback.
@@ -1900,6 +1916,132 @@ typedef struct raftz_kv_reply_info {
      */
     struct raftz_slice value;
 } raftz_kv_reply_info;
+
+/**
+ * \brief How a cluster is simulated. All zero, but for the size, is the default.
+ */
+typedef struct raftz_sim_opts {
+    /**
+     * \brief Set it to `sizeof(raftz_sim_opts)`.
+     */
+    size_t size;
+    /**
+     * \brief How long faults go on, in microseconds of virtual time, at most an hour; 0 for a minute.
+     */
+    uint64_t duration_us;
+    /**
+     * \brief After a violation: most runs of a search for a shorter one, whose report then is the answer; 0 for none.
+     */
+    uint64_t shrink_runs;
+    /**
+     * \brief Kinds of faults to leave out, by name, with commas: `kill,rot`. What is no name is refused with a list
+     * of them all. Empty for none.
+     */
+    struct raftz_slice without;
+    /**
+     * \brief Faults of the run to leave out, by number, with commas: `3,5-9`; as a report's `skip`. Empty for none.
+     */
+    struct raftz_slice skip;
+    /**
+     * \brief Given to `workload` and `tell`.
+     */
+    void *user_data;
+    /**
+     * \brief Draws the next command that a client proposes, and writes it with raftz_sink_write(): at most
+     * RAFTZ_SIM_COMMAND_BYTES_MAX bytes, which follow from what `chooser` answers alone. A status other than RAFTZ_OK,
+     * with words by raftz_sink_fail(), makes raftz_sim_run() fail. NULL: up to 32 random bytes.
+     */
+    raftz_status (*workload)(void *user_data,
+                             struct raftz_sim_chooser *chooser,
+                             struct raftz_sink *command);
+    /**
+     * \brief Told line by line what happens in the run, as it was asked for; those of a search for a shorter one are
+     * silent. Optional.
+     */
+    void (*tell)(void *user_data, struct raftz_slice line);
+} raftz_sim_opts;
+
+/**
+ * \brief What a report says. The words live as long as the report.
+ */
+typedef struct raftz_sim_report_info {
+    /**
+     * \brief Set it to `sizeof(raftz_sim_report_info)`.
+     */
+    size_t size;
+    /**
+     * \brief 1 if something was found wrong; else 0.
+     */
+    uint32_t is_violated;
+    /**
+     * \brief 1 if more was damaged than any cluster survives, so that only safety was judged; else 0.
+     */
+    uint32_t is_beyond_survival;
+    /**
+     * \brief What must hold and does not, such as "machines agree"; else empty.
+     */
+    struct raftz_slice property;
+    /**
+     * \brief What happened, in a sentence; else empty.
+     */
+    struct raftz_slice sentence;
+    /**
+     * \brief When, in microseconds of virtual time.
+     */
+    uint64_t at_us;
+    /**
+     * \brief The seed. With it, `duration_us`, `skip` and the same `without` the run is asked for again.
+     */
+    uint64_t seed;
+    /**
+     * \brief How long faults went on, in microseconds of virtual time.
+     */
+    uint64_t duration_us;
+    /**
+     * \brief Which of them were left out, by number: `3,5-9`.
+     */
+    struct raftz_slice skip;
+    /**
+     * \brief A hash of everything that happened: equal runs have equal ones.
+     */
+    uint64_t trace;
+    /**
+     * \brief Virtual time that passed, in microseconds.
+     */
+    uint64_t virtual_us;
+    /**
+     * \brief How many things happened.
+     */
+    uint64_t events;
+    /**
+     * \brief How many faults struck.
+     */
+    uint64_t faults;
+    /**
+     * \brief Which kinds, with commas: `kill,split`.
+     */
+    struct raftz_slice struck;
+    /**
+     * \brief How many entries were committed.
+     */
+    uint64_t committed;
+    /**
+     * \brief How many commands clients proposed.
+     */
+    uint64_t calls;
+    /**
+     * \brief How many of them were done.
+     */
+    uint64_t calls_done;
+    /**
+     * \brief How many were certainly not done.
+     */
+    uint64_t calls_refused;
+    /**
+     * \brief Of how many nobody could say.
+     */
+    uint64_t calls_unknown;
+} raftz_sim_report_info;
 
 /**
  * \brief Names a snapshot: two of the same name are the same bytes, on whatever node. The layout of this struct is frozen.
@@ -4402,6 +4544,88 @@ raftz_status raftz_kv_reply_entry(const struct raftz_kv_reply *reply,
 void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 
 /**
+ * \brief Runs a whole cluster with machines of the program's own, in virtual time, under faults that the seed draws:
+ * processes die, networks split, disks lie, clocks drift. Replicas, log and codec are the library's own; no node,
+ * thread, socket or file is made.
+ *
+ * All the time it is checked that nothing promised is lost and that every machine answers as another one that applied
+ * the same commands; in the end, that their snapshots are equal. A callback of a machine that fails is a violation,
+ * too. The same seed with the same options gives the same report, if machine and workload follow from nothing
+ * else. To try many seeds is to call this many times, also on several threads at once.
+ *
+ * `create` makes a machine for every life of every node, and one for comparison; all are destroyed before the call
+ * returns, and those of one run before the next begins. `query` and `applied_index` are not called: in some runs
+ * machines persist themselves, which here means that a node keeps its machine when it dies. Snapshots should have no
+ * more than 100000 bytes: how soon a healed cluster must work again is reckoned with that.
+ *
+ * Threads: any; callbacks run on the one that calls, and blocking calls are refused in them. Inside callbacks: no
+ * (RAFTZ_IN_CALLBACK). Blocks: for as long as a run takes, mostly less than a second, and so many more as
+ * `shrink_runs` says.
+ *
+ * \param machine The machine. Its `create` is required. Without snapshots only answers are compared.
+ * \param seed Any number.
+ * \param opts How; NULL for the defaults.
+ * \param report [out] What became of it, to be freed with raftz_sim_report_free(): also if something was found wrong.
+ * \param error [out] Why there was no run, or none of any worth; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_MACHINE if a machine was not created, RAFTZ_CALLBACK_FAILED if `workload` failed,
+ *         RAFTZ_TOO_LARGE if its command was, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BAD_UTF8, RAFTZ_ABI_MISMATCH or
+ *         RAFTZ_IN_CALLBACK.
+ */
+raftz_status raftz_sim_run(const struct raftz_machine *machine,
+                           uint64_t seed,
+                           const struct raftz_sim_opts *opts,
+                           struct raftz_sim_report **report,
+                           struct raftz_error **error);
+
+/**
+ * \brief Frees a report.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param report The report, or NULL, which is nothing.
+ */
+void raftz_sim_report_free(struct raftz_sim_report *report);
+
+/**
+ * \brief What a report says.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param report The report.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_sim_report_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+ */
+raftz_status raftz_sim_report_get(const struct raftz_sim_report *report,
+                                  struct raftz_sim_report_info *info,
+                                  struct raftz_error **error);
+
+/**
+ * \brief Draws one of the numbers from 0 to `count` - 1.
+ *
+ * Threads: the one that called `workload`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param chooser What `workload` was given; for NULL the answer is 0.
+ * \param count How many there are; of 0 or 1 the answer is 0.
+ * \return The number.
+ */
+uint64_t raftz_sim_chooser_below(struct raftz_sim_chooser *chooser, uint64_t count);
+
+/**
+ * \brief Fills a buffer with random bytes.
+ *
+ * Threads: the one that called `workload`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param chooser What `workload` was given.
+ * \param buffer Where they go.
+ * \param capacity How many.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+ */
+raftz_status raftz_sim_chooser_fill(struct raftz_sim_chooser *chooser,
+                                    uint8_t *buffer,
+                                    size_t capacity);
+
+/**
  * \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
  *
  * The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
@@ -4600,6 +4824,13 @@ void raftz_core_free(struct raftz_core *core);
     {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_core_input x = RAFTZ_CORE_INPUT_INIT;`, a RAFTZ_INPUT_TICK. */
 #define RAFTZ_CORE_INPUT_INIT {RAFTZ_INPUT_TICK, 0, {{0}}}
+/** \brief Initializer: `raftz_sim_opts x = RAFTZ_SIM_OPTS_INIT;` */
+#define RAFTZ_SIM_OPTS_INIT                                                                        \
+    {sizeof(raftz_sim_opts), 0, 0, {NULL, 0}, {NULL, 0}, NULL, NULL, NULL}
+/** \brief Initializer: `raftz_sim_report_info x = RAFTZ_SIM_REPORT_INFO_INIT;` */
+#define RAFTZ_SIM_REPORT_INFO_INIT                                                                 \
+    {sizeof(raftz_sim_report_info), 0, 0, {NULL, 0}, {NULL, 0}, 0, 0, 0, {NULL, 0}, 0, 0, 0, 0,     \
+     {NULL, 0}, 0, 0, 0, 0, 0}
 
 /**
  * \brief A slice of text that ends with NUL, without the NUL.
