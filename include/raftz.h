@@ -411,8 +411,9 @@
 #define RAFTZ_ACTION_FETCH 6
 
 /**
- * \brief An action: the commands of `accepted` are in this leader's log. They are done when RAFTZ_ACTION_APPLY gives a
- * command of the same index and term; if it gives another term they are not, and never will be.
+ * \brief An action: the commands of `accepted` are in this leader's log. One is done when RAFTZ_ACTION_APPLY gives a command of
+ * its index and term. Where that index passes with another term, or without a command, it is not done and never will be.
+ * Where it passes by RAFTZ_ACTION_RESTORE nobody can say.
  */
 #define RAFTZ_ACTION_ACCEPTED 7
 
@@ -511,7 +512,7 @@
 #define RAFTZ_INPUT_SNAPSHOT_KEPT 12
 
 /**
- * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone.
+ * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone. It is offered to nobody any more.
  */
 #define RAFTZ_INPUT_SNAPSHOT_LOST 13
 
@@ -2375,6 +2376,15 @@ typedef struct raftz_core_info {
      * \brief 1 once it has halted.
      */
     uint32_t is_halted;
+    /**
+     * \brief 1 if its log begins behind what its machine holds, for a snapshot was lost. It applies nothing until
+     * RAFTZ_INPUT_SNAPSHOT_KEPT brings another one, which any peer may have.
+     */
+    uint32_t lacks_snapshot;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
     /**
      * \brief Its log begins after this index.
      */
@@ -4299,7 +4309,7 @@ void raftz_core_free(struct raftz_core *core);
     {sizeof(raftz_core_opts), RAFTZ_ABI_VERSION, 0, {0}, {NULL, 0}, NULL, 0, NULL, 0}
 /** \brief Initializer: `raftz_core_info x = RAFTZ_CORE_INFO_INIT;` */
 #define RAFTZ_CORE_INFO_INIT                                                                       \
-    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_core_input x = RAFTZ_CORE_INPUT_INIT;`, a RAFTZ_INPUT_TICK. */
 #define RAFTZ_CORE_INPUT_INIT {RAFTZ_INPUT_TICK, 0, {{0}}}
 

@@ -106,6 +106,11 @@ pub struct raftz_core_info {
     pub is_open: u32,
     /// \brief 1 once it has halted.
     pub is_halted: u32,
+    /// \brief 1 if its log begins behind what its machine holds, for a snapshot was lost. It applies nothing until
+    /// RAFTZ_INPUT_SNAPSHOT_KEPT brings another one, which any peer may have.
+    pub lacks_snapshot: u32,
+    /// \brief 0.
+    pub reserved: u32,
     /// \brief Its log begins after this index.
     pub base_index: u64,
     /// \brief Index of its last entry.
@@ -387,4 +392,63 @@ pub unsafe extern "C" fn raftz_core_snapshot_base(
 pub unsafe extern "C" fn raftz_core_free(core: *mut raftz_core) {
     // SAFETY: the caller's contract: NULL, or a core that is C's own.
     unsafe { free(core) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use ::raftz_core::node::Config;
+    use ::raftz_core::raft::Input;
+    use ::raftz_core::types::{Boot, ClusterId, NodeId, OpId};
+
+    use super::*;
+    use crate::bytes::raftz_slice;
+    use crate::status::{RAFTZ_INVALID_ARG, RAFTZ_OK};
+    use crate::version::RAFTZ_ABI_VERSION;
+
+    fn core() -> raftz_core {
+        let node = NodeId::new(1).unwrap();
+        let config = Config::new(node, ClusterId(1)).with_founder(node, "h:1");
+        let opts = raftz_core_opts {
+            size: std::mem::size_of::<raftz_core_opts>(),
+            abi_version: RAFTZ_ABI_VERSION,
+            flags: 0,
+            disk_id: [1; 16],
+            record: raftz_slice { data: std::ptr::null(), len: 0 },
+            entries: std::ptr::null(),
+            entry_count: 0,
+            snapshot: std::ptr::null(),
+            machine_applied: 0,
+        };
+        // SAFETY: the options point to nothing.
+        let start = unsafe { Start::new(&config, &opts) }.unwrap();
+        let (driver, shown) = Driver::new(start, Now::default(), 1).unwrap();
+        raftz_core(Mutex::new(State { driver, shown, is_broken: false }))
+    }
+
+    fn step(core: &raftz_core, step: impl FnOnce(&mut Driver) -> Call<Shown>) -> raftz_status {
+        call(std::ptr::null_mut(), || core.enter()?.step(step))
+    }
+
+    fn persisted(driver: &mut Driver, seq: u64) -> Call<Shown> {
+        driver.step(Now::default(), Input::Persisted { op: OpId { boot: Boot(1), seq } })
+    }
+
+    #[test]
+    fn a_panic_in_a_step_ends_the_core_and_a_refusal_does_not() {
+        let core = core();
+        assert_eq!(step(&core, |driver| persisted(driver, 9)), RAFTZ_INVALID_ARG);
+        assert_eq!(step(&core, |driver| persisted(driver, 1)), RAFTZ_OK);
+        assert_eq!(step(&core, |_| std::panic::panic_any("on purpose")), RAFTZ_PANIC);
+        assert_eq!(step(&core, |driver| persisted(driver, 1)), RAFTZ_PANIC);
+    }
+
+    #[test]
+    fn a_call_beside_another_is_refused() {
+        let core = core();
+        let inside = core.enter().unwrap();
+        assert_eq!(core.enter().err().map(|failure| failure.status), Some(RAFTZ_BUSY));
+        drop(inside);
+        assert!(core.enter().is_ok());
+    }
 }

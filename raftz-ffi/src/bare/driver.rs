@@ -133,6 +133,8 @@ impl Driver {
             is_ready: u32::from(status.ready),
             is_open: u32::from(self.is_open),
             is_halted: u32::from(self.is_halted),
+            lacks_snapshot: u32::from(self.raft.lacks_snapshot()),
+            reserved: 0,
             base_index: status.base.index.0,
             last_index: status.last.index.0,
             last_term: status.last.term.0,

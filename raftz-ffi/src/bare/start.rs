@@ -89,8 +89,11 @@ impl Start {
         // What the cluster was founded with counts.
         let entry_bytes_max = recovered.base.settings.entry_bytes_max;
         Config { entry_bytes_max, ..config.clone() }.validate_core(false)?;
-        let keeps = opts.flags & RAFTZ_CORE_MACHINE_PERSISTS != 0;
-        let machine_applied = keeps.then_some(Index(opts.machine_applied));
+        let persists = opts.flags & RAFTZ_CORE_MACHINE_PERSISTS != 0;
+        if !persists && opts.machine_applied > 0 {
+            return Err(invalid("opts.machine_applied goes with RAFTZ_CORE_MACHINE_PERSISTS"));
+        }
+        let machine_applied = persists.then_some(Index(opts.machine_applied));
         let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.id.last.index);
         let end = recovered.last.index.max(restored);
         if machine_applied.is_some_and(|own| own > end) && recovered.damage.is_none() {
