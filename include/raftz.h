@@ -549,6 +549,12 @@
 #define RAFTZ_CORE_MACHINE_PERSISTS 1
 
 /**
+ * \brief In raftz_core_opts' flags: the disk is empty, and the core is a founder of a cluster that is new. Said once in the
+ * life of a cluster: a core that loses its disk must not come back as if it had never voted.
+ */
+#define RAFTZ_CORE_FOUNDS 2
+
+/**
  * \brief Bytes of one's own: what the library gives, or what a program hands over without a copy.
  */
 typedef struct raftz_bytes raftz_bytes;
@@ -621,12 +627,14 @@ typedef struct raftz_config raftz_config;
  * What the program owes it:
  *
  * - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
- *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back. That is all
- *   that safety rests on. Nothing else that comes of a step has to wait for its writes: what must, the core keeps back.
+ *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back, and
+ *   RAFTZ_INPUT_SNAPSHOT_KEPT only when it cannot take the snapshot. Safety rests on that. Nothing else that comes of a step
+ *   has to wait for its writes: what must, the core keeps back.
  * - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
  * - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
  * - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
- * - Of one disk there is one core. After a restart it begins with all that the disk holds.
+ * - Of one disk there is one core, also among processes. After a restart it begins with all that the disk holds; one whose
+ *   disk is lost does not come back under its old id.
  *
  * Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
  */
@@ -1788,7 +1796,7 @@ typedef struct raftz_snapshot {
 } raftz_snapshot;
 
 /**
- * \brief What a core begins with. All zero, but for the size and the version, is a founder with a new disk.
+ * \brief What a core begins with.
  */
 typedef struct raftz_core_opts {
     /**
@@ -1808,7 +1816,7 @@ typedef struct raftz_core_opts {
      */
     uint8_t disk_id[16];
     /**
-     * \brief What the disk holds: the record of the last write. Empty for a core that is new.
+     * \brief What the disk holds: the record of the last write. Empty with RAFTZ_CORE_FOUNDS, and only then.
      */
     struct raftz_slice record;
     /**
@@ -2239,8 +2247,8 @@ typedef struct raftz_input_link_up {
      */
     uint64_t boot;
     /**
-     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership; from then on a
-     * member with another disk is not believed.
+     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership. From then on a link from
+     * another disk is told of as RAFTZ_EVENT_NONSENSE: close it, and hand on no message of it.
      */
     uint8_t disk_id[16];
 } raftz_input_link_up;
@@ -4117,7 +4125,7 @@ raftz_status raftz_kv_reply_entry(const struct raftz_kv_reply *reply,
 void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 
 /**
- * \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
+ * \brief Makes a core: one that goes on with what a disk held, or, with RAFTZ_CORE_FOUNDS, a founder of a new cluster.
  *
  * The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
  * is durable, the core takes nothing else: RAFTZ_BUSY.

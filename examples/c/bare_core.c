@@ -227,8 +227,8 @@ static void step(cluster *all, member *self, const raftz_core_input *input) {
 
 /* ---- lives ---- */
 
-/* A founder if its disk is empty; else it goes on with what that holds. */
-static bool start(cluster *all, member *self) {
+/* Begins with what the disk holds; a founder begins with an empty one, once in the life of a cluster. */
+static bool start(cluster *all, member *self, bool founds) {
     raftz_error *error = NULL;
     raftz_config *config = NULL;
     raftz_core_opts opts = RAFTZ_CORE_OPTS_INIT;
@@ -238,6 +238,7 @@ static bool start(cluster *all, member *self) {
     for (size_t at = 0; at < self->disk.count; at++) {
         entries[at] = blob_slice(&self->disk.entries[at]);
     }
+    opts.flags = founds ? RAFTZ_CORE_FOUNDS : 0;
     opts.record = blob_slice(&self->disk.record);
     opts.entries = entries;
     opts.entry_count = self->disk.count;
@@ -414,7 +415,7 @@ static bool play(cluster *all) {
     const raftz_core_info before = info_of(again);
     raftz_core_free(again->core);
     again->core = NULL;
-    if (!start(all, again)) {
+    if (!start(all, again, false)) {
         return false;
     }
     const raftz_core_info after = info_of(again);
@@ -433,7 +434,7 @@ int main(void) {
     bool as_claimed = true;
     for (int at = 0; as_claimed && at < NODES; at++) {
         all.members[at].id = (uint64_t)at + 1;
-        as_claimed = start(&all, &all.members[at]);
+        as_claimed = start(&all, &all.members[at], true);
     }
     as_claimed = as_claimed && play(&all);
     for (int at = 0; at < NODES; at++) {

@@ -35,12 +35,14 @@ use crate::status::{RAFTZ_BUSY, RAFTZ_PANIC, RAFTZ_THREAD, raftz_status};
 /// What the program owes it:
 ///
 /// - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
-///   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back. That is all
-///   that safety rests on. Nothing else that comes of a step has to wait for its writes: what must, the core keeps back.
+///   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back, and
+///   RAFTZ_INPUT_SNAPSHOT_KEPT only when it cannot take the snapshot. Safety rests on that. Nothing else that comes of a step
+///   has to wait for its writes: what must, the core keeps back.
 /// - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
 /// - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
 /// - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
-/// - Of one disk there is one core. After a restart it begins with all that the disk holds.
+/// - Of one disk there is one core, also among processes. After a restart it begins with all that the disk holds; one whose
+///   disk is lost does not come back under its old id.
 ///
 /// Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
 pub struct raftz_core(Mutex<State>);
@@ -164,7 +166,7 @@ impl ActionsOut {
     }
 }
 
-/// \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
+/// \brief Makes a core: one that goes on with what a disk held, or, with RAFTZ_CORE_FOUNDS, a founder of a new cluster.
 ///
 /// The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
 /// is durable, the core takes nothing else: RAFTZ_BUSY.
@@ -412,7 +414,7 @@ mod tests {
         let opts = raftz_core_opts {
             size: std::mem::size_of::<raftz_core_opts>(),
             abi_version: RAFTZ_ABI_VERSION,
-            flags: 0,
+            flags: start::RAFTZ_CORE_FOUNDS,
             disk_id: [1; 16],
             record: raftz_slice { data: std::ptr::null(), len: 0 },
             entries: std::ptr::null(),

@@ -177,8 +177,8 @@ pub struct raftz_input_link_up {
     pub peer_id: u64,
     /// \brief Its life: `boot` of its raftz_core_info.
     pub boot: u64,
-    /// \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership; from then on a
-    /// member with another disk is not believed.
+    /// \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership. From then on a link from
+    /// another disk is told of as RAFTZ_EVENT_NONSENSE: close it, and hand on no message of it.
     pub disk_id: [u8; 16],
 }
 
