@@ -237,7 +237,7 @@ enum Behind {
     Writes(Writes),
     Commands(Entries, Vec<raftz_command>),
     Numbers(Vec<u64>),
-    Event(Box<raftz_event_info>, String),
+    Event(Vec<raftz_event_info>, String),
 }
 
 impl Shown {
@@ -281,9 +281,9 @@ impl Shown {
 
     pub(crate) fn event(&mut self, node: NodeId, event: &Event) {
         let told = told(node, GroupId::FIRST.0, event);
-        let mut info = Box::new(told.info);
-        info.text = raftz_slice::of(told.text.as_bytes());
-        let event = std::ptr::from_ref(info.as_ref());
+        let text = raftz_slice::of(told.text.as_bytes());
+        let info = vec![raftz_event_info { text, ..told.info }];
+        let event = info.as_ptr();
         self.behind.push(Behind::Event(info, told.text));
         self.push(RAFTZ_ACTION_EVENT, raftz_core_action_with { event });
     }
