@@ -35,12 +35,14 @@ use crate::status::{RAFTZ_BUSY, RAFTZ_PANIC, RAFTZ_THREAD, raftz_status};
 /// What the program owes it:
 ///
 /// - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
-///   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back. That is all
-///   that safety rests on. Nothing else that comes of a step has to wait for its writes: what must, the core keeps back.
+///   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back, and
+///   RAFTZ_INPUT_SNAPSHOT_KEPT only when it cannot take the snapshot. Safety rests on that. Nothing else that comes of a step
+///   has to wait for its writes: what must, the core keeps back.
 /// - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
 /// - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
 /// - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
-/// - Of one disk there is one core. After a restart it begins with all that the disk holds.
+/// - Of one disk there is one core, also among processes. After a restart it begins with all that the disk holds; one whose
+///   disk is lost does not come back under its old id.
 ///
 /// Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
 pub struct raftz_core(Mutex<State>);
@@ -106,6 +108,11 @@ pub struct raftz_core_info {
     pub is_open: u32,
     /// \brief 1 once it has halted.
     pub is_halted: u32,
+    /// \brief 1 if its log begins behind what its machine holds, for a snapshot was lost. It applies nothing until
+    /// RAFTZ_INPUT_SNAPSHOT_KEPT brings another one, which any peer may have.
+    pub lacks_snapshot: u32,
+    /// \brief 0.
+    pub reserved: u32,
     /// \brief Its log begins after this index.
     pub base_index: u64,
     /// \brief Index of its last entry.
@@ -159,7 +166,7 @@ impl ActionsOut {
     }
 }
 
-/// \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
+/// \brief Makes a core: one that goes on with what a disk held, or, with RAFTZ_CORE_FOUNDS, a founder of a new cluster.
 ///
 /// The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
 /// is durable, the core takes nothing else: RAFTZ_BUSY.
@@ -387,4 +394,63 @@ pub unsafe extern "C" fn raftz_core_snapshot_base(
 pub unsafe extern "C" fn raftz_core_free(core: *mut raftz_core) {
     // SAFETY: the caller's contract: NULL, or a core that is C's own.
     unsafe { free(core) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use ::raftz_core::node::Config;
+    use ::raftz_core::raft::Input;
+    use ::raftz_core::types::{Boot, ClusterId, NodeId, OpId};
+
+    use super::*;
+    use crate::bytes::raftz_slice;
+    use crate::status::{RAFTZ_INVALID_ARG, RAFTZ_OK};
+    use crate::version::RAFTZ_ABI_VERSION;
+
+    fn core() -> raftz_core {
+        let node = NodeId::new(1).unwrap();
+        let config = Config::new(node, ClusterId(1)).with_founder(node, "h:1");
+        let opts = raftz_core_opts {
+            size: std::mem::size_of::<raftz_core_opts>(),
+            abi_version: RAFTZ_ABI_VERSION,
+            flags: start::RAFTZ_CORE_FOUNDS,
+            disk_id: [1; 16],
+            record: raftz_slice { data: std::ptr::null(), len: 0 },
+            entries: std::ptr::null(),
+            entry_count: 0,
+            snapshot: std::ptr::null(),
+            machine_applied: 0,
+        };
+        // SAFETY: the options point to nothing.
+        let start = unsafe { Start::new(&config, &opts) }.unwrap();
+        let (driver, shown) = Driver::new(start, Now::default(), 1).unwrap();
+        raftz_core(Mutex::new(State { driver, shown, is_broken: false }))
+    }
+
+    fn step(core: &raftz_core, step: impl FnOnce(&mut Driver) -> Call<Shown>) -> raftz_status {
+        call(std::ptr::null_mut(), || core.enter()?.step(step))
+    }
+
+    fn persisted(driver: &mut Driver, seq: u64) -> Call<Shown> {
+        driver.step(Now::default(), Input::Persisted { op: OpId { boot: Boot(1), seq } })
+    }
+
+    #[test]
+    fn a_panic_in_a_step_ends_the_core_and_a_refusal_does_not() {
+        let core = core();
+        assert_eq!(step(&core, |driver| persisted(driver, 9)), RAFTZ_INVALID_ARG);
+        assert_eq!(step(&core, |driver| persisted(driver, 1)), RAFTZ_OK);
+        assert_eq!(step(&core, |_| std::panic::panic_any("on purpose")), RAFTZ_PANIC);
+        assert_eq!(step(&core, |driver| persisted(driver, 1)), RAFTZ_PANIC);
+    }
+
+    #[test]
+    fn a_call_beside_another_is_refused() {
+        let core = core();
+        let inside = core.enter().unwrap();
+        assert_eq!(core.enter().err().map(|failure| failure.status), Some(RAFTZ_BUSY));
+        drop(inside);
+        assert!(core.enter().is_ok());
+    }
 }

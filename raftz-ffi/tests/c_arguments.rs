@@ -110,23 +110,21 @@ const IN: &[Sized] = &[
     Sized {
         name: "raftz_core_opts",
         numbers: &[
-            ("flags", "2", "RAFTZ_INVALID_ARG"),
+            ("flags", "4", "RAFTZ_INVALID_ARG"),
+            ("flags", "0", "RAFTZ_STORAGE"),
             ("flags", "UINT32_MAX", "RAFTZ_INVALID_ARG"),
             ("abi_version", "0", "RAFTZ_ABI_MISMATCH"),
             ("abi_version", "RAFTZ_ABI_VERSION + 1", "RAFTZ_ABI_MISMATCH"),
             ("record", "(raftz_slice){NULL, 1}", "RAFTZ_NULL_ARG"),
             ("record", "good.slice; opts.it.record.len = SIZE_MAX", "RAFTZ_INVALID_ARG"),
             ("record", "good.slice", "RAFTZ_STORAGE"),
+            ("record", "good.slice; opts.it.flags = 0", "RAFTZ_STORAGE"),
             ("entry_count", "1", "RAFTZ_NULL_ARG"),
             ("entries", "&good.slice; opts.it.entry_count = SIZE_MAX / 16", "RAFTZ_INVALID_ARG"),
             ("entries", "&good.bad_commands[1]; opts.it.entry_count = 1", "RAFTZ_NULL_ARG"),
             ("entries", "&good.slice; opts.it.entry_count = 1", "RAFTZ_STORAGE"),
             ("snapshot", "&(const raftz_snapshot){{0, 0, 0, {0}}, good.slice}", "RAFTZ_STORAGE"),
-            (
-                "flags",
-                "RAFTZ_CORE_MACHINE_PERSISTS; opts.it.machine_applied = 1",
-                "RAFTZ_INVALID_ARG",
-            ),
+            ("flags", "3; opts.it.machine_applied = 1", "RAFTZ_INVALID_ARG"),
         ],
     },
     Sized {
@@ -356,6 +354,7 @@ fn in_struct(base: &str, name: &str, size: &str) -> String {
         "raftz_sim_opts" => format!("{name}.it.duration_us = 100000;"),
         "raftz_storage" => format!("{name}.it = disk_table(fresh_disk());"),
         "raftz_transport" => format!("{name}.it = nowhere();"),
+        "raftz_core_opts" => format!("{name}.it.flags = RAFTZ_CORE_FOUNDS;"),
         _ => String::new(),
     };
     format!(

@@ -126,9 +126,9 @@ layout! {
     raftz_input_link_up { peer_id, boot, disk_id }
     raftz_core_input { kind, reserved, with }
     raftz_core_info {
-        size, node_id, disk_id, boot, term, vote, leader_id, role, is_ready, is_open, is_halted, base_index,
-        last_index, last_term, durable_index, commit_index, applied_index, damaged_from, transfer_to,
-        entry_bytes_max,
+        size, node_id, disk_id, boot, term, vote, leader_id, role, is_ready, is_open, is_halted, lacks_snapshot,
+        reserved, base_index, last_index, last_term, durable_index, commit_index, applied_index, damaged_from,
+        transfer_to, entry_bytes_max,
     }
     raftz_message { urgency, reserved, len, parts, part_count }
     raftz_transport {

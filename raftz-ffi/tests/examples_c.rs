@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const EXAMPLES: [&str; 6] = ["simple", "client", "cluster", "event_loop", "bank", "simulate"];
+const EXAMPLES: [&str; 7] =
+    ["simple", "client", "cluster", "event_loop", "bank", "bare_core", "simulate"];
 /// The one that needs another library.
 const WITH_SQLITE: &str = "custom_storage";
 
@@ -207,6 +208,12 @@ fn event_loop_numbers_every_increment_once() {
 fn bank_loses_no_money() {
     let Some(line) = last_line("bank") else { return };
     assert_eq!(line, "bank: all as claimed");
+}
+
+#[test]
+fn bare_core_agrees_in_one_thread() {
+    let Some(line) = last_line("bare_core") else { return };
+    assert_eq!(line, "bare_core: all as claimed");
 }
 
 #[test]

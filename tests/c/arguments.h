@@ -232,6 +232,7 @@ static inline raftz_core *fresh_raftz_core(void) {
     raftz_core *core = NULL;
     const raftz_core_action *actions = NULL;
     size_t count = 0;
+    opts.flags = RAFTZ_CORE_FOUNDS;
     OK(raftz_core_new(config, &opts, 1, 1, &core, &actions, &count, &failure));
     raftz_config_free(config);
     return core;

@@ -88,8 +88,6 @@ struct member {
     raftz_core *core;
     uint8_t disk_id[16];
     struct disk disk;
-    /* Of a disk that lies: as it was at some time, to which it goes back in a crash. */
-    struct disk before;
     /* What it takes: writes on their way, questions that are not answered, the machine. */
     struct job jobs[QUEUE];
     size_t job_count;
@@ -598,6 +596,7 @@ static inline raftz_status try_start(struct world *world, struct member *member)
         entries[at] = slice(&member->disk.entries[at].bytes);
     }
     memset(opts.disk_id, (int)member->id, sizeof opts.disk_id);
+    opts.flags = member->disk.boot == 0 ? RAFTZ_CORE_FOUNDS : 0;
     opts.record = slice(&member->disk.record);
     opts.entries = entries;
     opts.entry_count = member->disk.count;
@@ -691,7 +690,6 @@ static inline void world_free(struct world *world) {
             crash(world, member);
         }
         disk_free(&member->disk);
-        disk_free(&member->before);
         free(member->commands.data);
     }
     while (world->mail_count > 0) {

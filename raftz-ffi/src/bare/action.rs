@@ -37,8 +37,9 @@ pub const RAFTZ_ACTION_RESTORE: u32 = 5;
 /// \brief An action: fetch the snapshot that `fetch` names and its base, unless that is under way, and answer with
 /// RAFTZ_INPUT_SNAPSHOT_KEPT once both are on the disk. It is asked for again until then.
 pub const RAFTZ_ACTION_FETCH: u32 = 6;
-/// \brief An action: the commands of `accepted` are in this leader's log. They are done when RAFTZ_ACTION_APPLY gives a
-/// command of the same index and term; if it gives another term they are not, and never will be.
+/// \brief An action: the commands of `accepted` are in this leader's log. One is done when RAFTZ_ACTION_APPLY gives a command of
+/// its index and term. Where that index passes with another term, or without a command, it is not done and never will be.
+/// Where it passes by RAFTZ_ACTION_RESTORE nobody can say.
 pub const RAFTZ_ACTION_ACCEPTED: u32 = 7;
 /// \brief An action: the commands of `refused` are not in the log, and never will be.
 pub const RAFTZ_ACTION_REFUSED: u32 = 8;
@@ -236,7 +237,7 @@ enum Behind {
     Writes(Writes),
     Commands(Entries, Vec<raftz_command>),
     Numbers(Vec<u64>),
-    Event(Box<raftz_event_info>, String),
+    Event(Vec<raftz_event_info>, String),
 }
 
 impl Shown {
@@ -280,9 +281,9 @@ impl Shown {
 
     pub(crate) fn event(&mut self, node: NodeId, event: &Event) {
         let told = told(node, GroupId::FIRST.0, event);
-        let mut info = Box::new(told.info);
-        info.text = raftz_slice::of(told.text.as_bytes());
-        let event = std::ptr::from_ref(info.as_ref());
+        let text = raftz_slice::of(told.text.as_bytes());
+        let info = vec![raftz_event_info { text, ..told.info }];
+        let event = info.as_ptr();
         self.behind.push(Behind::Event(info, told.text));
         self.push(RAFTZ_ACTION_EVENT, raftz_core_action_with { event });
     }

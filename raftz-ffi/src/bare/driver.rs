@@ -31,7 +31,7 @@ pub(super) const fn number_of(id: OpId) -> u64 {
 }
 
 /// A range that the core wants applied, from the first entry that is not.
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 struct Applying {
     first: Index,
     last: Index,
@@ -39,7 +39,7 @@ struct Applying {
     asked: Asked,
 }
 
-#[derive(Clone, Copy, Debug, Hash)]
+#[derive(Clone, Copy, Debug)]
 enum Asked {
     Apply(Index),
     Read(u64),
@@ -103,7 +103,12 @@ impl Driver {
     /// A hash of everything that its future depends on; see [`Raft::fingerprint`].
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.raft.fingerprint(), self.is_open, self.applying).hash(&mut hasher);
+        let applying = self.applying.map(|Applying { first, last, asked }| match asked {
+            Asked::Apply(upto) => (first, last, Some(upto)),
+            // What the request is called makes no difference.
+            Asked::Read(_) => (first, last, None),
+        });
+        (self.raft.fingerprint(), self.is_open, applying).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -133,6 +138,8 @@ impl Driver {
             is_ready: u32::from(status.ready),
             is_open: u32::from(self.is_open),
             is_halted: u32::from(self.is_halted),
+            lacks_snapshot: u32::from(self.raft.lacks_snapshot()),
+            reserved: 0,
             base_index: status.base.index.0,
             last_index: status.last.index.0,
             last_term: status.last.term.0,

@@ -44,7 +44,7 @@ pub const RAFTZ_INPUT_APPLIED: u32 = 10;
 pub const RAFTZ_INPUT_ENTRIES_READ: u32 = 11;
 /// \brief An input: a snapshot is whole on this node's disk, with its base, `snapshot`: one of its own, or a fetched one.
 pub const RAFTZ_INPUT_SNAPSHOT_KEPT: u32 = 12;
-/// \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone.
+/// \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone. It is offered to nobody any more.
 pub const RAFTZ_INPUT_SNAPSHOT_LOST: u32 = 13;
 /// \brief An input: the log may begin behind `index`, or as near to it as the newest snapshot allows.
 pub const RAFTZ_INPUT_COMPACT: u32 = 14;
@@ -177,8 +177,8 @@ pub struct raftz_input_link_up {
     pub peer_id: u64,
     /// \brief Its life: `boot` of its raftz_core_info.
     pub boot: u64,
-    /// \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership; from then on a
-    /// member with another disk is not believed.
+    /// \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership. From then on a link from
+    /// another disk is told of as RAFTZ_EVENT_NONSENSE: close it, and hand on no message of it.
     pub disk_id: [u8; 16],
 }
 

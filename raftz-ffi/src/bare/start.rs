@@ -17,8 +17,12 @@ use crate::version::RAFTZ_ABI_VERSION;
 /// \brief In raftz_core_opts' flags: the state machine persists itself, and has in its own storage what `machine_applied`
 /// says. Nothing is handed to it before it is on this node's own disk.
 pub const RAFTZ_CORE_MACHINE_PERSISTS: u32 = 1;
+/// \brief In raftz_core_opts' flags: the disk is empty, and the core is a founder of a cluster that is new. Said once in the
+/// life of a cluster: a core that loses its disk must not come back as if it had never voted.
+pub const RAFTZ_CORE_FOUNDS: u32 = 2;
+const FLAGS: u32 = RAFTZ_CORE_MACHINE_PERSISTS | RAFTZ_CORE_FOUNDS;
 
-/// \brief What a core begins with. All zero, but for the size and the version, is a founder with a new disk.
+/// \brief What a core begins with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct raftz_core_opts {
@@ -30,7 +34,7 @@ pub struct raftz_core_opts {
     pub flags: u32,
     /// \brief Names the disk of a new core, for ever; all zero: drawn at random. What was kept knows its own.
     pub disk_id: [u8; 16],
-    /// \brief What the disk holds: the record of the last write. Empty for a core that is new.
+    /// \brief What the disk holds: the record of the last write. Empty with RAFTZ_CORE_FOUNDS, and only then.
     pub record: raftz_slice,
     /// \brief What the disk holds: all entries, in order, each as it was given to be written. They are looked through
     /// during the call and not kept, so that a mapped file will do.
@@ -69,7 +73,7 @@ impl Start {
             );
             return Err(Failure::new(RAFTZ_ABI_MISMATCH, words));
         }
-        if opts.flags & !RAFTZ_CORE_MACHINE_PERSISTS != 0 {
+        if opts.flags & !FLAGS != 0 {
             return Err(invalid(format!("raftz_core_opts.flags is {:#x}", opts.flags)));
         }
         // SAFETY: the caller's contract.
@@ -80,17 +84,29 @@ impl Start {
                 opts.snapshot.as_ref().map(|it| input::snapshot(*it)).transpose()?,
             )
         };
-        let is_new = record.is_empty();
-        config.validate_core(is_new)?;
+        let founds = opts.flags & RAFTZ_CORE_FOUNDS != 0;
+        config.validate_core(founds)?;
         let disk = DiskId(u128::from_be_bytes(opts.disk_id));
-        let kept = if is_new { founding(config, disk)? } else { remembered(record, disk)? };
+        let is_empty = record.is_empty() && entries.is_empty() && snapshot.is_none();
+        if founds && !is_empty {
+            return Err(unusable(&"something, and RAFTZ_CORE_FOUNDS begins with an empty one"));
+        }
+        if record.is_empty() && !founds {
+            let words =
+                "no record; a founder says RAFTZ_CORE_FOUNDS, once in the life of a cluster";
+            return Err(unusable(&words));
+        }
+        let kept = if founds { founding(config, disk)? } else { remembered(record, disk)? };
         let (log, recovered) = looked_through(kept, &entries)?;
         config.check_identity(&recovered)?;
         // What the cluster was founded with counts.
         let entry_bytes_max = recovered.base.settings.entry_bytes_max;
         Config { entry_bytes_max, ..config.clone() }.validate_core(false)?;
-        let keeps = opts.flags & RAFTZ_CORE_MACHINE_PERSISTS != 0;
-        let machine_applied = keeps.then_some(Index(opts.machine_applied));
+        let persists = opts.flags & RAFTZ_CORE_MACHINE_PERSISTS != 0;
+        if !persists && opts.machine_applied > 0 {
+            return Err(invalid("opts.machine_applied goes with RAFTZ_CORE_MACHINE_PERSISTS"));
+        }
+        let machine_applied = persists.then_some(Index(opts.machine_applied));
         let restored = snapshot.as_ref().map_or(Index::ZERO, |kept| kept.id.last.index);
         let end = recovered.last.index.max(restored);
         if machine_applied.is_some_and(|own| own > end) && recovered.damage.is_none() {
