@@ -1345,7 +1345,8 @@ typedef struct raftz_start_opts {
      */
     int32_t listen_fd;
     /**
-     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
+     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP. Neither goes with
+     * raftz_config_set_transport().
      */
     const struct raftz_network *network;
 } raftz_start_opts;
@@ -1914,7 +1915,7 @@ typedef struct raftz_kv_reply_info {
 #define RAFTZ_EMPTY -104
 
 /**
- * \brief The queue was closed, and everything in it has been taken.
+ * \brief The queue was closed, and everything in it has been taken; or the link has ended.
  */
 #define RAFTZ_CLOSED -105
 

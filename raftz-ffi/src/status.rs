@@ -94,7 +94,7 @@ pub const RAFTZ_FORKED: raftz_status = -102;
 pub const RAFTZ_CALLBACK_FAILED: raftz_status = -103;
 /// \brief Nothing came before the timeout.
 pub const RAFTZ_EMPTY: raftz_status = -104;
-/// \brief The queue was closed, and everything in it has been taken.
+/// \brief The queue was closed, and everything in it has been taken; or the link has ended.
 pub const RAFTZ_CLOSED: raftz_status = -105;
 
 /// \brief A timeout: as long as it takes (49 days, to be exact).

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const EXAMPLES: [&str; 5] = ["simple", "client", "cluster", "event_loop", "bank"];
+const EXAMPLES: [&str; 6] =
+    ["simple", "client", "cluster", "event_loop", "bank", "custom_transport"];
 /// The one that needs another library.
 const WITH_SQLITE: &str = "custom_storage";
 
@@ -216,6 +217,12 @@ fn custom_storage_loses_nothing_when_its_process_is_killed() {
     }
     let Some(line) = last_line(WITH_SQLITE) else { return };
     assert_eq!(line, "custom_storage: all as claimed");
+}
+
+#[test]
+fn custom_transport_loses_nothing_when_its_leader_is_killed() {
+    let Some(line) = last_line("custom_transport") else { return };
+    assert_eq!(line, "custom_transport: all as claimed");
 }
 
 #[test]
