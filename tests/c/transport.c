@@ -726,6 +726,13 @@ static void starting(void) {
     OK(raftz_node_listen_address(it.cluster.nodes[0], &address, &failure));
     CHECK(raftz_bytes_slice(address).len == 0);
     raftz_bytes_free(address);
+    end_all();
+}
+
+/* What a transport is given is of the process that opened it, not of its children. */
+static void forking(void) {
+    found(PLAIN, 1);
+    start_at(0);
     pid_t child = fork();
     if (child == 0) {
         raftz_links *links = it.wires->posts[0].links;
@@ -776,6 +783,9 @@ static void *run(void *argument) {
     }
     if (all || is_short || strcmp(only, "links") == 0) {
         links();
+    }
+    if (all || strcmp(only, "links") == 0) {
+        forking();
     }
     if (all || strcmp(only, "breaks") == 0) {
         breaks();
