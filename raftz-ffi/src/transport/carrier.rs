@@ -26,7 +26,7 @@ use super::{raftz_links, raftz_message, raftz_transport};
 use crate::bytes::{raftz_slice, random};
 use crate::guard::panic_text;
 use crate::machine::raftz_sink;
-use crate::status::{RAFTZ_OK, raftz_status, shown};
+use crate::status::raftz_status;
 
 /// The program's transport, ended with the last that holds it.
 struct Open {
@@ -54,11 +54,7 @@ fn with_words(
     name: &'static str,
     call: impl FnOnce(*mut raftz_sink) -> raftz_status,
 ) -> Result<(), String> {
-    let mut sink = raftz_sink::default();
-    match node::run_callback(name, || call(&raw mut sink)) {
-        RAFTZ_OK => Ok(()),
-        status => Err(format!("{name}: {}", shown(status, sink.failure))),
-    }
+    raftz_sink::of(name, call).map(drop).map_err(|words| format!("{name}: {words}"))
 }
 
 impl Open {
