@@ -80,8 +80,8 @@ endef
 demo-c: rust ## three processes in C, a leader killed, all killed, nothing lost
 	$(call c_examples,cluster)
 
-examples-c: rust ## the eight examples in C, one after the other; each checks what it claims
-	$(call c_examples,simple client cluster event_loop bank bare_core simulate custom_storage)
+examples-c: rust ## the nine examples in C, one after the other; each checks what it claims
+	$(call c_examples,simple client cluster event_loop bank bare_core simulate custom_storage custom_transport)
 
 examples-cpp: rust ## the two examples in C++, one after the other; each checks what it claims
 	$(call cpp_examples,simple cluster)

@@ -962,9 +962,9 @@ typedef struct raftz_message {
  * founders. A link that fails, is replaced by another one of the same two nodes, or on which nothing is heard or taken
  * for six seconds is ended by raftz, with words.
  *
- * Messages may be lost; raftz sends again what is needed. What comes late, twice, changed or on a wrong link is found out
- * and left out. Those of one urgency should keep their order, since what is overtaken counts as lost; one that is more
- * urgent may overtake others, and bulk may take a way of its own.
+ * Messages may be lost; raftz sends again what is needed. What comes late, twice or on a wrong link is left out, and what
+ * was changed on its way is found out, which ends the link. Those of one urgency should keep their order, since what is
+ * overtaken counts as lost; one that is more urgent may overtake others, and bulk may take a way of its own.
  *
  * What this does not give: nobody is prevented from reading along, and what a peer says of itself is not proven. Whoever
  * can reach the program's links can claim to be a node, as over plain TCP. Encryption, and the proof of who is at the
@@ -974,14 +974,14 @@ typedef struct raftz_message {
  * is copied by raftz_config_set_transport(); `user_data` must be there as long as the configuration and the nodes that
  * were started with it.
  *
- * `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else,
- * one at a time; while one of them blocks nothing is sent to anybody, so that `dial` should leave
- * what takes time to another thread, and `send` rather take less. `stop` may
- * be called beside them. `destroy` is called alone, and last. Functions must return: no longjmp, no C++ exception, no end
- * of the thread. Blocking calls of raftz are refused in them.
+ * `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else, one
+ * at a time. While one of them blocks nothing is sent to anybody: `dial` should leave what takes time to another thread,
+ * and `send` take less. `stop` may be called beside them. `destroy` is called alone, and last. Functions must return: no
+ * longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are refused in them.
  *
- * The addresses of the nodes are the program's to read: of the form `host:port`, with anything as host that has no
- * colon, blank, comma or equals sign, such as a path. `listen_address` is not used.
+ * The addresses of the nodes are the program's to read: of the form `host:port`, with a port from 1 to 65535 and as host
+ * anything without a colon, blank, comma or equals sign, such as a path. An IP address beyond this machine needs
+ * `insecure_plaintext` here, too. `listen_address` is not used.
  */
 typedef struct raftz_transport {
     /**
@@ -1554,7 +1554,8 @@ typedef struct raftz_start_opts {
      */
     int32_t listen_fd;
     /**
-     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
+     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP. Neither goes with
+     * raftz_config_set_transport().
      */
     const struct raftz_network *network;
 } raftz_start_opts;
@@ -2912,7 +2913,7 @@ typedef struct raftz_core_info {
 #define RAFTZ_EMPTY -104
 
 /**
- * \brief The queue was closed, and everything in it has been taken.
+ * \brief The queue was closed, and everything in it has been taken; or the link has ended.
  */
 #define RAFTZ_CLOSED -105
 

@@ -46,6 +46,20 @@ pub struct raftz_sink {
     pub(crate) failure: Option<String>,
 }
 
+impl raftz_sink {
+    /// Runs a callback that writes to a sink, or says there why it fails: what it wrote, or its words.
+    pub(crate) fn of(
+        name: &'static str,
+        call: impl FnOnce(*mut Self) -> raftz_status,
+    ) -> Result<Vec<u8>, String> {
+        let mut sink = Self::default();
+        match node::run_callback(name, || call(&raw mut sink)) {
+            RAFTZ_OK => Ok(sink.bytes),
+            status => Err(shown(status, sink.failure)),
+        }
+    }
+}
+
 /// \brief Gives a callback the bytes of a snapshot, from the front.
 pub struct raftz_source {
     /// Lives as long as the call of `restore` that it is made for.

@@ -154,7 +154,8 @@ pub struct raftz_start_opts {
     /// succeeds or fails, unless this struct's `size` is wrong or too new. Bind it with SO_REUSEADDR, so that the port can be had again after a restart. 0:
     /// `listen_address` of the configuration.
     pub listen_fd: i32,
-    /// \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
+    /// \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP. Neither goes with
+    /// raftz_config_set_transport().
     pub network: *const raftz_network,
 }
 

@@ -94,7 +94,7 @@ pub const RAFTZ_FORKED: raftz_status = -102;
 pub const RAFTZ_CALLBACK_FAILED: raftz_status = -103;
 /// \brief Nothing came before the timeout.
 pub const RAFTZ_EMPTY: raftz_status = -104;
-/// \brief The queue was closed, and everything in it has been taken.
+/// \brief The queue was closed, and everything in it has been taken; or the link has ended.
 pub const RAFTZ_CLOSED: raftz_status = -105;
 /// \brief Bytes are no message of a member of this cluster: they came garbled, cut short, or from elsewhere.
 pub const RAFTZ_BAD_MESSAGE: raftz_status = -107;

@@ -66,9 +66,9 @@ pub struct raftz_links(Arc<Shared>);
 /// founders. A link that fails, is replaced by another one of the same two nodes, or on which nothing is heard or taken
 /// for six seconds is ended by raftz, with words.
 ///
-/// Messages may be lost; raftz sends again what is needed. What comes late, twice, changed or on a wrong link is found out
-/// and left out. Those of one urgency should keep their order, since what is overtaken counts as lost; one that is more
-/// urgent may overtake others, and bulk may take a way of its own.
+/// Messages may be lost; raftz sends again what is needed. What comes late, twice or on a wrong link is left out, and what
+/// was changed on its way is found out, which ends the link. Those of one urgency should keep their order, since what is
+/// overtaken counts as lost; one that is more urgent may overtake others, and bulk may take a way of its own.
 ///
 /// What this does not give: nobody is prevented from reading along, and what a peer says of itself is not proven. Whoever
 /// can reach the program's links can claim to be a node, as over plain TCP. Encryption, and the proof of who is at the
@@ -78,14 +78,14 @@ pub struct raftz_links(Arc<Shared>);
 /// is copied by raftz_config_set_transport(); `user_data` must be there as long as the configuration and the nodes that
 /// were started with it.
 ///
-/// `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else,
-/// one at a time; while one of them blocks nothing is sent to anybody, so that `dial` should leave
-/// what takes time to another thread, and `send` rather take less. `stop` may
-/// be called beside them. `destroy` is called alone, and last. Functions must return: no longjmp, no C++ exception, no end
-/// of the thread. Blocking calls of raftz are refused in them.
+/// `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else, one
+/// at a time. While one of them blocks nothing is sent to anybody: `dial` should leave what takes time to another thread,
+/// and `send` take less. `stop` may be called beside them. `destroy` is called alone, and last. Functions must return: no
+/// longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are refused in them.
 ///
-/// The addresses of the nodes are the program's to read: of the form `host:port`, with anything as host that has no
-/// colon, blank, comma or equals sign, such as a path. `listen_address` is not used.
+/// The addresses of the nodes are the program's to read: of the form `host:port`, with a port from 1 to 65535 and as host
+/// anything without a colon, blank, comma or equals sign, such as a path. An IP address beyond this machine needs
+/// `insecure_plaintext` here, too. `listen_address` is not used.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct raftz_transport {
@@ -292,9 +292,9 @@ pub unsafe extern "C" fn raftz_links_deliver(
         let (links, message) =
             unsafe { (self::links(links.cast_const())?, guard::bytes(message, "message")?) };
         // More than there can be is not even copied.
-        let most = message.len().min(links.bytes_max() + 1);
-        let copy = Bytes::copy_from_slice(&message[..most]);
-        links.deliver(link, copy, Duration::from_millis(timeout_ms.into()))
+        let most = message.len().min(links.bytes_max().saturating_add(1));
+        let copy = || Bytes::copy_from_slice(&message[..most]);
+        links.deliver(link, most, copy, Duration::from_millis(timeout_ms.into()))
     })
 }
 
@@ -322,7 +322,8 @@ pub unsafe extern "C" fn raftz_links_deliver_bytes(
         // SAFETY: the caller's contract.
         let (message, links) =
             unsafe { (take_over(message, "message")?, self::links(links.cast_const())?) };
-        links.deliver(link, message, Duration::from_millis(timeout_ms.into()))
+        let patience = Duration::from_millis(timeout_ms.into());
+        links.deliver(link, message.len(), || message, patience)
     })
 }
 

@@ -11,8 +11,16 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-const EXAMPLES: [&str; 7] =
-    ["simple", "client", "cluster", "event_loop", "bank", "bare_core", "simulate"];
+const EXAMPLES: [&str; 8] = [
+    "simple",
+    "client",
+    "cluster",
+    "event_loop",
+    "bank",
+    "bare_core",
+    "simulate",
+    "custom_transport",
+];
 /// The one that needs another library.
 const WITH_SQLITE: &str = "custom_storage";
 
@@ -251,6 +259,12 @@ fn custom_storage_loses_nothing_when_its_process_is_killed() {
     }
     let Some(line) = last_line(WITH_SQLITE) else { return };
     assert_eq!(line, "custom_storage: all as claimed");
+}
+
+#[test]
+fn custom_transport_loses_nothing_when_its_leader_is_killed() {
+    let Some(line) = last_line("custom_transport") else { return };
+    assert_eq!(line, "custom_transport: all as claimed");
 }
 
 #[test]

@@ -12,8 +12,30 @@ struct told {
     char words[16384];
 };
 
+/* A link of somebody unknown, for whom there is no room for this much. */
+static struct {
+    raftz_links *links;
+    uint64_t link;
+    raftz_slice bytes;
+    struct tally tried;
+} no_room = {.tried = TALLY_INIT};
+
+/* To wait for room is refused in a callback; to try is not. */
+static void wait_in_callback(void) {
+    raftz_error *error = NULL;
+    CHECK(raftz_links_deliver(no_room.links, no_room.link, no_room.bytes, 0, NULL) == RAFTZ_BUSY);
+    CHECK(raftz_links_deliver(no_room.links, no_room.link, no_room.bytes, 1000, &error) == RAFTZ_IN_CALLBACK);
+    CHECK(strstr(raftz_error_message(error), "must not be done in") != NULL);
+    raftz_error_free(error);
+    no_room.link = 0;
+    tally_add(&no_room.tried, 1);
+}
+
 static void on_event(void *user_data, const raftz_event_info *event) {
     struct told *told = user_data;
+    if (event->kind == RAFTZ_EVENT_NETWORK_TROUBLE && no_room.link != 0) {
+        wait_in_callback();
+    }
     pthread_mutex_lock(&told->lock);
     size_t len = strlen(told->words);
     if (event->text.len + len + 32 < sizeof told->words) {
@@ -485,12 +507,24 @@ static void misusing(void) {
     OK(raftz_links_down(links, end->link, raftz_text("the cable is cut"), &failure));
     WANT(RAFTZ_CLOSED, raftz_links_down(links, end->link, none, &failure));
     wait_ended(end, "the cable is cut");
+    size_t most = raftz_links_bytes_max(links);
+    CHECK(most > (32u << 20) && most < (64u << 20));
+    uint8_t *large = calloc(1, most + 1);
+    CHECK(large != NULL);
+    struct wire_end *unknown = nowhere(post, 0);
+    no_room.links = links;
+    no_room.bytes = (raftz_slice){large, most};
+    no_room.link = unknown->link;
+    uint64_t tried = tally_now(&no_room.tried);
     const char *garbage[] = {"", "x", "HTTP/1.1 200 OK, and what a server says",
                              "RFHS\1\0\0\0\0\0\0\0 and more of it"};
     for (unsigned at = 0; at < sizeof garbage / sizeof *garbage; at++) {
         bad_message(links, nowhere(post, 0), raftz_text(garbage[at]), "message");
     }
     wait_told(&it.told[0], "was ended: ");
+    tally_wait(&no_room.tried, tried + 1);
+    OK(raftz_links_down(links, unknown->link, none, &failure));
+    wait_ended(unknown, "the program says that it is down");
     /* Every bit of it counts. */
     for (size_t at = 0; at < len; at += 11) {
         memcpy(changed, hello, len);
@@ -498,10 +532,6 @@ static void misusing(void) {
         bad_message(links, nowhere(post, 0), (raftz_slice){changed, len}, "");
     }
     /* Too large, as it says. */
-    size_t most = raftz_links_bytes_max(links);
-    CHECK(most > (32u << 20) && most < (64u << 20));
-    uint8_t *large = calloc(1, most + 1);
-    CHECK(large != NULL);
     bad_message(links, nowhere(post, 0), (raftz_slice){large, most + 1}, "at most");
     /* As large as can be is not taken of somebody unknown, and waits no longer than it may. */
     end = nowhere(post, 0);
@@ -696,6 +726,13 @@ static void starting(void) {
     OK(raftz_node_listen_address(it.cluster.nodes[0], &address, &failure));
     CHECK(raftz_bytes_slice(address).len == 0);
     raftz_bytes_free(address);
+    end_all();
+}
+
+/* What a transport is given is of the process that opened it, not of its children. */
+static void forking(void) {
+    found(PLAIN, 1);
+    start_at(0);
     pid_t child = fork();
     if (child == 0) {
         raftz_links *links = it.wires->posts[0].links;
@@ -746,6 +783,9 @@ static void *run(void *argument) {
     }
     if (all || is_short || strcmp(only, "links") == 0) {
         links();
+    }
+    if (all || strcmp(only, "links") == 0) {
+        forking();
     }
     if (all || strcmp(only, "breaks") == 0) {
         breaks();

@@ -279,7 +279,7 @@ static inline raftz_status post_send(void *transport, void *link_context, const 
                                      size_t count, size_t *taken, raftz_sink *why) {
     struct post *post = transport;
     struct wire_end *end = link_context;
-    CHECK(count > 0 && *taken == count && end->post == post && !end->is_ended);
+    CHECK(count > 0 && *taken == count);
     tally_add(&post->sends, 1);
     uint64_t sends = tally_now(&post->sends);
     if (post->way == SEND_FAILS && sends % 50 == 49) {
@@ -287,6 +287,7 @@ static inline raftz_status post_send(void *transport, void *link_context, const 
         return RAFTZ_CALLBACK_FAILED;
     }
     wires_lock(post->wires);
+    CHECK(end->post == post && !end->is_ended);
     if (post->way == BLOCKS && sends >= post->after) {
         tally_add(&post->blocked, 1);
         while (post->way == BLOCKS && !post->is_stopped) {
@@ -326,9 +327,8 @@ static inline raftz_status post_send(void *transport, void *link_context, const 
 static inline void post_end(void *transport, void *link_context, raftz_slice reason) {
     struct post *post = transport;
     struct wire_end *end = link_context;
-    CHECK(reason.len > 0 && end->post == post);
     wires_lock(post->wires);
-    CHECK(!end->is_ended);
+    CHECK(reason.len > 0 && end->post == post && !end->is_ended);
     end->is_ended = true;
     snprintf(end->words, sizeof end->words, "%.*s", (int)reason.len, (const char *)reason.data);
     tally_add(&post->ended, 1);
@@ -378,10 +378,12 @@ static inline struct wire *wire_between(struct post *from, struct post *to, uint
     wire->ends[1] = (struct wire_end){.post = to, .wire = wire, .is_ended = true};
     if (!end_up(&wire->ends[0], peer)) {
         wire->ends[0].is_ended = true;
-    } else if (to != NULL && end_up(&wire->ends[1], 0)) {
-        wire->ends[1].is_ended = false;
     } else if (to != NULL) {
-        post_letter(&wire->ends[0], NULL, 0);
+        wire->ends[1].is_ended = false;
+        if (!end_up(&wire->ends[1], 0)) {
+            wire->ends[1].is_ended = true;
+            post_letter(&wire->ends[0], NULL, 0);
+        }
     }
     return wire;
 }

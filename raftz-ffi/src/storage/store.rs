@@ -85,12 +85,7 @@ fn with_words(
     name: &'static str,
     call: impl FnOnce(*mut raftz_sink) -> raftz_status,
 ) -> Result<Vec<u8>, StorageError> {
-    let mut sink = raftz_sink::default();
-    let status = node::run_callback(name, || call(&raw mut sink));
-    if status == RAFTZ_OK {
-        return Ok(sink.bytes);
-    }
-    Err(failed(name, &shown(status, sink.failure)))
+    raftz_sink::of(name, call).map_err(|words| failed(name, &words))
 }
 
 impl Store {

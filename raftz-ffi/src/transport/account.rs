@@ -255,6 +255,12 @@ impl Account {
         peer.into_iter().for_each(|peer| self.failed(peer));
     }
 
+    /// How much may wait to be sent to a node, of what may wait for a member.
+    pub(crate) fn queue_bytes_max(&self, to: NodeId, bytes_max: usize) -> usize {
+        let is_member = self.peers.contains_key(&to);
+        if is_member { bytes_max } else { bytes_max.min(self.limits.non_member_queue_bytes_max) }
+    }
+
     /// Which message a frame becomes, and on which link.
     pub(crate) fn send(
         &mut self,

@@ -26,7 +26,7 @@ use super::{raftz_links, raftz_message, raftz_transport};
 use crate::bytes::{raftz_slice, random};
 use crate::guard::panic_text;
 use crate::machine::raftz_sink;
-use crate::status::{RAFTZ_OK, raftz_status, shown};
+use crate::status::raftz_status;
 
 /// The program's transport, ended with the last that holds it.
 struct Open {
@@ -54,15 +54,11 @@ fn with_words(
     name: &'static str,
     call: impl FnOnce(*mut raftz_sink) -> raftz_status,
 ) -> Result<(), String> {
-    let mut sink = raftz_sink::default();
-    match node::run_callback(name, || call(&raw mut sink)) {
-        RAFTZ_OK => Ok(()),
-        status => Err(format!("{name}: {}", shown(status, sink.failure))),
-    }
+    raftz_sink::of(name, call).map(drop).map_err(|words| format!("{name}: {words}"))
 }
 
 impl Open {
-    fn open(table: raftz_transport, shared: &Arc<Shared>) -> Result<Self, String> {
+    fn of(table: raftz_transport, shared: &Arc<Shared>) -> Result<Self, String> {
         let open = table.open.ok_or("the transport's open: there is none")?;
         let links = raftz_links::give(Arc::clone(shared));
         let mut transport = std::ptr::null_mut();
@@ -208,7 +204,7 @@ pub(crate) fn connect(
     let largest = hello.frame_bytes_max as usize;
     let frames = FrameLimits { data_bytes_max: largest, ..FrameLimits::default() };
     let shared = Arc::new(Shared::new(frames).map_err(|failure| failure.message)?);
-    let open = Arc::new(Open::open(table, &shared)?);
+    let open = Arc::new(Open::of(table, &shared)?);
     let node = hello.from.map_or(0, NodeId::get);
     let mut carrier = Carrier {
         account: Account::new(Identity { instance, ..hello }, tag),
@@ -229,11 +225,6 @@ impl Carrier {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
-    fn push(&mut self, link: u64, message: OutMessage) -> Result<(), SendError> {
-        self.is_dirty = true;
-        self.shared.send(link, message, self.queue_bytes_max)
-    }
-
     /// Hands what the account decided to the lane.
     fn carry_out(&mut self) {
         if self.account.orders.is_empty() {
@@ -242,7 +233,10 @@ impl Carrier {
         for order in std::mem::take(&mut self.account.orders) {
             match order {
                 // Only a sign of life finds no room, and what fills it is one, too.
-                Order::Send { link, message } => drop(self.push(link, message)),
+                Order::Send { link, message } => {
+                    self.is_dirty = true;
+                    let _ = self.shared.send(link, message, self.queue_bytes_max);
+                }
                 Order::Dial { peer, address } => {
                     self.is_dirty = true;
                     self.shared.dial(peer, address);
@@ -278,7 +272,9 @@ impl Transport for Carrier {
 
     fn send(&mut self, to: NodeId, frame: OutFrame) -> Result<(), SendError> {
         let (link, message) = self.account.send(to, frame)?;
-        self.push(link, message)
+        let bytes_max = self.account.queue_bytes_max(to, self.queue_bytes_max);
+        self.is_dirty = true;
+        self.shared.send(link, message, bytes_max)
     }
 
     fn poll(

@@ -267,16 +267,22 @@ impl Shared {
     }
 
     /// Takes what arrived; waits for room, if there is none, no longer than this.
-    pub(crate) fn deliver(&self, link: u64, bytes: Bytes, patience: Duration) -> Call {
-        let cost = bytes.len().saturating_add(MESSAGE_COST_BYTES);
+    pub(crate) fn deliver(
+        &self,
+        link: u64,
+        len: usize,
+        bytes: impl FnOnce() -> Bytes,
+        patience: Duration,
+    ) -> Call {
+        let cost = len.saturating_add(MESSAGE_COST_BYTES);
         let mut inbox = self.inbox.lock();
-        if !inbox.link(link)?.takes(cost) && bytes.len() <= self.bytes_max() {
+        if !inbox.link(link)?.takes(cost) && len <= self.bytes_max() {
             self.wait_for_room(&mut inbox, link, cost, patience)?;
         }
         drop(inbox);
         // Nobody else waits while it is looked through. Who gives several of one link at once says nothing of
         // their order, and the bound is exceeded by no more than these.
-        let read = InMessage::read(bytes, &self.frames);
+        let read = InMessage::read(bytes(), &self.frames);
         let mut inbox = self.inbox.lock();
         let waiting = inbox.link(link)?;
         match read {
@@ -535,5 +541,133 @@ impl Outbox {
         outgoing.is_asked = false;
         let (context, batch) = (outgoing.context, outgoing.batch());
         Some(Job::Send { link, context, batch })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use raftz_core::transport::OutFrame;
+
+    use super::super::message::tests::{frame, whole};
+    use super::*;
+
+    fn rig(links: u64) -> Shared {
+        let shared = Shared::new(FrameLimits::default()).unwrap();
+        for link in 1..=links {
+            let context = Context(std::ptr::without_provenance_mut(link as usize));
+            assert_eq!(shared.up(None, context).unwrap(), link);
+        }
+        shared
+    }
+
+    fn message(class: Class, bytes: usize) -> OutMessage {
+        OutMessage::of_frame(1, 1, OutFrame { class, ..frame(bytes) })
+    }
+
+    /// The next job, which is a batch: of which link, and its messages' classes.
+    fn batch(shared: &Shared) -> (u64, Vec<OutMessage>, Vec<Class>) {
+        let job = shared.next();
+        let Job::Send { link, batch, .. } = job else { panic!("{job:?}") };
+        let classes = batch.iter().map(|message| message.inside.class).collect();
+        (link, batch, classes)
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_is_bounded_and_control_passes_where_data_is_refused() {
+        let shared = rig(1);
+        let send = |class, bytes| shared.send(1, message(class, bytes), 100_000);
+        assert_eq!(send(Class::Data, 200_000), Ok(()), "one always finds room");
+        assert_eq!(send(Class::Data, 1), Err(SendError::Full));
+        assert_eq!(send(Class::Bulk, 1), Err(SendError::Full));
+        assert_eq!(send(Class::Control, 1), Ok(()));
+        let (link, all, classes) = batch(&shared);
+        assert_eq!((link, classes), (1, vec![Class::Control, Class::Data]), "the urgent first");
+        assert_eq!(send(Class::Data, 1), Err(SendError::Full), "until it is taken");
+        shared.taken(1, all, 2);
+        assert_eq!(send(Class::Data, 1), Ok(()));
+        assert_eq!(shared.send(2, message(Class::Data, 1), 1), Err(SendError::NoLink));
+    }
+
+    #[test]
+    fn a_link_that_takes_less_waits_until_it_asks_and_holds_up_no_other() {
+        let shared = rig(2);
+        for _ in 0..3 {
+            shared.send(1, message(Class::Data, 10), 1 << 20).unwrap();
+        }
+        let (link, all, _) = batch(&shared);
+        assert_eq!((link, all.len()), (1, 3));
+        shared.taken(1, all, 1);
+        assert!(shared.progress(1).waits && shared.progress(1).taken == 1);
+        shared.send(2, message(Class::Data, 10), 1 << 20).unwrap();
+        let (link, all, _) = batch(&shared);
+        assert_eq!(link, 2);
+        shared.taken(2, all, 1);
+        // Asked for before the call had come back: not to be missed.
+        shared.ready(1).unwrap();
+        let (link, all, _) = batch(&shared);
+        assert_eq!((link, all.len()), (1, 2));
+        shared.ready(1).unwrap();
+        shared.taken(1, all, 0);
+        let (link, all, _) = batch(&shared);
+        assert_eq!((link, all.len()), (1, 2));
+        shared.taken(1, all, 2);
+        assert!(!shared.progress(1).waits);
+    }
+
+    #[test]
+    fn each_link_is_ended_once_after_what_it_still_has_to_say_and_at_a_stop_all_are() {
+        let shared = rig(3);
+        for link in 1..=2 {
+            shared.send(link, message(Class::Control, 1), 1 << 20).unwrap();
+            shared.end(link, "refused".into(), link == 1);
+        }
+        let mut ended = Vec::new();
+        let mut sent = Vec::new();
+        shared.close();
+        loop {
+            match shared.next() {
+                Job::Send { link, batch, .. } => {
+                    sent.push(link);
+                    let count = batch.len();
+                    shared.taken(link, batch, count);
+                }
+                Job::End { context, reason } => ended.push((context.0.addr(), reason)),
+                Job::Dial { .. } => panic!("at a stop"),
+                Job::Stop => break,
+            }
+        }
+        assert_eq!(sent, [1]);
+        ended.sort();
+        let told = |link, reason: &str| (link, reason.to_owned());
+        assert_eq!(ended, [told(1, "refused"), told(2, "refused"), told(3, "the node stops")]);
+        let refused = |call: Call| call.unwrap_err().status;
+        assert_eq!(
+            refused(shared.up(None, Context(std::ptr::null_mut())).map(drop)),
+            RAFTZ_SHUT_DOWN
+        );
+        assert_eq!(refused(shared.down(1, "")), RAFTZ_SHUT_DOWN);
+    }
+
+    #[test]
+    fn what_waits_for_the_loop_is_bounded_by_link_and_before_the_handshake_more_so() {
+        let shared = rig(2);
+        let large = whole(&message(Class::Data, 3 << 20));
+        let give = |link, bytes: &Bytes| {
+            let given = shared.deliver(link, bytes.len(), || bytes.clone(), Duration::ZERO);
+            given.map_err(|failure| failure.status)
+        };
+        assert_eq!(give(1, &large), Err(RAFTZ_BUSY));
+        shared.prove(1);
+        assert_eq!(give(1, &large), Ok(()));
+        assert_eq!(give(1, &large), Err(RAFTZ_BUSY));
+        assert_eq!(give(2, &whole(&message(Class::Control, 1))), Ok(()), "nobody else's room");
+        let mut arrivals = Vec::new();
+        shared.take(Some(Duration::ZERO), &mut arrivals).unwrap();
+        assert_eq!(arrivals.len(), 4);
+        assert_eq!(give(1, &large), Ok(()));
+        assert_eq!(give(3, &large), Err(crate::status::RAFTZ_INVALID_ARG));
+        shared.end(1, "over".into(), false);
+        assert_eq!(give(1, &large), Err(RAFTZ_CLOSED));
     }
 }
