@@ -1936,6 +1936,26 @@ const char *raftz_status_name(raftz_status status);
 bool raftz_status_is_outcome_unknown(raftz_status status);
 
 /**
+ * \brief As raftz_error_is_retriable(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the same call may well succeed a little later.
+ */
+bool raftz_status_is_retriable(raftz_status status);
+
+/**
+ * \brief As raftz_error_is_fatal(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the handle is of no more use.
+ */
+bool raftz_status_is_fatal(raftz_status status);
+
+/**
  * \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.

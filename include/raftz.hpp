@@ -119,7 +119,6 @@ class error {
     /** \brief A failure with a status and its words. RAFTZ_OK is none, and becomes RAFTZ_CALLBACK_FAILED. */
     error(raftz_status status, std::string message)
         : status_(status == RAFTZ_OK ? RAFTZ_CALLBACK_FAILED : status),
-          is_retriable_(retriable(status_)), is_fatal_(fatal(status_)),
           message_(std::move(message)) {}
 
     /** \brief Why a call was not done, as its outcome tells. */
@@ -135,8 +134,6 @@ class error {
         if (raw != nullptr) {
             taken.leader_id_ = raftz_error_leader_id(raw);
             taken.os_errno_ = raftz_error_os_errno(raw);
-            taken.is_retriable_ = raftz_error_is_retriable(raw);
-            taken.is_fatal_ = raftz_error_is_fatal(raw);
         }
         return taken;
     }
@@ -152,9 +149,9 @@ class error {
     /** \brief The system's errno behind the failure; 0 if there is none. */
     int os_errno() const noexcept { return os_errno_; }
     /** \brief Whether the same call may well succeed a little later; it has had no effect yet. */
-    bool is_retriable() const noexcept { return is_retriable_; }
+    bool is_retriable() const noexcept { return raftz_status_is_retriable(status_); }
     /** \brief Whether the object that was called is of no more use. */
-    bool is_fatal() const noexcept { return is_fatal_; }
+    bool is_fatal() const noexcept { return raftz_status_is_fatal(status_); }
     /** \brief Whether the call may have had its effect, or may still have it. */
     bool is_outcome_unknown() const noexcept { return raftz_status_is_outcome_unknown(status_); }
 
@@ -169,47 +166,9 @@ class error {
         return none;
     }
 
-    /* C tells these two of an error object, and an outcome comes without one. */
-    static bool retriable(raftz_status status) noexcept {
-        switch (status) {
-        case RAFTZ_NOT_LEADER:
-        case RAFTZ_NO_LEADER:
-        case RAFTZ_BUSY:
-        case RAFTZ_STORAGE_FULL:
-        case RAFTZ_OVERWRITTEN:
-        case RAFTZ_LEADER_TIMEOUT:
-        case RAFTZ_APPLY_TIMEOUT:
-        case RAFTZ_READ_TIMEOUT:
-        case RAFTZ_STILL_RUNNING:
-        case RAFTZ_TRANSFER_UNFIT:
-        case RAFTZ_TRANSFER_TIMEOUT:
-        case RAFTZ_TRANSFER_UNDER_WAY:
-        case RAFTZ_EMPTY:
-            return true;
-        default:
-            return false;
-        }
-    }
-    static bool fatal(raftz_status status) noexcept {
-        switch (status) {
-        case RAFTZ_SHUT_DOWN:
-        case RAFTZ_FAULTED:
-        case RAFTZ_UNKNOWN_SHUT_DOWN:
-        case RAFTZ_UNKNOWN_FAULTED:
-        case RAFTZ_PANIC:
-        case RAFTZ_FORKED:
-        case RAFTZ_CLOSED:
-            return true;
-        default:
-            return false;
-        }
-    }
-
     raftz_status status_ = RAFTZ_OK;
     int os_errno_ = 0;
     std::uint64_t leader_id_ = 0;
-    bool is_retriable_ = false;
-    bool is_fatal_ = false;
     std::string message_;
 };
 
