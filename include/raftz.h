@@ -1459,7 +1459,8 @@ typedef struct raftz_command {
  * `snapshot_end`, which run beside them. A status other than RAFTZ_OK from `apply` or `restore`
  * stops this replica with an event and a fault in its status; the process goes on, and the other nodes do.
  * Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are
- * refused in them.
+ * refused in them. A function that fails says why in words: `apply` with raftz_replies_fail(), all others with
+ * raftz_sink_fail() on the sink that they are given, which is only there for that where it is called `why`.
  */
 typedef struct raftz_machine {
     /**
@@ -1483,7 +1484,7 @@ typedef struct raftz_machine {
      *
      * A status other than RAFTZ_OK makes raftz_node_start() fail; `destroy` is not called then.
      */
-    raftz_status (*create)(void *user_data, void **machine);
+    raftz_status (*create)(void *user_data, struct raftz_sink *why, void **machine);
     /**
      * \brief Ends a machine. Called exactly once for every machine that was created, after the last call of
      * any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
@@ -1509,7 +1510,7 @@ typedef struct raftz_machine {
      * \brief Freezes the present state, quickly: it is read later, while commands go on. The functions for
      * snapshots come all four or none.
      */
-    raftz_status (*snapshot_begin)(void *machine, void **snapshot);
+    raftz_status (*snapshot_begin)(void *machine, struct raftz_sink *why, void **snapshot);
     /**
      * \brief Writes the next piece of a frozen state, of any size, with raftz_sink_write(). It is called until it
      * writes nothing.
@@ -1523,7 +1524,7 @@ typedef struct raftz_machine {
      * \brief Replaces the whole state by what `snapshot_read` wrote, on this or another node. It may be called
      * again with the same content.
      */
-    raftz_status (*restore)(void *machine, struct raftz_source *source);
+    raftz_status (*restore)(void *machine, struct raftz_source *source, struct raftz_sink *why);
     /**
      * \brief For a machine that persists itself: the index of the last command in its own storage, stored there
      * at once with what the command did; 0 while there is none. Asked once, after `create`. Commands up to there are
@@ -1532,7 +1533,7 @@ typedef struct raftz_machine {
      *
      * raftz_node_start() fails with RAFTZ_MACHINE if the log ends before that index.
      */
-    raftz_status (*applied_index)(void *machine, uint64_t *index);
+    raftz_status (*applied_index)(void *machine, struct raftz_sink *why, uint64_t *index);
 } raftz_machine;
 
 /**
@@ -2947,6 +2948,26 @@ const char *raftz_status_name(raftz_status status);
  * \return Whether it may.
  */
 bool raftz_status_is_outcome_unknown(raftz_status status);
+
+/**
+ * \brief As raftz_error_is_retriable(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the same call may well succeed a little later.
+ */
+bool raftz_status_is_retriable(raftz_status status);
+
+/**
+ * \brief As raftz_error_is_fatal(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the handle is of no more use.
+ */
+bool raftz_status_is_fatal(raftz_status status);
 
 /**
  * \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.

@@ -11,7 +11,7 @@
  *
  * Nothing here throws, but for what the standard library does when memory runs out, and the header works under
  * -fno-exceptions. What fails gives a raftz::result with a raftz::error in it. An exception that leaves a callback of
- * the program ends there: it becomes the failure of apply, query or a snapshot, with its words; others are told to
+ * the program ends there: from a machine it becomes its failure, with its words; others are told to
  * config::on_failure().
  *
  * What is compiled with exceptions and what is compiled without do not share these classes: they have different
@@ -119,7 +119,6 @@ class error {
     /** \brief A failure with a status and its words. RAFTZ_OK is none, and becomes RAFTZ_CALLBACK_FAILED. */
     error(raftz_status status, std::string message)
         : status_(status == RAFTZ_OK ? RAFTZ_CALLBACK_FAILED : status),
-          is_retriable_(retriable(status_)), is_fatal_(fatal(status_)),
           message_(std::move(message)) {}
 
     /** \brief Why a call was not done, as its outcome tells. */
@@ -135,8 +134,6 @@ class error {
         if (raw != nullptr) {
             taken.leader_id_ = raftz_error_leader_id(raw);
             taken.os_errno_ = raftz_error_os_errno(raw);
-            taken.is_retriable_ = raftz_error_is_retriable(raw);
-            taken.is_fatal_ = raftz_error_is_fatal(raw);
         }
         return taken;
     }
@@ -152,9 +149,9 @@ class error {
     /** \brief The system's errno behind the failure; 0 if there is none. */
     int os_errno() const noexcept { return os_errno_; }
     /** \brief Whether the same call may well succeed a little later; it has had no effect yet. */
-    bool is_retriable() const noexcept { return is_retriable_; }
+    bool is_retriable() const noexcept { return raftz_status_is_retriable(status_); }
     /** \brief Whether the object that was called is of no more use. */
-    bool is_fatal() const noexcept { return is_fatal_; }
+    bool is_fatal() const noexcept { return raftz_status_is_fatal(status_); }
     /** \brief Whether the call may have had its effect, or may still have it. */
     bool is_outcome_unknown() const noexcept { return raftz_status_is_outcome_unknown(status_); }
 
@@ -169,47 +166,9 @@ class error {
         return none;
     }
 
-    /* C tells these two of an error object, and an outcome comes without one. */
-    static bool retriable(raftz_status status) noexcept {
-        switch (status) {
-        case RAFTZ_NOT_LEADER:
-        case RAFTZ_NO_LEADER:
-        case RAFTZ_BUSY:
-        case RAFTZ_STORAGE_FULL:
-        case RAFTZ_OVERWRITTEN:
-        case RAFTZ_LEADER_TIMEOUT:
-        case RAFTZ_APPLY_TIMEOUT:
-        case RAFTZ_READ_TIMEOUT:
-        case RAFTZ_STILL_RUNNING:
-        case RAFTZ_TRANSFER_UNFIT:
-        case RAFTZ_TRANSFER_TIMEOUT:
-        case RAFTZ_TRANSFER_UNDER_WAY:
-        case RAFTZ_EMPTY:
-            return true;
-        default:
-            return false;
-        }
-    }
-    static bool fatal(raftz_status status) noexcept {
-        switch (status) {
-        case RAFTZ_SHUT_DOWN:
-        case RAFTZ_FAULTED:
-        case RAFTZ_UNKNOWN_SHUT_DOWN:
-        case RAFTZ_UNKNOWN_FAULTED:
-        case RAFTZ_PANIC:
-        case RAFTZ_FORKED:
-        case RAFTZ_CLOSED:
-            return true;
-        default:
-            return false;
-        }
-    }
-
     raftz_status status_ = RAFTZ_OK;
     int os_errno_ = 0;
     std::uint64_t leader_id_ = 0;
-    bool is_retriable_ = false;
-    bool is_fatal_ = false;
     std::string message_;
 };
 
@@ -785,7 +744,7 @@ class snapshot_machine : public machine {
 
     /**
      * \brief Replaces the whole state by what a snapshot wrote, on this or another node. It may be called again
-     * with the same content. A failure stops this replica; its words are told to config::on_failure().
+     * with the same content. A failure stops this replica, with its words.
      */
     virtual result<void> restore(source &from) = 0;
 
@@ -871,14 +830,13 @@ namespace detail {
 struct machine_box {
     std::unique_ptr<machine> owned;
     snapshot_machine *snapshots;
-    std::shared_ptr<const reports> told;
     std::uint64_t applied;
 
     static machine_box &of(void *box) noexcept { return *static_cast<machine_box *>(box); }
 
     /* Called within raftz_node_start(), which has a unique_ptr as its user data: what is not taken from there is
      * still the caller's. */
-    static raftz_status create(void *user_data, void **made) noexcept {
+    static raftz_status create(void *user_data, raftz_sink *, void **made) noexcept {
         *made = static_cast<std::unique_ptr<machine_box> *>(user_data)->release();
         return RAFTZ_OK;
     }
@@ -910,26 +868,34 @@ struct machine_box {
         });
     }
 
-    static raftz_status snapshot_begin(void *box, void **made) noexcept;
-
-    static raftz_status restore(void *box, raftz_source *raw) noexcept {
-        const reports &told = *of(box).told;
-        return guarded(
-            [&] {
-                source from(raw);
-                const result<void> done = of(box).snapshots->restore(from);
-                if (!done) {
-                    told.tell("restore", done.error().message());
-                }
-                return done.error().status();
-            },
-            [&](const char *what) {
-                told.tell("restore", what);
-                return raftz_status{RAFTZ_CALLBACK_FAILED};
-            });
+    static raftz_status snapshot_begin(void *box, raftz_sink *why, void **made) noexcept {
+        return with_sink(why, [&](sink &) -> result<void> {
+            auto frozen = of(box).snapshots->snapshot();
+            if (!frozen) {
+                return frozen.error();
+            }
+            if (*frozen == nullptr) {
+                return error("the state machine gave no snapshot");
+            }
+            *made = frozen->release();
+            return {};
+        });
     }
 
-    static raftz_status applied_index(void *box, std::uint64_t *index) noexcept {
+    static raftz_status snapshot_read(void *frozen, raftz_sink *raw) noexcept {
+        return with_sink(raw, [&](sink &piece) { return static_cast<snapshot *>(frozen)->read(piece); });
+    }
+
+    static void snapshot_end(void *frozen) noexcept { delete static_cast<snapshot *>(frozen); }
+
+    static raftz_status restore(void *box, raftz_source *raw, raftz_sink *why) noexcept {
+        return with_sink(why, [&](sink &) {
+            source from(raw);
+            return of(box).snapshots->restore(from);
+        });
+    }
+
+    static raftz_status applied_index(void *box, raftz_sink *, std::uint64_t *index) noexcept {
         *index = of(box).applied;
         return RAFTZ_OK;
     }
@@ -965,53 +931,7 @@ struct machine_box {
         }
         return table;
     }
-
-    static raftz_status snapshot_read(void *box, raftz_sink *raw) noexcept;
-    static void snapshot_end(void *box) noexcept;
 };
-
-/* A frozen state; or why there is none, to be told when it is read, for only then C asks for words. */
-struct snapshot_box {
-    std::unique_ptr<snapshot> frozen;
-    std::optional<error> why;
-};
-
-inline raftz_status machine_box::snapshot_begin(void *box, void **made) noexcept {
-    const auto told_why = [made](const char *what) {
-        return guarded(
-            [&] {
-                *made = new snapshot_box{nullptr, error(what)};
-                return raftz_status{RAFTZ_OK};
-            },
-            [](const char *) { return raftz_status{RAFTZ_CALLBACK_FAILED}; });
-    };
-    return guarded(
-        [&] {
-            auto frozen = of(box).snapshots->snapshot();
-            auto boxed = std::make_unique<snapshot_box>();
-            if (!frozen) {
-                boxed->why = frozen.error();
-            } else if (*frozen == nullptr) {
-                boxed->why = error("the state machine gave no snapshot");
-            } else {
-                boxed->frozen = std::move(*frozen);
-            }
-            *made = boxed.release();
-            return raftz_status{RAFTZ_OK};
-        },
-        told_why);
-}
-
-inline raftz_status machine_box::snapshot_read(void *box, raftz_sink *raw) noexcept {
-    snapshot_box &boxed = *static_cast<snapshot_box *>(box);
-    return with_sink(raw, [&](sink &piece) {
-        return boxed.why.has_value() ? result<void>(*boxed.why) : boxed.frozen->read(piece);
-    });
-}
-
-inline void machine_box::snapshot_end(void *box) noexcept {
-    delete static_cast<snapshot_box *>(box);
-}
 
 /* A completion of the program's: called once, and gone then. */
 template <class F> struct completion {
@@ -1239,8 +1159,8 @@ class config : public handle<raftz_config, raftz_config_free> {
      * \brief Has a function told of failures of callbacks that have nowhere else to go: `(std::string_view where,
      * std::string_view what)`, on whatever thread it happens.
      *
-     * These are exceptions that leave a completion or an observer, which otherwise changes nothing, and why restore
-     * failed. Without one, a line on standard error says the same. It counts for nodes that run already, too.
+     * These are exceptions that leave a completion or an observer, which otherwise changes nothing. Without one, a
+     * line on standard error says the same. It counts for nodes that run already, too.
      */
     config &on_failure(std::function<void(std::string_view, std::string_view)> function) {
         if (told_ != nullptr) {
@@ -1474,7 +1394,7 @@ class node : public handle<raftz_node, raftz_node_free> {
             return refused(options, error(RAFTZ_MACHINE, "applied_index: " + index.error().message()));
         }
         std::unique_ptr<detail::machine_box> box(new detail::machine_box{
-            nullptr, own->snapshots(), configured.told_, index->value_or(0)});
+            nullptr, own->snapshots(), index->value_or(0)});
         box->owned = std::move(own);
         raftz_machine table = box->table();
         if (index->has_value()) {

@@ -52,9 +52,10 @@ static void bank_write(const bank *self, uint8_t *state) {
 }
 
 /* Every node must begin alike: what it begins with is part of what all of them agree on. */
-static raftz_status bank_create(void *user_data, void **machine) {
+static raftz_status bank_create(void *user_data, raftz_sink *why, void **machine) {
     bank *self = malloc(sizeof *self);
     if (self == NULL) {
+        raftz_sink_fail(why, raftz_text("no memory for a bank"));
         return RAFTZ_CALLBACK_FAILED;
     }
     for (int at = 0; at < ACCOUNTS; at++) {
@@ -123,9 +124,10 @@ typedef struct frozen {
 } frozen;
 
 /* For a large state this would be a copy on write; here a copy is quick enough. */
-static raftz_status bank_snapshot_begin(void *machine, void **snapshot) {
+static raftz_status bank_snapshot_begin(void *machine, raftz_sink *why, void **snapshot) {
     frozen *self = malloc(sizeof *self);
     if (self == NULL) {
+        raftz_sink_fail(why, raftz_text("no memory for a snapshot"));
         return RAFTZ_CALLBACK_FAILED;
     }
     bank_write(machine, self->state);
@@ -149,7 +151,7 @@ static void bank_snapshot_end(void *snapshot) {
     free(snapshot);
 }
 
-static raftz_status bank_restore(void *machine, raftz_source *source) {
+static raftz_status bank_restore(void *machine, raftz_source *source, raftz_sink *why) {
     bank *self = machine;
     uint8_t state[STATE_BYTES + 1];
     size_t total = 0, read = 0;
@@ -162,6 +164,7 @@ static raftz_status bank_restore(void *machine, raftz_source *source) {
         total += read;
     } while (read > 0 && total < sizeof state);
     if (total != STATE_BYTES) {
+        raftz_sink_fail(why, raftz_text("this snapshot is not of a bank"));
         return RAFTZ_CALLBACK_FAILED;
     }
     for (int at = 0; at < ACCOUNTS; at++) {

@@ -46,9 +46,10 @@ typedef struct bank {
     uint8_t salt;
 } bank;
 
-static raftz_status bank_create(void *user_data, void **machine) {
+static raftz_status bank_create(void *user_data, raftz_sink *why, void **machine) {
     bank *self = malloc(sizeof *self);
     if (self == NULL) {
+        raftz_sink_fail(why, raftz_text("no memory for a bank"));
         return RAFTZ_CALLBACK_FAILED;
     }
     self->country = user_data;
@@ -120,10 +121,11 @@ typedef struct frozen {
     bool is_read;
 } frozen;
 
-static raftz_status bank_snapshot_begin(void *machine, void **snapshot) {
+static raftz_status bank_snapshot_begin(void *machine, raftz_sink *why, void **snapshot) {
     const bank *bank = machine;
     frozen *self = malloc(sizeof *self);
     if (self == NULL) {
+        raftz_sink_fail(why, raftz_text("no memory for a snapshot"));
         return RAFTZ_CALLBACK_FAILED;
     }
     memcpy(self->balance, bank->balance, ACCOUNTS);
@@ -144,7 +146,7 @@ static void bank_snapshot_end(void *snapshot) {
     free(snapshot);
 }
 
-static raftz_status bank_restore(void *machine, raftz_source *source) {
+static raftz_status bank_restore(void *machine, raftz_source *source, raftz_sink *why) {
     bank *self = machine;
     size_t total = 0, read = 1;
     while (total < ACCOUNTS && read > 0) {
@@ -155,7 +157,11 @@ static raftz_status bank_restore(void *machine, raftz_source *source) {
         }
         total += read;
     }
-    return total == ACCOUNTS ? RAFTZ_OK : RAFTZ_CALLBACK_FAILED;
+    if (total < ACCOUNTS) {
+        raftz_sink_fail(why, raftz_text("this snapshot is not of a bank"));
+        return RAFTZ_CALLBACK_FAILED;
+    }
+    return RAFTZ_OK;
 }
 
 /* What a client asks for next. All that is random in it comes from the chooser, so that a seed repeats it. Numbers are

@@ -80,7 +80,8 @@ pub const RAFTZ_MACHINE_NEVER_BLOCKS: u32 = 1;
 /// `snapshot_end`, which run beside them. A status other than RAFTZ_OK from `apply` or `restore`
 /// stops this replica with an event and a fault in its status; the process goes on, and the other nodes do.
 /// Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are
-/// refused in them.
+/// refused in them. A function that fails says why in words: `apply` with raftz_replies_fail(), all others with
+/// raftz_sink_fail() on the sink that they are given, which is only there for that where it is called `why`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct raftz_machine {
@@ -96,7 +97,11 @@ pub struct raftz_machine {
     ///
     /// A status other than RAFTZ_OK makes raftz_node_start() fail; `destroy` is not called then.
     pub create: Option<
-        unsafe extern "C" fn(user_data: *mut c_void, machine: *mut *mut c_void) -> raftz_status,
+        unsafe extern "C" fn(
+            user_data: *mut c_void,
+            why: *mut raftz_sink,
+            machine: *mut *mut c_void,
+        ) -> raftz_status,
     >,
     /// \brief Ends a machine. Called exactly once for every machine that was created, after the last call of
     /// any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
@@ -126,7 +131,11 @@ pub struct raftz_machine {
     /// \brief Freezes the present state, quickly: it is read later, while commands go on. The functions for
     /// snapshots come all four or none.
     pub snapshot_begin: Option<
-        unsafe extern "C" fn(machine: *mut c_void, snapshot: *mut *mut c_void) -> raftz_status,
+        unsafe extern "C" fn(
+            machine: *mut c_void,
+            why: *mut raftz_sink,
+            snapshot: *mut *mut c_void,
+        ) -> raftz_status,
     >,
     /// \brief Writes the next piece of a frozen state, of any size, with raftz_sink_write(). It is called until it
     /// writes nothing.
@@ -137,7 +146,11 @@ pub struct raftz_machine {
     /// \brief Replaces the whole state by what `snapshot_read` wrote, on this or another node. It may be called
     /// again with the same content.
     pub restore: Option<
-        unsafe extern "C" fn(machine: *mut c_void, source: *mut raftz_source) -> raftz_status,
+        unsafe extern "C" fn(
+            machine: *mut c_void,
+            source: *mut raftz_source,
+            why: *mut raftz_sink,
+        ) -> raftz_status,
     >,
     /// \brief For a machine that persists itself: the index of the last command in its own storage, stored there
     /// at once with what the command did; 0 while there is none. Asked once, after `create`. Commands up to there are
@@ -145,8 +158,13 @@ pub struct raftz_machine {
     /// rebuilt from the log at every start.
     ///
     /// raftz_node_start() fails with RAFTZ_MACHINE if the log ends before that index.
-    pub applied_index:
-        Option<unsafe extern "C" fn(machine: *mut c_void, index: *mut u64) -> raftz_status>,
+    pub applied_index: Option<
+        unsafe extern "C" fn(
+            machine: *mut c_void,
+            why: *mut raftz_sink,
+            index: *mut u64,
+        ) -> raftz_status,
+    >,
 }
 
 // SAFETY: integers, a pointer and optional functions.
@@ -393,9 +411,10 @@ impl Table {
         let table = self.0;
         let create = table.create.ok_or_else(|| missing("create"))?;
         let mut machine = std::ptr::null_mut();
-        // SAFETY: the user's function, with the user's data and a place for the machine.
-        let status = unsafe { create(table.user_data, &raw mut machine) };
-        checked("create", status, None)?;
+        with_words("create", |why| {
+            // SAFETY: the user's function, with the user's data and places for words and the machine.
+            unsafe { create(table.user_data, why, &raw mut machine) }
+        })?;
         Ok(Machine { table, machine })
     }
 }
@@ -426,6 +445,16 @@ fn checked(
         return Ok(());
     }
     Err(MachineError(format!("{callback} returned {}", shown(status, words))))
+}
+
+/// Calls a callback that has nothing to write but why it fails.
+fn with_words(
+    callback: &str,
+    call: impl FnOnce(*mut raftz_sink) -> raftz_status,
+) -> Result<(), MachineError> {
+    let mut why = raftz_sink::default();
+    let status = call(&raw mut why);
+    checked(callback, status, why.failure)
 }
 
 fn missing(callback: &str) -> MachineError {
@@ -467,9 +496,10 @@ impl StateMachine for Machine {
         let table = self.table;
         let begin = table.snapshot_begin.ok_or_else(|| missing("snapshot_begin"))?;
         let mut snapshot = std::ptr::null_mut();
-        // SAFETY: the user's function, with its machine and a place for the snapshot.
-        let status = unsafe { begin(self.machine, &raw mut snapshot) };
-        checked("snapshot_begin", status, None)?;
+        with_words("snapshot_begin", |why| {
+            // SAFETY: the user's function, with its machine and places for words and the snapshot.
+            unsafe { begin(self.machine, why, &raw mut snapshot) }
+        })?;
         Ok(Box::new(View { table, snapshot }))
     }
 
@@ -480,17 +510,19 @@ impl StateMachine for Machine {
         let from =
             unsafe { std::mem::transmute::<*mut (dyn Read + '_), *mut (dyn Read + 'static)>(from) };
         let mut source = raftz_source { from };
-        // SAFETY: the user's function, with its machine and a source that lives meanwhile.
-        let status = unsafe { restore(self.machine, &raw mut source) };
-        checked("restore", status, None)
+        with_words("restore", |why| {
+            // SAFETY: the user's function, with its machine, a place for words and a source that lives meanwhile.
+            unsafe { restore(self.machine, &raw mut source, why) }
+        })
     }
 
     fn applied_index(&mut self) -> Result<Option<Index>, MachineError> {
         let Some(applied_index) = self.table.applied_index else { return Ok(None) };
         let mut index = 0;
-        // SAFETY: the user's function, with its machine and a place for the index.
-        let status = unsafe { applied_index(self.machine, &raw mut index) };
-        checked("applied_index", status, None)?;
+        with_words("applied_index", |why| {
+            // SAFETY: the user's function, with its machine and places for words and the index.
+            unsafe { applied_index(self.machine, why, &raw mut index) }
+        })?;
         Ok(Some(Index(index)))
     }
 
@@ -568,7 +600,11 @@ mod tests {
     use crate::status::RAFTZ_CALLBACK_FAILED;
 
     /// A machine that is a vector of bytes; its snapshot is handed out byte by byte.
-    unsafe extern "C" fn begin(machine: *mut c_void, snapshot: *mut *mut c_void) -> raftz_status {
+    unsafe extern "C" fn begin(
+        machine: *mut c_void,
+        _: *mut raftz_sink,
+        snapshot: *mut *mut c_void,
+    ) -> raftz_status {
         // SAFETY: the test's own pointers.
         unsafe {
             let frozen = (*machine.cast::<Vec<u8>>()).clone();
@@ -593,7 +629,11 @@ mod tests {
         // SAFETY: the test's own pointer.
         drop(unsafe { Box::from_raw(snapshot.cast::<(Vec<u8>, usize)>()) });
     }
-    unsafe extern "C" fn restore(machine: *mut c_void, source: *mut raftz_source) -> raftz_status {
+    unsafe extern "C" fn restore(
+        machine: *mut c_void,
+        source: *mut raftz_source,
+        _: *mut raftz_sink,
+    ) -> raftz_status {
         let (mut buffer, mut got) = ([0_u8; 3], 1);
         let mut all = Vec::new();
         while got > 0 {

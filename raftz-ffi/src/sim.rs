@@ -460,6 +460,8 @@ pub unsafe extern "C" fn raftz_sim_chooser_fill(
     })
 }
 
+/// Who answers in this call of `workload`.
+///
 /// # Safety
 /// NULL, or what `workload` was given, in that call.
 unsafe fn chooser_of<'a>(chooser: *mut raftz_sim_chooser) -> Call<&'a mut Chooser> {

@@ -214,6 +214,28 @@ pub extern "C" fn raftz_status_is_outcome_unknown(status: raftz_status) -> bool 
     is_outcome_unknown(status)
 }
 
+/// \brief As raftz_error_is_retriable(), for a status that came without an error, as in an outcome.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param status Any number.
+/// \return Whether the same call may well succeed a little later.
+#[unsafe(no_mangle)]
+pub extern "C" fn raftz_status_is_retriable(status: raftz_status) -> bool {
+    is_retriable(status)
+}
+
+/// \brief As raftz_error_is_fatal(), for a status that came without an error, as in an outcome.
+///
+/// Threads: any. Inside callbacks: yes. Blocks: no.
+///
+/// \param status Any number.
+/// \return Whether the handle is of no more use.
+#[unsafe(no_mangle)]
+pub extern "C" fn raftz_status_is_fatal(status: raftz_status) -> bool {
+    is_fatal(status)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

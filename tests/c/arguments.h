@@ -87,7 +87,8 @@ static inline void on_free(void *context) {
     tally_add(&freed, 1);
 }
 
-static inline raftz_status on_create(void *user_data, void **machine) {
+static inline raftz_status on_create(void *user_data, raftz_sink *why, void **machine) {
+    (void)why;
     CHECK(is_ours(user_data));
     *machine = user_data;
     return RAFTZ_OK;
@@ -102,8 +103,8 @@ static inline raftz_status on_apply(void *machine, const raftz_command *commands
     return RAFTZ_OK;
 }
 
-static inline raftz_status on_applied_index(void *machine, uint64_t *index) {
-    (void)machine;
+static inline raftz_status on_applied_index(void *machine, raftz_sink *why, uint64_t *index) {
+    (void)machine, (void)why;
     /* No log of these tests is so long. */
     *index = 1000000;
     return RAFTZ_OK;

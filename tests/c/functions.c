@@ -104,6 +104,11 @@ static void versions_and_names(void) {
     NAME(RAFTZ_CLOSED);
     CHECK(raftz_status_is_outcome_unknown(RAFTZ_UNKNOWN_TIMEOUT) && raftz_status_is_outcome_unknown(-63));
     CHECK(!raftz_status_is_outcome_unknown(RAFTZ_OK) && !raftz_status_is_outcome_unknown(RAFTZ_BUSY));
+    CHECK(raftz_status_is_retriable(RAFTZ_BUSY) && raftz_status_is_fatal(RAFTZ_CLOSED));
+    for (raftz_status status = 1; status > -200; status--) {
+        CHECK(!raftz_status_is_retriable(status) || !raftz_status_is_outcome_unknown(status));
+        CHECK(!raftz_status_is_retriable(status) || !raftz_status_is_fatal(status));
+    }
     CHECK(strcmp(raftz_status_name(1), "RAFTZ_?") == 0);
     CHECK(strcmp(raftz_status_name(INT32_MIN), "RAFTZ_?") == 0);
 }

@@ -27,10 +27,15 @@ static raftz_status apply(void *machine, const raftz_command *commands, size_t c
     return RAFTZ_OK;
 }
 
-static raftz_status applied_index(void *machine, uint64_t *index) {
+static raftz_status applied_index(void *machine, raftz_sink *why, uint64_t *index) {
     struct store *store = machine;
     store->asked++;
+    /* Words alone are no failure. */
+    raftz_sink_fail(why, raftz_text("nothing is wrong"));
     *index = store->applied_index;
+    if (store->fails) {
+        raftz_sink_fail(why, raftz_text("the file is gone"));
+    }
     return store->fails ? RAFTZ_CALLBACK_FAILED : RAFTZ_OK;
 }
 
@@ -72,7 +77,10 @@ int main(int count, char **arguments) {
     }
     raftz_node *node = NULL;
     store.fails = true;
-    WANT(RAFTZ_MACHINE, raftz_node_start(config, &table, NULL, &node, &failure));
+    raftz_status status = raftz_node_start(config, &table, NULL, &node, &failure);
+    CHECK(strstr(raftz_error_message(failure), "applied_index returned RAFTZ_CALLBACK_FAILED") != NULL);
+    CHECK(strstr(raftz_error_message(failure), ": the file is gone") != NULL);
+    WANT(RAFTZ_MACHINE, status);
     store.fails = false;
     raftz_config_free(config);
     /* The log is gone, and the machine's own storage is not. */

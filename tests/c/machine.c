@@ -20,9 +20,10 @@ struct machine {
     {TALLY_INIT, TALLY_INIT, TALLY_INIT, TALLY_INIT, RAFTZ_OK, SUCCEED,                            \
      PTHREAD_MUTEX_INITIALIZER, TALLY_INIT, NULL}
 
-static raftz_status create(void *user_data, void **made) {
+static raftz_status create(void *user_data, raftz_sink *why, void **made) {
     struct machine *machine = user_data;
     if (machine->create_status != RAFTZ_OK) {
+        OK(raftz_sink_fail(why, raftz_text("out of cogs")));
         return machine->create_status;
     }
     tally_add(&machine->created, 1);
@@ -114,7 +115,9 @@ static void pairs(void) {
     /* Not created, not ended. */
     node = NULL;
     machine.create_status = RAFTZ_CALLBACK_FAILED;
-    WANT(RAFTZ_MACHINE, raftz_node_start(config, &with, &opts, &node, &failure));
+    raftz_status status = raftz_node_start(config, &with, &opts, &node, &failure);
+    CHECK(strstr(raftz_error_message(failure), "out of cogs") != NULL);
+    WANT(RAFTZ_MACHINE, status);
     CHECK(node == NULL && tally_now(&machine.destroyed) == 2);
     machine.create_status = RAFTZ_OK;
 

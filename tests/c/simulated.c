@@ -79,13 +79,14 @@ static void look_around(struct host *host) {
     CHECK(entries("/proc/self/task") == host->threads && entries("/proc/self/fd") == host->files);
 }
 
-static raftz_status create(void *user_data, void **made) {
+static raftz_status create(void *user_data, raftz_sink *why, void **made) {
     struct host *host = user_data;
     look_around(host);
     if (host->alive == 0) {
         host->lives = 0;
     }
     if (host->flaw == FAILS_CREATE && host->lives == 2) {
+        raftz_sink_fail(why, raftz_text("the mould is broken"));
         return RAFTZ_CALLBACK_FAILED;
     }
     struct machine *machine = calloc(1, sizeof *machine);
@@ -153,15 +154,16 @@ static raftz_status query(void *self, raftz_slice request, raftz_sink *reply) {
     failed(__FILE__, __LINE__, "a simulation asks nothing");
 }
 
-static raftz_status applied_index(void *self, uint64_t *index) {
-    (void)self, (void)index;
+static raftz_status applied_index(void *self, raftz_sink *why, uint64_t *index) {
+    (void)self, (void)why, (void)index;
     failed(__FILE__, __LINE__, "a simulation keeps what persists itself");
 }
 
-static raftz_status begin(void *self, void **snapshot) {
+static raftz_status begin(void *self, raftz_sink *why, void **snapshot) {
     struct machine *machine = self;
     look_around(machine->host);
     if (machine->host->flaw == FAILS_BEGIN && machine->commands > 0) {
+        raftz_sink_fail(why, raftz_text("nobody holds still"));
         return RAFTZ_CALLBACK_FAILED;
     }
     struct frozen *frozen = calloc(1, sizeof *frozen);
@@ -196,13 +198,14 @@ static void end(void *snapshot) {
     free(frozen);
 }
 
-static raftz_status restore(void *self, raftz_source *source) {
+static raftz_status restore(void *self, raftz_source *source, raftz_sink *why) {
     struct machine *machine = self;
     uint8_t state[8 * STATE_WORDS] = {0};
     size_t total = 0, read = 1;
     look_around(machine->host);
     machine->host->restored++;
     if (machine->host->flaw == FAILS_RESTORE) {
+        raftz_sink_fail(why, raftz_text("the frame is bent"));
         return RAFTZ_CALLBACK_FAILED;
     }
     while (read > 0 && total < sizeof state) {
@@ -557,11 +560,11 @@ int main(int count, char **arguments) {
     finds(FORGETFUL_SNAPSHOT, runs, "machines agree", "answers entry");
     finds(LOSES_COUNT, runs, "nodes run", "replies");
     finds(FAILS_APPLY, runs, "machine", "the ink is dry");
-    finds(FAILS_BEGIN, runs, "machine", "snapshot_begin returned RAFTZ_CALLBACK_FAILED");
+    finds(FAILS_BEGIN, runs, "machine", "snapshot_begin returned RAFTZ_CALLBACK_FAILED (-103): nobody holds still");
     finds(FAILS_READ, runs, "machine", "the film is torn");
     /* While it runs, or at a start. */
-    finds(FAILS_RESTORE, runs, "", "restore returned RAFTZ_CALLBACK_FAILED");
-    fails(FAILS_CREATE, RAFTZ_MACHINE, "create returned RAFTZ_CALLBACK_FAILED");
+    finds(FAILS_RESTORE, runs, "", "restore returned RAFTZ_CALLBACK_FAILED (-103): the frame is bent");
+    fails(FAILS_CREATE, RAFTZ_MACHINE, "create returned RAFTZ_CALLBACK_FAILED (-103): the mould is broken");
     fails(FAILS_WORKLOAD, RAFTZ_CALLBACK_FAILED, "nobody has a wish");
     fails(WRITES_TOO_MUCH, RAFTZ_TOO_LARGE, "4097 bytes");
     if (!is_short) {
