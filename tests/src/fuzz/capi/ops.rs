@@ -100,7 +100,8 @@ fn short_ms(tape: &mut Tape<'_>) -> u32 {
 // ---- clusters as they should be ----
 
 fn found(world: &mut World, tape: &mut Tape<'_>) {
-    let members = [1, 1, 3][tape.below(3)];
+    let shape = tape.below(5);
+    let members = [1, 1, 3, 2, 3][shape];
     let keeps = [Keeps::Own, Keeps::Kv, Keeps::Counter][tape.below(3)];
     let place = tape.below(3);
     let way = WAYS[tape.below(WAYS.len())];
@@ -116,15 +117,25 @@ fn found(world: &mut World, tape: &mut Tape<'_>) {
         call!(raftz_network_new(given.place(), error))
     });
     let at = world.clusters.len();
+    let made = given.after(made).expect("a network");
     world.clusters.push(Cluster {
-        network: given.after(made).expect("a network"),
+        network: made,
         keeps,
         members: Vec::new(),
         acknowledged: acknowledged(),
         truth: Arc::clone(&truth),
     });
+    // Over TCP each has its port from the beginning.
+    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut listeners: Vec<Option<_>> =
+        (0..members).map(|_| (shape == 4).then_some(()).map(bind)).collect();
+    let address = |(at, listener): (usize, &Option<std::net::TcpListener>)| match listener {
+        Some(listener) => listener.local_addr().unwrap().to_string(),
+        None => format!("127.0.0.1:{}", 7001 + at),
+    };
+    let addresses: Vec<String> = listeners.iter().enumerate().map(address).collect();
     for id in 1..=members {
-        let config = new_config(zeros, id as u64, members as u64);
+        let config = new_config(zeros, id as u64, &addresses);
         // What is wrong is wrong with the first of them.
         let fault = if id == 1 { fault } else { Fault::Nothing };
         let spec = Spec::new(&truth, fault, after);
@@ -152,7 +163,14 @@ fn found(world: &mut World, tape: &mut Tape<'_>) {
             formats(zeros, config, way);
         }
         world.specs.push(Arc::clone(&spec));
-        world.clusters[at].members.push(Member { config, spec, way, survives });
+        world.clusters[at].members.push(Member {
+            config,
+            spec,
+            way,
+            survives,
+            is_tcp: shape == 4,
+            listener: listeners[id - 1].take().map(Into::into),
+        });
         world.start_member(at, id - 1, zeros);
     }
 }
@@ -178,17 +196,22 @@ fn good(
     assert_eq!(judged(tape, name, 0, make), RAFTZ_OK, "{name}");
 }
 
-fn new_config(zeros: &mut Tape<'_>, id: u64, members: u64) -> *mut raftz_config {
+fn new_config(zeros: &mut Tape<'_>, id: u64, addresses: &[String]) -> *mut raftz_config {
     let mut given = Given::new();
     let status = judged(zeros, "raftz_config_new", 0, |error| {
         call!(raftz_config_new(id, c(c"c1"), given.place(), error))
     });
     let config = given.after(status).expect("a configuration");
-    for member in 1..=members {
-        let address = CString::new(format!("127.0.0.1:{}", 7000 + member)).unwrap();
+    for (member, address) in (1..).zip(addresses) {
+        let address = CString::new(address.as_str()).unwrap();
         good(zeros, "raftz_config_add_founder", |error| {
             call!(raftz_config_add_founder(config, member, address.as_ptr(), error))
         });
+        if member == id {
+            good(zeros, "raftz_config_set_listen_address", |error| {
+                call!(raftz_config_set_listen_address(config, address.as_ptr(), error))
+            });
+        }
     }
     for (key, number) in [
         (c"election_timeout_max_ms", 200),
@@ -866,7 +889,7 @@ fn transfer(world: &mut World, tape: &mut Tape<'_>) {
     let node = world.node(tape);
     let queue = pick(tape, &world.queues);
     let target = [0, 2, 1, 3, u64::MAX][tape.below(5)];
-    let timeout_ms = [100, 0, 1, 300][tape.below(4)];
+    let timeout_ms = [100, 0, 1, 2000][tape.below(4)];
     let way = tape.below(4);
     let is_queued = way >= 2;
     let pending = world.pending(Kind::Transfer, 1, is_queued, None);
@@ -892,7 +915,7 @@ fn transfer(world: &mut World, tape: &mut Tape<'_>) {
 fn transfer_wait(world: &mut World, tape: &mut Tape<'_>) {
     let node = world.pointer(world.node(tape));
     let target = [0, 2, 1, 3, u64::MAX][tape.below(5)];
-    let timeout_ms = [100, 0, 1, 300][tape.below(4)];
+    let timeout_ms = [100, 0, 1, 2000][tape.below(4)];
     let mut leader = NUMBER;
     let place = if tape.byte() >= 250 { null_mut() } else { &raw mut leader };
     let status = if tape.flag() {
@@ -1008,7 +1031,7 @@ fn wait(world: &mut World, tape: &mut Tape<'_>) {
 
 fn snapshot(world: &mut World, tape: &mut Tape<'_>) {
     let node = world.pointer(world.node(tape));
-    let timeout_ms = [200, 0, 1, 50][tape.below(4)];
+    let timeout_ms = [200, 0, 1, 50, 5000][tape.below(5)];
     let mut index = NUMBER;
     let place = if tape.byte() >= 250 { null_mut() } else { &raw mut index };
     let status = judged(tape, "raftz_node_snapshot", timeout_ms, |error| {

@@ -92,7 +92,13 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
         ("own-store-never", used(&[0, 1, 1, 4, 0, 9], &[("stop", &[])])),
         ("own-store-cannot-read", used(&[0, 0, 1, 5, 0, 5], &[("restart", &[])])),
         ("own-store-full", used(&[0, 1, 1, 7, 0, 5], &[])),
-        ("directory", used(&[0, 0, 2], &[("restart", &[]), ("read back", &[]), ("restart", &[1])])),
+        (
+            "directory",
+            used(
+                &[0, 0, 2],
+                &[("snapshot", &[0, 4]), ("restart", &[]), ("read back", &[]), ("restart", &[1])],
+            ),
+        ),
         ("directory-cannot-restore", used(&[0, 0, 2, 0, 7], &[("restart", &[])])),
         ("machine-fails", used(&[0, 0, 0, 0, 1, 2], &[])),
         ("machine-too-few", used(&[0, 0, 0, 0, 2, 2], &[])),
@@ -105,6 +111,11 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
             used(&[2, 1], &[("free", &[2]), ("propose wait", &[1]), ("read back", &[])]),
         ),
         ("three-nodes-own-stores", used(&[2, 0, 1], &[("restart", &[]), ("restart", &[1])])),
+        ("two-nodes", used(&[3, 1], &[("stop", &[1]), ("propose wait", &[]), ("read back", &[])])),
+        (
+            "three-nodes-tcp",
+            used(&[4, 1], &[("stop", &[1]), ("propose wait", &[]), ("read back", &[])]),
+        ),
         ("freed-in-flight", used(&[], &[("propose", &[]), ("propose queued", &[]), ("free", &[])])),
         (
             "queue-closed",

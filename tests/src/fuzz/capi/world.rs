@@ -1,6 +1,7 @@
 //! What a program holds: handles, the nodes behind them, and what it knows of clusters that were founded as they should be.
 
 use std::ffi::{CStr, c_void};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -62,6 +63,9 @@ pub(super) struct Member {
     pub(super) spec: Arc<Spec>,
     pub(super) way: Way,
     pub(super) survives: bool,
+    pub(super) is_tcp: bool,
+    /// Its port, before its first life.
+    pub(super) listener: Option<OwnedFd>,
 }
 
 /// A cluster that nobody disturbs.
@@ -282,14 +286,14 @@ impl World {
 
     /// Starts a member of a cluster.
     pub(super) fn start_member(&mut self, cluster: usize, member: usize, tape: &mut Tape<'_>) {
-        let Cluster { network, keeps, members, .. } = &self.clusters[cluster];
-        let Member { config, spec, way, .. } = &members[member];
+        let Cluster { network, keeps, members, .. } = &mut self.clusters[cluster];
+        let Member { config, spec, way, is_tcp, listener, .. } = &mut members[member];
         let table = spec.table(0);
         let opts = raftz_start_opts {
             size: size_of::<raftz_start_opts>(),
             builtin: u32::from(*keeps == Keeps::Counter),
-            listen_fd: 0,
-            network: *network,
+            listen_fd: listener.take().map_or(0, IntoRawFd::into_raw_fd),
+            network: if *is_tcp { std::ptr::null_mut() } else { *network },
         };
         let machine = if *keeps == Keeps::Own { &raw const table } else { std::ptr::null() };
         let is_good = [Way::AtOnce, Way::Late, Way::Twice, Way::IsLow].contains(way)
