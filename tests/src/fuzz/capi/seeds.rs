@@ -169,7 +169,7 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     let asked: Vec<Vec<u8>> = (0..8).map(|at| step("read wait", &[0, 4, 0, 0, 4, at])).collect();
     let answers: Vec<Vec<u8>> =
         (0..16).map(|at| step("kv answer", &[at % 8, 0, 0, at, 0, 1])).collect();
-    let scan = step("kv command", &[5, 0, 0, 0, 3]);
+    let scan = step("kv command", &[5, 254, 0, 0, 3]);
     let scanned = [
         steps(&[("found", &[0, 1]), ("propose wait", &[])]),
         scan,
