@@ -1,7 +1,7 @@
 //! The fuzz targets on a stable toolchain: every committed seed, then seeded mutations of them.
 //!
 //! `RAFTZ_FUZZ_RUNS` (mutations per target) and `RAFTZ_FUZZ_SEED` change what is tried; a failing input is
-//! written to a file, named at the end, that `RAFTZ_FUZZ_INPUT=<file>` runs again. `RAFTZ_WRITE_SEEDS=1`
+//! written to a file, named at the end, that `RAFTZ_FUZZ_INPUT=<file>` runs again (with RAFTZ_FUZZ_TRACE=1 for each call of C). `RAFTZ_WRITE_SEEDS=1`
 //! writes the seeds that are missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ mod mutate;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use raftz_tests::fuzz::{Target, target};
+use raftz_tests::fuzz::{Target, capi, target};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -86,6 +86,28 @@ fn a_message_that_decodes_encodes_to_the_same_message() {
 #[test]
 fn a_damaged_or_forged_directory_is_refused_or_opens_as_a_log() {
     hold("recovery", 10_000);
+}
+
+#[test]
+fn calls_of_c_in_any_order_keep_every_promise_and_reach_every_function() {
+    hold("capi", 60);
+    if std::env::var_os("RAFTZ_FUZZ_INPUT").is_some() {
+        return;
+    }
+    let symbols = include_str!("../../raftz-ffi/abi/libraftz.sym");
+    let reached = capi::reached();
+    let left_out: Vec<&str> = symbols.lines().filter(|it| !reached.contains_key(it)).collect();
+    println!("not yet reached from a tape: {left_out:?}");
+    assert_eq!(
+        left_out,
+        capi::NOT_YET,
+        "give each an operation, or name it in NOT_YET (symbols in their order)"
+    );
+    // Whether leadership moves in time is the machine's to say.
+    let by_luck = ["raftz_step_down_wait", "raftz_transfer_leadership_wait"];
+    let failures = reached.iter().filter(|(name, ok)| !**ok && !by_luck.contains(name));
+    let failed: Vec<&str> = failures.map(|(name, _)| *name).collect();
+    assert_eq!(failed, Vec::<&str>::new(), "called, and never with success");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! by which it may ask for its checksums to be put right. That is no privilege: anybody can compute a CRC.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "bodies of tests")]
 
+pub mod capi;
 /// A disk in memory: the one of the log's own tests.
 #[path = "../../../raftz-core/tests/wal/disk.rs"]
 #[allow(dead_code, reason = "the log's tests also cut its power")]
@@ -39,7 +40,8 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
+    Target { name: "capi", body: capi::check, seeds: capi::seeds },
     Target { name: "frame", body: frame::check, seeds: frame::seeds },
     Target { name: "handshake", body: handshake::check, seeds: handshake::seeds },
     Target { name: "message", body: message::check, seeds: message::seeds },
