@@ -431,8 +431,9 @@
 #define RAFTZ_ACTION_FETCH 6
 
 /**
- * \brief An action: the commands of `accepted` are in this leader's log. They are done when RAFTZ_ACTION_APPLY gives a
- * command of the same index and term; if it gives another term they are not, and never will be.
+ * \brief An action: the commands of `accepted` are in this leader's log. One is done when RAFTZ_ACTION_APPLY gives a command of
+ * its index and term. Where that index passes with another term, or without a command, it is not done and never will be.
+ * Where it passes by RAFTZ_ACTION_RESTORE nobody can say.
  */
 #define RAFTZ_ACTION_ACCEPTED 7
 
@@ -531,7 +532,7 @@
 #define RAFTZ_INPUT_SNAPSHOT_KEPT 12
 
 /**
- * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone.
+ * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone. It is offered to nobody any more.
  */
 #define RAFTZ_INPUT_SNAPSHOT_LOST 13
 
@@ -566,6 +567,12 @@
  * says. Nothing is handed to it before it is on this node's own disk.
  */
 #define RAFTZ_CORE_MACHINE_PERSISTS 1
+
+/**
+ * \brief In raftz_core_opts' flags: the disk is empty, and the core is a founder of a cluster that is new. Said once in the
+ * life of a cluster: a core that loses its disk must not come back as if it had never voted.
+ */
+#define RAFTZ_CORE_FOUNDS 2
 
 /**
  * \brief Bytes of one's own: what the library gives, or what a program hands over without a copy.
@@ -640,12 +647,14 @@ typedef struct raftz_config raftz_config;
  * What the program owes it:
  *
  * - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
- *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back. That is all
- *   that safety rests on. Nothing else that comes of a step has to wait for its writes: what must, the core keeps back.
+ *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back, and
+ *   RAFTZ_INPUT_SNAPSHOT_KEPT only when it cannot take the snapshot. Safety rests on that. Nothing else that comes of a step
+ *   has to wait for its writes: what must, the core keeps back.
  * - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
  * - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
  * - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
- * - Of one disk there is one core. After a restart it begins with all that the disk holds.
+ * - Of one disk there is one core, also among processes. After a restart it begins with all that the disk holds; one whose
+ *   disk is lost does not come back under its old id.
  *
  * Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
  */
@@ -2082,7 +2091,7 @@ typedef struct raftz_snapshot {
 } raftz_snapshot;
 
 /**
- * \brief What a core begins with. All zero, but for the size and the version, is a founder with a new disk.
+ * \brief What a core begins with.
  */
 typedef struct raftz_core_opts {
     /**
@@ -2102,7 +2111,7 @@ typedef struct raftz_core_opts {
      */
     uint8_t disk_id[16];
     /**
-     * \brief What the disk holds: the record of the last write. Empty for a core that is new.
+     * \brief What the disk holds: the record of the last write. Empty with RAFTZ_CORE_FOUNDS, and only then.
      */
     struct raftz_slice record;
     /**
@@ -2533,8 +2542,8 @@ typedef struct raftz_input_link_up {
      */
     uint64_t boot;
     /**
-     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership; from then on a
-     * member with another disk is not believed.
+     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership. From then on a link from
+     * another disk is told of as RAFTZ_EVENT_NONSENSE: close it, and hand on no message of it.
      */
     uint8_t disk_id[16];
 } raftz_input_link_up;
@@ -2670,6 +2679,15 @@ typedef struct raftz_core_info {
      * \brief 1 once it has halted.
      */
     uint32_t is_halted;
+    /**
+     * \brief 1 if its log begins behind what its machine holds, for a snapshot was lost. It applies nothing until
+     * RAFTZ_INPUT_SNAPSHOT_KEPT brings another one, which any peer may have.
+     */
+    uint32_t lacks_snapshot;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
     /**
      * \brief Its log begins after this index.
      */
@@ -4648,7 +4666,7 @@ raftz_status raftz_sim_chooser_fill(struct raftz_sim_chooser *chooser,
                                     size_t capacity);
 
 /**
- * \brief Makes a core: a founder of its cluster, or, with a record, one that goes on with what a disk held.
+ * \brief Makes a core: one that goes on with what a disk held, or, with RAFTZ_CORE_FOUNDS, a founder of a new cluster.
  *
  * The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
  * is durable, the core takes nothing else: RAFTZ_BUSY.
@@ -4843,7 +4861,7 @@ void raftz_core_free(struct raftz_core *core);
     {sizeof(raftz_core_opts), RAFTZ_ABI_VERSION, 0, {0}, {NULL, 0}, NULL, 0, NULL, 0}
 /** \brief Initializer: `raftz_core_info x = RAFTZ_CORE_INFO_INIT;` */
 #define RAFTZ_CORE_INFO_INIT                                                                       \
-    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 /** \brief Initializer: `raftz_core_input x = RAFTZ_CORE_INPUT_INIT;`, a RAFTZ_INPUT_TICK. */
 #define RAFTZ_CORE_INPUT_INIT {RAFTZ_INPUT_TICK, 0, {{0}}}
 /** \brief Initializer: `raftz_sim_opts x = RAFTZ_SIM_OPTS_INIT;` */
