@@ -2997,7 +2997,7 @@ bool raftz_status_is_fatal(raftz_status status);
 uint32_t raftz_version(void);
 
 /**
- * \brief Version of the library that is running, as text: "0.1.0".
+ * \brief Version of the library that is running, as text: "0.2.0".
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *

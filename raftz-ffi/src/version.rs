@@ -23,7 +23,7 @@ pub extern "C" fn raftz_version() -> u32 {
     RAFTZ_VERSION
 }
 
-/// \brief Version of the library that is running, as text: "0.1.0".
+/// \brief Version of the library that is running, as text: "0.2.0".
 ///
 /// Threads: any. Inside callbacks: yes. Blocks: no.
 ///

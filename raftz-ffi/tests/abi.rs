@@ -362,8 +362,8 @@ fn numbers_and_padding_are_looked_at_which_debug_information_does_not_show() {
 #[test]
 fn what_a_table_s_function_takes_is_looked_at() {
     let new = changed(
-        "    raftz_status (*snapshot_begin)(void *machine, void **snapshot);",
-        "    raftz_status (*snapshot_begin)(void *machine, void **snapshot, uint64_t index);",
+        "    raftz_status (*snapshot_begin)(void *machine, struct raftz_sink *why, void **snapshot);",
+        "    raftz_status (*snapshot_begin)(void *machine, struct raftz_sink *why, void **snapshot, uint64_t index);",
     );
     let (_, different) = judged(&new);
     assert!(different.is_none_or(|said| said.contains("snapshot_begin")));
@@ -377,8 +377,8 @@ fn what_is_added_passes() {
     );
     let field = changed("    uint64_t events_max;", "    uint64_t events_max;\n    uint64_t more;");
     let callback = changed(
-        "    raftz_status (*applied_index)(void *machine, uint64_t *index);",
-        "    raftz_status (*applied_index)(void *machine, uint64_t *index);\n    void (*more)(void *machine);",
+        "    raftz_status (*applied_index)(void *machine, struct raftz_sink *why, uint64_t *index);",
+        "    raftz_status (*applied_index)(void *machine, struct raftz_sink *why, uint64_t *index);\n    void (*more)(void *machine);",
     );
     let number = changed(
         "#define RAFTZ_CLOSED -105\n",

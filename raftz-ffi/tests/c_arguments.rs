@@ -649,8 +649,9 @@ impl Program<'_> {
                 self.case(function, &format!("{name}: {what}"), &[other], wanted, None);
             };
             let ours = format!("sizeof({base})");
-            let is_required = ["raftz_machine", "raftz_storage", "raftz_core_opts", "raftz_transport"]
-                .contains(&base);
+            let is_required =
+                ["raftz_machine", "raftz_storage", "raftz_core_opts", "raftz_transport"]
+                    .contains(&base);
             let small = if is_required { Wanted::Documented } else { Wanted::NotNullArg };
             with("no size", "0", "", invalid);
             with("size 3", "3", "", invalid);

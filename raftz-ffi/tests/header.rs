@@ -74,7 +74,7 @@ fn exactly_what_the_header_declares_is_exported() {
 #[test]
 fn the_library_has_its_name_by_version_and_stays_loaded() {
     let text = output("readelf", &["-d"], &library("libraftz.so"));
-    let name = format!("[libraftz.so.{}]", "0.1");
+    let name = format!("[libraftz.so.{}]", "0.2");
     assert!(text.lines().any(|line| line.contains("SONAME") && line.contains(&name)), "{text}");
     assert!(text.contains("NODELETE"), "{text}");
 }

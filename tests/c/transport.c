@@ -687,8 +687,8 @@ static void silent(void) {
     end_all();
 }
 
-static raftz_status no_machine(void *user_data, void **machine) {
-    (void)user_data, (void)machine;
+static raftz_status no_machine(void *user_data, raftz_sink *why, void **machine) {
+    (void)user_data, (void)why, (void)machine;
     return RAFTZ_CALLBACK_FAILED;
 }
 

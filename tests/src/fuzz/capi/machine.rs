@@ -128,10 +128,20 @@ fn spec<'a>(pointer: *const Spec) -> &'a Spec {
     unsafe { &*pointer }
 }
 
-unsafe extern "C" fn create(user_data: *mut c_void, machine: *mut *mut c_void) -> raftz_status {
+/// How most functions fail.
+fn failed(why: *mut raftz_sink, words: &'static [u8]) -> raftz_status {
+    documented("raftz_sink_fail", call!(raftz_sink_fail(why, slice(words))));
+    RAFTZ_CALLBACK_FAILED
+}
+
+unsafe extern "C" fn create(
+    user_data: *mut c_void,
+    why: *mut raftz_sink,
+    machine: *mut *mut c_void,
+) -> raftz_status {
     let pointer = user_data.cast_const().cast::<Spec>();
     if spec(pointer).fails(Fault::Create) {
-        return RAFTZ_CALLBACK_FAILED;
+        return failed(why, b"create fails");
     }
     spec(pointer).created.fetch_add(1, SeqCst);
     let made = Box::new(Machine { spec: pointer, applied: Vec::new() });
@@ -206,11 +216,7 @@ unsafe extern "C" fn query(
         documented("raftz_sink_write", call!(raftz_sink_write(reply, slice(bytes))));
     };
     match (request.as_slice(), request.strip_prefix(b"at")) {
-        (b"fail", _) => {
-            let words = slice(b"query fails");
-            documented("raftz_sink_fail", call!(raftz_sink_fail(reply, words)));
-            return RAFTZ_CALLBACK_FAILED;
-        }
+        (b"fail", _) => return failed(reply, b"query fails"),
         (b"reject", _) => {
             write(b"no");
             documented("raftz_sink_reject", call!(raftz_sink_reject(reply)));
@@ -228,12 +234,13 @@ unsafe extern "C" fn query(
 
 unsafe extern "C" fn snapshot_begin(
     machine: *mut c_void,
+    why: *mut raftz_sink,
     snapshot: *mut *mut c_void,
 ) -> raftz_status {
     // SAFETY: the machine, from one thread at a time.
     let machine = unsafe { &*machine.cast::<Machine>() };
     if spec(machine.spec).fails(Fault::Begin) {
-        return RAFTZ_CALLBACK_FAILED;
+        return failed(why, b"snapshot_begin fails");
     }
     spec(machine.spec).begun.fetch_add(1, SeqCst);
     let one = |(index, data): &(u64, Vec<u8>)| {
@@ -265,11 +272,15 @@ unsafe extern "C" fn snapshot_end(snapshot: *mut c_void) {
     spec(frozen.spec).ended.fetch_add(1, SeqCst);
 }
 
-unsafe extern "C" fn restore(machine: *mut c_void, source: *mut raftz_source) -> raftz_status {
+unsafe extern "C" fn restore(
+    machine: *mut c_void,
+    source: *mut raftz_source,
+    why: *mut raftz_sink,
+) -> raftz_status {
     // SAFETY: the machine, from one thread at a time.
     let machine = unsafe { &mut *machine.cast::<Machine>() };
     if spec(machine.spec).fails(Fault::Restore) {
-        return RAFTZ_CALLBACK_FAILED;
+        return failed(why, b"restore fails");
     }
     let (mut all, mut buffer, mut count) = (Vec::new(), [0_u8; 61], 0_usize);
     loop {
