@@ -27,7 +27,7 @@
 /**
  * \brief Version of this header: its minor number. Before 1.0 each may change the ABI.
  */
-#define RAFTZ_VERSION_MINOR 1
+#define RAFTZ_VERSION_MINOR 2
 
 /**
  * \brief Version of this header: its patch number.

@@ -5,7 +5,7 @@ use std::ffi::c_char;
 /// \brief Version of this header: its major number.
 pub const RAFTZ_VERSION_MAJOR: u32 = 0;
 /// \brief Version of this header: its minor number. Before 1.0 each may change the ABI.
-pub const RAFTZ_VERSION_MINOR: u32 = 1;
+pub const RAFTZ_VERSION_MINOR: u32 = 2;
 /// \brief Version of this header: its patch number.
 pub const RAFTZ_VERSION_PATCH: u32 = 0;
 /// \brief Version of this header as one number: major * 10000 + minor * 100 + patch.

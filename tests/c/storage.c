@@ -318,6 +318,7 @@ static void never_completing(void) {
     raftz_bytes *command = set_command("key", "value");
     reply = propose_surely(node, raftz_bytes_slice(command));
     raftz_bytes_free(reply.bytes);
+    reply.bytes = NULL;
     it->disk.after = 0;
     it->disk.wrong = NEVER;
     opts.timeout_ms = 300;
@@ -461,6 +462,7 @@ static void sealing_and_room(void) {
     raftz_node *node = start_in(it->network, it->config, NULL);
     reply = propose_surely(node, raftz_bytes_slice(command));
     raftz_bytes_free(reply.bytes);
+    reply.bytes = NULL;
     it->disk.wrong = IS_LOW;
     raftz_status status = RAFTZ_OK;
     while (status == RAFTZ_OK) {
@@ -472,6 +474,7 @@ static void sealing_and_room(void) {
     it->disk.wrong = NOTHING;
     reply = propose_surely(node, raftz_bytes_slice(command));
     raftz_bytes_free(reply.bytes);
+    reply.bytes = NULL;
     CHECK(tally_now(&it->fault.told) == 0);
     it->disk.wrong = CANNOT_SEAL;
     do {

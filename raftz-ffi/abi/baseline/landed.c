@@ -84,7 +84,8 @@ struct machine {
     uint64_t commands;
 };
 
-static raftz_status machine_create(void *user_data, void **machine) {
+static raftz_status machine_create(void *user_data, raftz_sink *why, void **machine) {
+    CHECK(why != NULL);
     CHECK(user_data == &count);
     *machine = calloc(1, sizeof(struct machine));
     CHECK(*machine != NULL);
@@ -137,7 +138,8 @@ struct frozen {
     int is_read;
 };
 
-static raftz_status machine_snapshot_begin(void *made, void **snapshot) {
+static raftz_status machine_snapshot_begin(void *made, raftz_sink *why, void **snapshot) {
+    CHECK(why != NULL);
     struct frozen *frozen = calloc(1, sizeof *frozen);
     CHECK(frozen != NULL);
     frozen->commands = ((struct machine *)made)->commands;
@@ -157,7 +159,8 @@ static void machine_snapshot_end(void *snapshot) {
     add(&count.ended, 1);
 }
 
-static raftz_status machine_restore(void *made, raftz_source *source) {
+static raftz_status machine_restore(void *made, raftz_source *source, raftz_sink *why) {
+    CHECK(why != NULL);
     uint8_t bytes[64];
     size_t have = 0, more = 1;
     while (more > 0) {

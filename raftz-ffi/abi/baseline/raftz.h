@@ -27,7 +27,7 @@
 /**
  * \brief Version of this header: its minor number. Before 1.0 each may change the ABI.
  */
-#define RAFTZ_VERSION_MINOR 1
+#define RAFTZ_VERSION_MINOR 2
 
 /**
  * \brief Version of this header: its patch number.
@@ -251,6 +251,21 @@
 #define RAFTZ_CONFORMANCE_FORGETS 1
 
 /**
+ * \brief How urgent a message is: elections, heartbeats, acknowledgements; first of all.
+ */
+#define RAFTZ_MESSAGE_CONTROL 0
+
+/**
+ * \brief How urgent a message is: entries of the log.
+ */
+#define RAFTZ_MESSAGE_DATA 1
+
+/**
+ * \brief How urgent a message is: pieces of snapshots, which should hold up nothing else.
+ */
+#define RAFTZ_MESSAGE_BULK 2
+
+/**
  * \brief In an outcome's flags: the state machine turned the command down; `reply` says why. The command
  * is in the log all the same, and was turned down alike on every node.
  */
@@ -376,6 +391,190 @@
 #define RAFTZ_KV_REJECTED 9
 
 /**
+ * \brief The largest command that a simulated cluster takes, in bytes.
+ */
+#define RAFTZ_SIM_COMMAND_BYTES_MAX 4096
+
+/**
+ * \brief An action: make `persist.write` durable, after all earlier ones, and say so with RAFTZ_INPUT_PERSISTED. Must be
+ * carried out: what the core has promised to others rests on it.
+ */
+#define RAFTZ_ACTION_PERSIST 1
+
+/**
+ * \brief An action: send `send.message`. It may be lost, doubled or overtaken.
+ */
+#define RAFTZ_ACTION_SEND 2
+
+/**
+ * \brief An action: read the entries that `read_entries` names from the program's log, and answer with
+ * RAFTZ_INPUT_ENTRIES_READ.
+ */
+#define RAFTZ_ACTION_READ_ENTRIES 3
+
+/**
+ * \brief An action: apply the commands of `apply` to the state machine, and answer with RAFTZ_INPUT_APPLIED. One at a
+ * time: none comes before the last one was answered.
+ */
+#define RAFTZ_ACTION_APPLY 4
+
+/**
+ * \brief An action: restore the state machine from the snapshot `snapshot_id`, of which RAFTZ_INPUT_SNAPSHOT_KEPT told,
+ * and answer with RAFTZ_INPUT_RESTORED. Nothing is applied meanwhile.
+ */
+#define RAFTZ_ACTION_RESTORE 5
+
+/**
+ * \brief An action: fetch the snapshot that `fetch` names and its base, unless that is under way, and answer with
+ * RAFTZ_INPUT_SNAPSHOT_KEPT once both are on the disk. It is asked for again until then.
+ */
+#define RAFTZ_ACTION_FETCH 6
+
+/**
+ * \brief An action: the commands of `accepted` are in this leader's log. One is done when RAFTZ_ACTION_APPLY gives a command of
+ * its index and term. Where that index passes with another term, or without a command, it is not done and never will be.
+ * Where it passes by RAFTZ_ACTION_RESTORE nobody can say.
+ */
+#define RAFTZ_ACTION_ACCEPTED 7
+
+/**
+ * \brief An action: the commands of `refused` are not in the log, and never will be.
+ */
+#define RAFTZ_ACTION_REFUSED 8
+
+/**
+ * \brief An action: a read may be answered from a machine that has applied everything up to `may_read.index`.
+ */
+#define RAFTZ_ACTION_MAY_READ 9
+
+/**
+ * \brief An action: nobody can say here what the read `request` must see, for this node does not lead (any more). Ask
+ * the leader.
+ */
+#define RAFTZ_ACTION_MAY_NOT_READ 10
+
+/**
+ * \brief An action: how a transfer ended, `transfer_ended`.
+ */
+#define RAFTZ_ACTION_TRANSFER_ENDED 11
+
+/**
+ * \brief An action: news in `event`; may be ignored.
+ */
+#define RAFTZ_ACTION_EVENT 12
+
+/**
+ * \brief An action: the core has stopped because of a fault, for which `reason` has the words. Free it; what is on the
+ * disk may be started from again once the reason is gone.
+ */
+#define RAFTZ_ACTION_HALT 13
+
+/**
+ * \brief An input: the time that raftz_core_next_deadline() asked for has come. Harmless at any time.
+ */
+#define RAFTZ_INPUT_TICK 1
+
+/**
+ * \brief An input: a message arrived, `receive`.
+ */
+#define RAFTZ_INPUT_RECEIVE 2
+
+/**
+ * \brief An input: commands are proposed, `propose`. Each is answered by RAFTZ_ACTION_ACCEPTED or RAFTZ_ACTION_REFUSED of
+ * the same step.
+ */
+#define RAFTZ_INPUT_PROPOSE 3
+
+/**
+ * \brief An input: how much must be applied before an answer holds everything acknowledged by now? `read`. Answered by
+ * one RAFTZ_ACTION_MAY_READ or RAFTZ_ACTION_MAY_NOT_READ, of this step or a later one.
+ */
+#define RAFTZ_INPUT_READ 4
+
+/**
+ * \brief An input: campaign now, as if the election timeout had passed.
+ */
+#define RAFTZ_INPUT_CAMPAIGN 5
+
+/**
+ * \brief An input: hand over the leadership, `transfer`. Answered by one RAFTZ_ACTION_TRANSFER_ENDED.
+ */
+#define RAFTZ_INPUT_TRANSFER 6
+
+/**
+ * \brief An input: the leader is known to be dead, from a better source than silence.
+ */
+#define RAFTZ_INPUT_FORGET_LEADER 7
+
+/**
+ * \brief An input: the write that `persisted` names is durable, and so are all before it.
+ */
+#define RAFTZ_INPUT_PERSISTED 8
+
+/**
+ * \brief An input: a write failed, for which `reason` has the words. The core halts.
+ */
+#define RAFTZ_INPUT_PERSIST_FAILED 9
+
+/**
+ * \brief An input: the state machine has applied everything up to `index`.
+ */
+#define RAFTZ_INPUT_APPLIED 10
+
+/**
+ * \brief An input: the answer to RAFTZ_ACTION_READ_ENTRIES, `entries_read`. A late one is nothing.
+ */
+#define RAFTZ_INPUT_ENTRIES_READ 11
+
+/**
+ * \brief An input: a snapshot is whole on this node's disk, with its base, `snapshot`: one of its own, or a fetched one.
+ */
+#define RAFTZ_INPUT_SNAPSHOT_KEPT 12
+
+/**
+ * \brief An input: the snapshot `snapshot_id` turned out to be damaged, or is gone. It is offered to nobody any more.
+ */
+#define RAFTZ_INPUT_SNAPSHOT_LOST 13
+
+/**
+ * \brief An input: the log may begin behind `index`, or as near to it as the newest snapshot allows.
+ */
+#define RAFTZ_INPUT_COMPACT 14
+
+/**
+ * \brief An input: the state machine is what RAFTZ_ACTION_RESTORE asked for, `snapshot_id`.
+ */
+#define RAFTZ_INPUT_RESTORED 15
+
+/**
+ * \brief An input: a link to a peer came up, `link_up`. What was on its way over an older one is lost.
+ */
+#define RAFTZ_INPUT_LINK_UP 16
+
+/**
+ * \brief An input: the last link to the peer `peer_id` is gone.
+ */
+#define RAFTZ_INPUT_LINK_DOWN 17
+
+/**
+ * \brief An input: room for the log is running out (`is_full` not 0), or there is some again (0). Commands are refused
+ * meanwhile.
+ */
+#define RAFTZ_INPUT_STORAGE_FULL 18
+
+/**
+ * \brief In raftz_core_opts' flags: the state machine persists itself, and has in its own storage what `machine_applied`
+ * says. Nothing is handed to it before it is on this node's own disk.
+ */
+#define RAFTZ_CORE_MACHINE_PERSISTS 1
+
+/**
+ * \brief In raftz_core_opts' flags: the disk is empty, and the core is a founder of a cluster that is new. Said once in the
+ * life of a cluster: a core that loses its disk must not come back as if it had never voted.
+ */
+#define RAFTZ_CORE_FOUNDS 2
+
+/**
  * \brief Bytes of one's own: what the library gives, or what a program hands over without a copy.
  */
 typedef struct raftz_bytes raftz_bytes;
@@ -439,6 +638,29 @@ typedef struct raftz_completions raftz_completions;
 typedef struct raftz_config raftz_config;
 
 /**
+ * \brief One member's part in the consensus of its cluster, as an object that does nothing by itself: a program tells
+ * it what happened, one input at a time, and it answers with actions for the program to carry out.
+ *
+ * It has no thread, reads no clock, and touches no file and no socket. The same inputs at the same times give the same
+ * actions, so that whole clusters can be run in one thread and in any order.
+ *
+ * What the program owes it:
+ *
+ * - RAFTZ_ACTION_PERSIST is carried out in order: a later write is never on the disk without an earlier one, and each is
+ *   there whole or not at all. RAFTZ_INPUT_PERSISTED is said only when a power cut cannot take the write back, and
+ *   RAFTZ_INPUT_SNAPSHOT_KEPT only when it cannot take the snapshot. Safety rests on that. Nothing else that comes of a step
+ *   has to wait for its writes: what must, the core keeps back.
+ * - RAFTZ_ACTION_APPLY and RAFTZ_ACTION_RESTORE are answered when they are done.
+ * - RAFTZ_INPUT_TICK comes when raftz_core_next_deadline() says so, soon enough.
+ * - Messages that arrive are from whom the program says. They may be lost, doubled or overtaken.
+ * - Of one disk there is one core, also among processes. After a restart it begins with all that the disk holds; one whose
+ *   disk is lost does not come back under its old id.
+ *
+ * Threads: one at a time. A call beside another one on the same core is refused with RAFTZ_BUSY.
+ */
+typedef struct raftz_core raftz_core;
+
+/**
  * \brief Takes the entries that a store reads.
  */
 typedef struct raftz_entries raftz_entries;
@@ -463,6 +685,14 @@ typedef struct raftz_event raftz_event;
 typedef struct raftz_kv_reply raftz_kv_reply;
 
 /**
+ * \brief What a program's transport tells a node with: of links, and of what arrives on them.
+ *
+ * It is the program's own from an `open` that succeeds, to be freed with raftz_links_free() when none of its threads uses
+ * it any more. Once the node has ended every call is RAFTZ_SHUT_DOWN. If `open` fails it is gone when that returns.
+ */
+typedef struct raftz_links raftz_links;
+
+/**
  * \brief A network within this process, for tests: nodes that are started in it reach each other without
  * ports.
  */
@@ -485,6 +715,17 @@ typedef struct raftz_queue raftz_queue;
  * \brief Takes the answers to a batch of commands: exactly one for each, in their order.
  */
 typedef struct raftz_replies raftz_replies;
+
+/**
+ * \brief Answers the questions of a workload: all that is random in a command comes from here, so that a seed
+ * repeats it.
+ */
+typedef struct raftz_sim_chooser raftz_sim_chooser;
+
+/**
+ * \brief What became of a simulated run.
+ */
+typedef struct raftz_sim_report raftz_sim_report;
 
 /**
  * \brief Takes bytes from a callback.
@@ -693,6 +934,134 @@ typedef struct raftz_storage {
      */
     raftz_status (*close)(void *store, struct raftz_sink *why);
 } raftz_storage;
+
+/**
+ * \brief A message to be sent. The layout of this struct is frozen.
+ */
+typedef struct raftz_message {
+    /**
+     * \brief RAFTZ_MESSAGE_…
+     */
+    uint32_t urgency;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief All its bytes.
+     */
+    size_t len;
+    /**
+     * \brief Where they lie, one part behind the other.
+     */
+    const struct raftz_slice *parts;
+    /**
+     * \brief How many parts; at least one.
+     */
+    size_t part_count;
+} raftz_message;
+
+/**
+ * \brief A transport of the program's own: what carries messages between nodes, in place of TCP.
+ *
+ * A transport knows links and messages. A link leads to one other node, in both directions, and the program sets it up
+ * in any way: when it has reached a node, or somebody has come, it says so with raftz_links_up(). From then on raftz
+ * sends messages on it, and the program gives those that arrive to raftz_links_deliver(), each whole and as it was sent.
+ * The first ones are a handshake, in which nodes judge each other as over TCP: by cluster, epoch, data directory,
+ * founders. A link that fails, is replaced by another one of the same two nodes, or on which nothing is heard or taken
+ * for six seconds is ended by raftz, with words.
+ *
+ * Messages may be lost; raftz sends again what is needed. What comes late, twice or on a wrong link is left out, and what
+ * was changed on its way is found out, which ends the link. Those of one urgency should keep their order, since what is
+ * overtaken counts as lost; one that is more urgent may overtake others, and bulk may take a way of its own.
+ *
+ * What this does not give: nobody is prevented from reading along, and what a peer says of itself is not proven. Whoever
+ * can reach the program's links can claim to be a node, as over plain TCP. Encryption, and the proof of who is at the
+ * other end, are the program's business.
+ *
+ * Set `size` to `sizeof(raftz_transport)` and `abi_version` to RAFTZ_ABI_VERSION; what is not needed is NULL. The struct
+ * is copied by raftz_config_set_transport(); `user_data` must be there as long as the configuration and the nodes that
+ * were started with it.
+ *
+ * `open` is called alone. `dial`, `send` and `end` are called on one thread of the node's own that does nothing else, one
+ * at a time. While one of them blocks nothing is sent to anybody: `dial` should leave what takes time to another thread,
+ * and `send` take less. `stop` may be called beside them. `destroy` is called alone, and last. Functions must return: no
+ * longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are refused in them.
+ *
+ * The addresses of the nodes are the program's to read: of the form `host:port`, with a port from 1 to 65535 and as host
+ * anything without a colon, blank, comma or equals sign, such as a path. An IP address beyond this machine needs
+ * `insecure_plaintext` here, too. `listen_address` is not used.
+ */
+typedef struct raftz_transport {
+    /**
+     * \brief `sizeof(raftz_transport)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_ABI_VERSION.
+     */
+    uint32_t abi_version;
+    /**
+     * \brief 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief Given to `open`.
+     */
+    void *user_data;
+    /**
+     * \brief Opens the transport for one node. Required.
+     *
+     * `links` is what raftz_links_up() and its sisters are called with, from now on. A status other than RAFTZ_OK, with
+     * words by raftz_sink_fail() on `why`, makes raftz_node_start() fail; nothing else is called then.
+     */
+    raftz_status (*open)(void *user_data,
+                         struct raftz_links *links,
+                         struct raftz_sink *why,
+                         void **transport);
+    /**
+     * \brief Ends a transport. Called exactly once for every `open` that succeeded, after the last call of any other
+     * function. Optional.
+     */
+    void (*destroy)(void *transport);
+    /**
+     * \brief Tries to reach a node, once: the program answers with raftz_links_up() or raftz_links_unreachable(), now or
+     * later. `address`, in UTF-8 and not ended by NUL, lives until it returns.
+     *
+     * It is called for the members of the cluster as long as there is no link to them: again after an answer that it
+     * failed, with pauses that grow, and after three seconds without an answer. If two nodes dial each other at once,
+     * raftz keeps one of the links. Optional, for transports that dial by themselves.
+     */
+    void (*dial)(void *transport, uint64_t peer_id, struct raftz_slice address);
+    /**
+     * \brief Sends messages on a link, in their order. Required.
+     *
+     * `taken` says how many of them, from the front, were taken; it is `count` unless the program writes another number.
+     * The rest is given again after raftz_links_ready(). Messages that were taken have been sent or copied: they, and what
+     * they point to, live until it returns. What waits to be taken is bounded by `link_queue_bytes_max` for each link;
+     * beyond it raftz sends later what is still needed then.
+     *
+     * A status other than RAFTZ_OK, with words by raftz_sink_fail() on `why`, ends the link.
+     */
+    raftz_status (*send)(void *transport,
+                         void *link_context,
+                         const struct raftz_message *messages,
+                         size_t count,
+                         size_t *taken,
+                         struct raftz_sink *why);
+    /**
+     * \brief Ends a link: it is of no more use, and what `reason` says in UTF-8 is why. Called exactly once for every
+     * raftz_links_up() that succeeded, also if the program said raftz_links_down(); nothing is called with its context
+     * afterwards. What was taken should still be sent: a refused node is told why. Required.
+     */
+    void (*end)(void *transport, void *link_context, struct raftz_slice reason);
+    /**
+     * \brief The node stops: a function that blocks is to return, and none is to block from now on. Called once, beside
+     * the others, before all links are ended. A transport that blocks for longer holds up raftz_node_stop(), which says
+     * RAFTZ_STILL_RUNNING then. Optional.
+     */
+    void (*stop)(void *transport);
+} raftz_transport;
 
 /**
  * \brief How a command ended. The layout of this struct is frozen.
@@ -1099,7 +1468,8 @@ typedef struct raftz_command {
  * `snapshot_end`, which run beside them. A status other than RAFTZ_OK from `apply` or `restore`
  * stops this replica with an event and a fault in its status; the process goes on, and the other nodes do.
  * Functions must return: no longjmp, no C++ exception, no end of the thread. Blocking calls of raftz are
- * refused in them.
+ * refused in them. A function that fails says why in words: `apply` with raftz_replies_fail(), all others with
+ * raftz_sink_fail() on the sink that they are given, which is only there for that where it is called `why`.
  */
 typedef struct raftz_machine {
     /**
@@ -1123,7 +1493,7 @@ typedef struct raftz_machine {
      *
      * A status other than RAFTZ_OK makes raftz_node_start() fail; `destroy` is not called then.
      */
-    raftz_status (*create)(void *user_data, void **machine);
+    raftz_status (*create)(void *user_data, struct raftz_sink *why, void **machine);
     /**
      * \brief Ends a machine. Called exactly once for every machine that was created, after the last call of
      * any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
@@ -1149,7 +1519,7 @@ typedef struct raftz_machine {
      * \brief Freezes the present state, quickly: it is read later, while commands go on. The functions for
      * snapshots come all four or none.
      */
-    raftz_status (*snapshot_begin)(void *machine, void **snapshot);
+    raftz_status (*snapshot_begin)(void *machine, struct raftz_sink *why, void **snapshot);
     /**
      * \brief Writes the next piece of a frozen state, of any size, with raftz_sink_write(). It is called until it
      * writes nothing.
@@ -1163,7 +1533,7 @@ typedef struct raftz_machine {
      * \brief Replaces the whole state by what `snapshot_read` wrote, on this or another node. It may be called
      * again with the same content.
      */
-    raftz_status (*restore)(void *machine, struct raftz_source *source);
+    raftz_status (*restore)(void *machine, struct raftz_source *source, struct raftz_sink *why);
     /**
      * \brief For a machine that persists itself: the index of the last command in its own storage, stored there
      * at once with what the command did; 0 while there is none. Asked once, after `create`. Commands up to there are
@@ -1172,7 +1542,7 @@ typedef struct raftz_machine {
      *
      * raftz_node_start() fails with RAFTZ_MACHINE if the log ends before that index.
      */
-    raftz_status (*applied_index)(void *machine, uint64_t *index);
+    raftz_status (*applied_index)(void *machine, struct raftz_sink *why, uint64_t *index);
 } raftz_machine;
 
 /**
@@ -1194,7 +1564,8 @@ typedef struct raftz_start_opts {
      */
     int32_t listen_fd;
     /**
-     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP.
+     * \brief A network within this process, instead of TCP; not with `listen_fd`. NULL: TCP. Neither goes with
+     * raftz_config_set_transport().
      */
     const struct raftz_network *network;
 } raftz_start_opts;
@@ -1558,6 +1929,804 @@ typedef struct raftz_kv_reply_info {
 } raftz_kv_reply_info;
 
 /**
+ * \brief How a cluster is simulated. All zero, but for the size, is the default.
+ */
+typedef struct raftz_sim_opts {
+    /**
+     * \brief Set it to `sizeof(raftz_sim_opts)`.
+     */
+    size_t size;
+    /**
+     * \brief How long faults go on, in microseconds of virtual time, at most an hour; 0 for a minute.
+     */
+    uint64_t duration_us;
+    /**
+     * \brief After a violation: most runs of a search for a shorter one, whose report then is the answer; 0 for none.
+     */
+    uint64_t shrink_runs;
+    /**
+     * \brief Kinds of faults to leave out, by name, with commas: `kill,rot`. What is no name is refused with a list
+     * of them all. Empty for none.
+     */
+    struct raftz_slice without;
+    /**
+     * \brief Faults of the run to leave out, by number, with commas: `3,5-9`; as a report's `skip`. Empty for none.
+     */
+    struct raftz_slice skip;
+    /**
+     * \brief Given to `workload` and `tell`.
+     */
+    void *user_data;
+    /**
+     * \brief Draws the next command that a client proposes, and writes it with raftz_sink_write(): at most
+     * RAFTZ_SIM_COMMAND_BYTES_MAX bytes, which follow from what `chooser` answers alone. A status other than RAFTZ_OK,
+     * with words by raftz_sink_fail(), makes raftz_sim_run() fail. NULL: up to 32 random bytes.
+     */
+    raftz_status (*workload)(void *user_data,
+                             struct raftz_sim_chooser *chooser,
+                             struct raftz_sink *command);
+    /**
+     * \brief Told line by line what happens in the run, as it was asked for; those of a search for a shorter one are
+     * silent. Optional.
+     */
+    void (*tell)(void *user_data, struct raftz_slice line);
+} raftz_sim_opts;
+
+/**
+ * \brief What a report says. The words live as long as the report.
+ */
+typedef struct raftz_sim_report_info {
+    /**
+     * \brief Set it to `sizeof(raftz_sim_report_info)`.
+     */
+    size_t size;
+    /**
+     * \brief 1 if something was found wrong; else 0.
+     */
+    uint32_t is_violated;
+    /**
+     * \brief 1 if more was damaged than any cluster survives, so that only safety was judged; else 0.
+     */
+    uint32_t is_beyond_survival;
+    /**
+     * \brief What must hold and does not, such as "machines agree"; else empty.
+     */
+    struct raftz_slice property;
+    /**
+     * \brief What happened, in a sentence; else empty.
+     */
+    struct raftz_slice sentence;
+    /**
+     * \brief When, in microseconds of virtual time.
+     */
+    uint64_t at_us;
+    /**
+     * \brief The seed. With it, `duration_us`, `skip` and the same `without` the run is asked for again.
+     */
+    uint64_t seed;
+    /**
+     * \brief How long faults went on, in microseconds of virtual time.
+     */
+    uint64_t duration_us;
+    /**
+     * \brief Which of them were left out, by number: `3,5-9`.
+     */
+    struct raftz_slice skip;
+    /**
+     * \brief A hash of everything that happened: equal runs have equal ones.
+     */
+    uint64_t trace;
+    /**
+     * \brief Virtual time that passed, in microseconds.
+     */
+    uint64_t virtual_us;
+    /**
+     * \brief How many things happened.
+     */
+    uint64_t events;
+    /**
+     * \brief How many faults struck.
+     */
+    uint64_t faults;
+    /**
+     * \brief Which kinds, with commas: `kill,split`.
+     */
+    struct raftz_slice struck;
+    /**
+     * \brief How many entries were committed.
+     */
+    uint64_t committed;
+    /**
+     * \brief How many commands clients proposed.
+     */
+    uint64_t calls;
+    /**
+     * \brief How many of them were done.
+     */
+    uint64_t calls_done;
+    /**
+     * \brief How many were certainly not done.
+     */
+    uint64_t calls_refused;
+    /**
+     * \brief Of how many nobody could say.
+     */
+    uint64_t calls_unknown;
+} raftz_sim_report_info;
+
+/**
+ * \brief Names a snapshot: two of the same name are the same bytes, on whatever node. The layout of this struct is frozen.
+ */
+typedef struct raftz_snapshot_id {
+    /**
+     * \brief The term of the last entry that it covers.
+     */
+    uint64_t term;
+    /**
+     * \brief The index of that entry.
+     */
+    uint64_t index;
+    /**
+     * \brief How many bytes it has.
+     */
+    uint64_t bytes;
+    /**
+     * \brief A hash of them, of the program's choice; nodes compare it.
+     */
+    uint8_t hash[32];
+} raftz_snapshot_id;
+
+/**
+ * \brief A snapshot that a program keeps. The layout of this struct is frozen.
+ */
+typedef struct raftz_snapshot {
+    /**
+     * \brief Its name.
+     */
+    struct raftz_snapshot_id id;
+    /**
+     * \brief What raftz_core_snapshot_base() gave for it, on whatever node. To be kept and sent with it.
+     */
+    struct raftz_slice base;
+} raftz_snapshot;
+
+/**
+ * \brief What a core begins with.
+ */
+typedef struct raftz_core_opts {
+    /**
+     * \brief Set it to `sizeof(raftz_core_opts)`.
+     */
+    size_t size;
+    /**
+     * \brief RAFTZ_ABI_VERSION: the core gives no action that is newer.
+     */
+    uint32_t abi_version;
+    /**
+     * \brief RAFTZ_CORE_…, or 0.
+     */
+    uint32_t flags;
+    /**
+     * \brief Names the disk of a new core, for ever; all zero: drawn at random. What was kept knows its own.
+     */
+    uint8_t disk_id[16];
+    /**
+     * \brief What the disk holds: the record of the last write. Empty with RAFTZ_CORE_FOUNDS, and only then.
+     */
+    struct raftz_slice record;
+    /**
+     * \brief What the disk holds: all entries, in order, each as it was given to be written. They are looked through
+     * during the call and not kept, so that a mapped file will do.
+     */
+    const struct raftz_slice *entries;
+    /**
+     * \brief How many.
+     */
+    size_t entry_count;
+    /**
+     * \brief The newest snapshot on the disk, from which the machine was restored; NULL for none.
+     */
+    const struct raftz_snapshot *snapshot;
+    /**
+     * \brief With RAFTZ_CORE_MACHINE_PERSISTS: the last index that the machine has in its own storage.
+     */
+    uint64_t machine_applied;
+} raftz_core_opts;
+
+/**
+ * \brief What RAFTZ_ACTION_PERSIST carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_persist {
+    /**
+     * \brief The core's life, to be given back.
+     */
+    uint64_t boot;
+    /**
+     * \brief The write's number in that life, from 1, without gaps; to be given back.
+     */
+    uint64_t number;
+    /**
+     * \brief What is to be written, whole or not at all.
+     */
+    const struct raftz_log_write *write;
+} raftz_action_persist;
+
+/**
+ * \brief What RAFTZ_ACTION_SEND carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_send {
+    /**
+     * \brief To whom.
+     */
+    uint64_t to;
+    /**
+     * \brief What; for RAFTZ_INPUT_RECEIVE there.
+     */
+    struct raftz_slice message;
+} raftz_action_send;
+
+/**
+ * \brief What RAFTZ_ACTION_READ_ENTRIES carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_read_entries {
+    /**
+     * \brief Names the request; to be given back.
+     */
+    uint64_t request;
+    /**
+     * \brief The first entry that is wanted.
+     */
+    uint64_t first;
+    /**
+     * \brief The last one.
+     */
+    uint64_t last;
+    /**
+     * \brief So many bytes are enough; but at least one entry.
+     */
+    uint64_t bytes_max;
+} raftz_action_read_entries;
+
+/**
+ * \brief What RAFTZ_ACTION_APPLY carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_apply {
+    /**
+     * \brief The first entry.
+     */
+    uint64_t first;
+    /**
+     * \brief The last one: what RAFTZ_INPUT_APPLIED says when all of them are applied.
+     */
+    uint64_t last;
+    /**
+     * \brief Those of the entries that are commands; the others are the core's own.
+     */
+    const struct raftz_command *commands;
+    /**
+     * \brief How many; there may be none.
+     */
+    size_t command_count;
+} raftz_action_apply;
+
+/**
+ * \brief What RAFTZ_ACTION_FETCH carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_fetch {
+    /**
+     * \brief Who has it.
+     */
+    uint64_t from;
+    /**
+     * \brief Which.
+     */
+    struct raftz_snapshot_id id;
+} raftz_action_fetch;
+
+/**
+ * \brief What RAFTZ_ACTION_ACCEPTED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_accepted {
+    /**
+     * \brief The entry of the first; the others follow it.
+     */
+    uint64_t first;
+    /**
+     * \brief The term of all of them.
+     */
+    uint64_t term;
+    /**
+     * \brief Their tokens, in order.
+     */
+    const uint64_t *tokens;
+    /**
+     * \brief How many.
+     */
+    size_t token_count;
+} raftz_action_accepted;
+
+/**
+ * \brief What RAFTZ_ACTION_REFUSED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_refused {
+    /**
+     * \brief Why: RAFTZ_NOT_LEADER, RAFTZ_BUSY, RAFTZ_STORAGE_FULL, RAFTZ_TOO_LARGE or RAFTZ_FAULTED.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief With RAFTZ_NOT_LEADER: who leads, as far as is known; else 0.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief Why, in words.
+     */
+    struct raftz_slice message;
+    /**
+     * \brief Their tokens, in order.
+     */
+    const uint64_t *tokens;
+    /**
+     * \brief How many.
+     */
+    size_t token_count;
+} raftz_action_refused;
+
+/**
+ * \brief What RAFTZ_ACTION_MAY_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_may_read {
+    /**
+     * \brief The read.
+     */
+    uint64_t request;
+    /**
+     * \brief What must be applied before it is answered.
+     */
+    uint64_t index;
+} raftz_action_may_read;
+
+/**
+ * \brief What RAFTZ_ACTION_TRANSFER_ENDED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_action_transfer_ended {
+    /**
+     * \brief The transfer.
+     */
+    uint64_t token;
+    /**
+     * \brief Who leads, as far as is known; else 0.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief RAFTZ_OK: that node leads now. Otherwise why not.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief Why not, in words; empty if it is done.
+     */
+    struct raftz_slice message;
+} raftz_action_transfer_ended;
+
+/**
+ * \brief What an action carries: of which kind, that says the action. The layout is frozen.
+ */
+typedef union raftz_core_action_with {
+    /**
+     * \brief As much as there is room for.
+     */
+    uint64_t reserved[12];
+    /**
+     * \brief Of RAFTZ_ACTION_PERSIST.
+     */
+    struct raftz_action_persist persist;
+    /**
+     * \brief Of RAFTZ_ACTION_SEND.
+     */
+    struct raftz_action_send send;
+    /**
+     * \brief Of RAFTZ_ACTION_READ_ENTRIES.
+     */
+    struct raftz_action_read_entries read_entries;
+    /**
+     * \brief Of RAFTZ_ACTION_APPLY.
+     */
+    struct raftz_action_apply apply;
+    /**
+     * \brief Of RAFTZ_ACTION_RESTORE.
+     */
+    struct raftz_snapshot_id snapshot_id;
+    /**
+     * \brief Of RAFTZ_ACTION_FETCH.
+     */
+    struct raftz_action_fetch fetch;
+    /**
+     * \brief Of RAFTZ_ACTION_ACCEPTED.
+     */
+    struct raftz_action_accepted accepted;
+    /**
+     * \brief Of RAFTZ_ACTION_REFUSED.
+     */
+    struct raftz_action_refused refused;
+    /**
+     * \brief Of RAFTZ_ACTION_MAY_READ.
+     */
+    struct raftz_action_may_read may_read;
+    /**
+     * \brief Of RAFTZ_ACTION_MAY_NOT_READ.
+     */
+    uint64_t request;
+    /**
+     * \brief Of RAFTZ_ACTION_TRANSFER_ENDED.
+     */
+    struct raftz_action_transfer_ended transfer_ended;
+    /**
+     * \brief Of RAFTZ_ACTION_EVENT.
+     */
+    const struct raftz_event_info *event;
+    /**
+     * \brief Of RAFTZ_ACTION_HALT: words in UTF-8, without NUL at the end.
+     */
+    struct raftz_slice reason;
+} raftz_core_action_with;
+
+/**
+ * \brief Something that a core wants done. The layout of this struct is frozen.
+ *
+ * A later version may have more kinds. It gives none of them to a program whose `abi_version` in raftz_core_opts is older
+ * than they are, so that nothing need be ignored that must not be.
+ */
+typedef struct raftz_core_action {
+    /**
+     * \brief RAFTZ_ACTION_…
+     */
+    uint32_t kind;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief What it carries.
+     */
+    union raftz_core_action_with with;
+} raftz_core_action;
+
+/**
+ * \brief What RAFTZ_INPUT_RECEIVE carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_receive {
+    /**
+     * \brief Its sender, as the program's network knows it.
+     */
+    uint64_t from;
+    /**
+     * \brief The message, as RAFTZ_ACTION_SEND gave it; copied.
+     */
+    struct raftz_slice message;
+} raftz_input_receive;
+
+/**
+ * \brief A proposed command. The layout of this struct is frozen.
+ */
+typedef struct raftz_proposal {
+    /**
+     * \brief Names it in the answer; any number.
+     */
+    uint64_t token;
+    /**
+     * \brief The command; copied.
+     */
+    struct raftz_slice command;
+} raftz_proposal;
+
+/**
+ * \brief What RAFTZ_INPUT_PROPOSE carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_propose {
+    /**
+     * \brief The commands, which reach the log in this order and without others between them.
+     */
+    const struct raftz_proposal *proposals;
+    /**
+     * \brief How many.
+     */
+    size_t proposal_count;
+} raftz_input_propose;
+
+/**
+ * \brief What RAFTZ_INPUT_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_read {
+    /**
+     * \brief Names it in the answer; none that is open may have the same.
+     */
+    uint64_t request;
+    /**
+     * \brief Not 0: a lease is enough, if the configuration has `lease_reads`.
+     */
+    uint32_t by_lease;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+} raftz_input_read;
+
+/**
+ * \brief What RAFTZ_INPUT_TRANSFER carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_transfer {
+    /**
+     * \brief Names it in the answer; any number.
+     */
+    uint64_t token;
+    /**
+     * \brief Who is to lead; 0: whoever suits best.
+     */
+    uint64_t target_id;
+    /**
+     * \brief When it must be decided, by the clock of `boot_us`.
+     */
+    uint64_t deadline_us;
+    /**
+     * \brief Not 0: leave elections to others for a while, too.
+     */
+    uint32_t steps_down;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+} raftz_input_transfer;
+
+/**
+ * \brief What RAFTZ_INPUT_PERSISTED carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_persisted {
+    /**
+     * \brief As RAFTZ_ACTION_PERSIST said. One of an earlier life is nothing.
+     */
+    uint64_t boot;
+    /**
+     * \brief As RAFTZ_ACTION_PERSIST said, of the last write that is durable.
+     */
+    uint64_t number;
+} raftz_input_persisted;
+
+/**
+ * \brief What RAFTZ_INPUT_ENTRIES_READ carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_entries_read {
+    /**
+     * \brief As RAFTZ_ACTION_READ_ENTRIES said.
+     */
+    uint64_t request;
+    /**
+     * \brief RAFTZ_OK, or any other: they could not be read.
+     */
+    raftz_status status;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief The entries from `first` on, in order, each as it was given to be written; at least one. What was changed
+     * meanwhile is found out, and is a failed read.
+     */
+    const struct raftz_slice *entries;
+    /**
+     * \brief How many.
+     */
+    size_t entry_count;
+    /**
+     * \brief Why they could not be read, in words.
+     */
+    struct raftz_slice reason;
+} raftz_input_entries_read;
+
+/**
+ * \brief What RAFTZ_INPUT_LINK_UP carries. The layout of this struct is frozen.
+ */
+typedef struct raftz_input_link_up {
+    /**
+     * \brief The peer.
+     */
+    uint64_t peer_id;
+    /**
+     * \brief Its life: `boot` of its raftz_core_info.
+     */
+    uint64_t boot;
+    /**
+     * \brief Its disk: `disk_id` of its raftz_core_info. A leader writes it into the membership. From then on a link from
+     * another disk is told of as RAFTZ_EVENT_NONSENSE: close it, and hand on no message of it.
+     */
+    uint8_t disk_id[16];
+} raftz_input_link_up;
+
+/**
+ * \brief What an input carries: of which kind, that says the input. The layout is frozen.
+ */
+typedef union raftz_core_input_with {
+    /**
+     * \brief As much as there is room for.
+     */
+    uint64_t reserved[12];
+    /**
+     * \brief Of RAFTZ_INPUT_RECEIVE.
+     */
+    struct raftz_input_receive receive;
+    /**
+     * \brief Of RAFTZ_INPUT_PROPOSE.
+     */
+    struct raftz_input_propose propose;
+    /**
+     * \brief Of RAFTZ_INPUT_READ.
+     */
+    struct raftz_input_read read;
+    /**
+     * \brief Of RAFTZ_INPUT_TRANSFER.
+     */
+    struct raftz_input_transfer transfer;
+    /**
+     * \brief Of RAFTZ_INPUT_PERSISTED.
+     */
+    struct raftz_input_persisted persisted;
+    /**
+     * \brief Of RAFTZ_INPUT_PERSIST_FAILED: words in UTF-8.
+     */
+    struct raftz_slice reason;
+    /**
+     * \brief Of RAFTZ_INPUT_APPLIED and RAFTZ_INPUT_COMPACT.
+     */
+    uint64_t index;
+    /**
+     * \brief Of RAFTZ_INPUT_ENTRIES_READ.
+     */
+    struct raftz_input_entries_read entries_read;
+    /**
+     * \brief Of RAFTZ_INPUT_SNAPSHOT_KEPT.
+     */
+    struct raftz_snapshot snapshot;
+    /**
+     * \brief Of RAFTZ_INPUT_SNAPSHOT_LOST and RAFTZ_INPUT_RESTORED.
+     */
+    struct raftz_snapshot_id snapshot_id;
+    /**
+     * \brief Of RAFTZ_INPUT_LINK_UP.
+     */
+    struct raftz_input_link_up link_up;
+    /**
+     * \brief Of RAFTZ_INPUT_LINK_DOWN.
+     */
+    uint64_t peer_id;
+    /**
+     * \brief Of RAFTZ_INPUT_STORAGE_FULL.
+     */
+    uint32_t is_full;
+} raftz_core_input_with;
+
+/**
+ * \brief Something that happened to a core. The layout of this struct is frozen.
+ *
+ * A later version may know more kinds; what a kind carries never changes. A kind that the library does not know is
+ * RAFTZ_UNSUPPORTED.
+ */
+typedef struct raftz_core_input {
+    /**
+     * \brief RAFTZ_INPUT_…
+     */
+    uint32_t kind;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief What it carries.
+     */
+    union raftz_core_input_with with;
+} raftz_core_input;
+
+/**
+ * \brief How a core is.
+ */
+typedef struct raftz_core_info {
+    /**
+     * \brief Set it to `sizeof(raftz_core_info)`.
+     */
+    size_t size;
+    /**
+     * \brief The node.
+     */
+    uint64_t node_id;
+    /**
+     * \brief Names its disk. Peers are told it when a link comes up.
+     */
+    uint8_t disk_id[16];
+    /**
+     * \brief Its life: how many cores have begun with this disk. Peers are told it, too.
+     */
+    uint64_t boot;
+    /**
+     * \brief Its term.
+     */
+    uint64_t term;
+    /**
+     * \brief Whom it voted for in that term; 0 for nobody.
+     */
+    uint64_t vote;
+    /**
+     * \brief The leader that it knows; 0 for none.
+     */
+    uint64_t leader_id;
+    /**
+     * \brief RAFTZ_ROLE_…
+     */
+    uint32_t role;
+    /**
+     * \brief 1 if it leads and has committed an entry of its own term.
+     */
+    uint32_t is_ready;
+    /**
+     * \brief 1 once its first write is durable; before that it takes nothing else.
+     */
+    uint32_t is_open;
+    /**
+     * \brief 1 once it has halted.
+     */
+    uint32_t is_halted;
+    /**
+     * \brief 1 if its log begins behind what its machine holds, for a snapshot was lost. It applies nothing until
+     * RAFTZ_INPUT_SNAPSHOT_KEPT brings another one, which any peer may have.
+     */
+    uint32_t lacks_snapshot;
+    /**
+     * \brief 0.
+     */
+    uint32_t reserved;
+    /**
+     * \brief Its log begins after this index.
+     */
+    uint64_t base_index;
+    /**
+     * \brief Index of its last entry.
+     */
+    uint64_t last_index;
+    /**
+     * \brief Term of its last entry.
+     */
+    uint64_t last_term;
+    /**
+     * \brief Everything up to here is on its disk.
+     */
+    uint64_t durable_index;
+    /**
+     * \brief Everything up to here is known to be committed.
+     */
+    uint64_t commit_index;
+    /**
+     * \brief Everything up to here is applied to its machine.
+     */
+    uint64_t applied_index;
+    /**
+     * \brief First entry that its disk has lost and the leader has not yet replaced; 0 for none.
+     */
+    uint64_t damaged_from;
+    /**
+     * \brief Whom it is handing its leadership to; 0 for nobody.
+     */
+    uint64_t transfer_to;
+    /**
+     * \brief Largest command that the cluster has agreed on.
+     */
+    uint64_t entry_bytes_max;
+} raftz_core_info;
+
+/**
  * \brief Done.
  */
 #define RAFTZ_OK 0
@@ -1763,9 +2932,14 @@ typedef struct raftz_kv_reply_info {
 #define RAFTZ_EMPTY -104
 
 /**
- * \brief The queue was closed, and everything in it has been taken.
+ * \brief The queue was closed, and everything in it has been taken; or the link has ended.
  */
 #define RAFTZ_CLOSED -105
+
+/**
+ * \brief Bytes are no message of a member of this cluster: they came garbled, cut short, or from elsewhere.
+ */
+#define RAFTZ_BAD_MESSAGE -107
 
 #ifdef __cplusplus
 extern "C" {
@@ -1794,6 +2968,26 @@ const char *raftz_status_name(raftz_status status);
 bool raftz_status_is_outcome_unknown(raftz_status status);
 
 /**
+ * \brief As raftz_error_is_retriable(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the same call may well succeed a little later.
+ */
+bool raftz_status_is_retriable(raftz_status status);
+
+/**
+ * \brief As raftz_error_is_fatal(), for a status that came without an error, as in an outcome.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param status Any number.
+ * \return Whether the handle is of no more use.
+ */
+bool raftz_status_is_fatal(raftz_status status);
+
+/**
  * \brief Version of the library that is running, as RAFTZ_VERSION gives that of the header.
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
@@ -1803,7 +2997,7 @@ bool raftz_status_is_outcome_unknown(raftz_status status);
 uint32_t raftz_version(void);
 
 /**
- * \brief Version of the library that is running, as text: "0.1.0".
+ * \brief Version of the library that is running, as text: "0.2.0".
  *
  * Threads: any. Inside callbacks: yes. Blocks: no.
  *
@@ -2101,6 +3295,20 @@ raftz_status raftz_config_set_memory(struct raftz_config *config, struct raftz_e
 raftz_status raftz_config_set_storage(struct raftz_config *config,
                                       const struct raftz_storage *storage,
                                       struct raftz_error **error);
+
+/**
+ * \brief Carries messages to other nodes by a transport of the program's own, in place of TCP.
+ *
+ * Threads: one at a time. Inside callbacks: yes. Blocks: no.
+ *
+ * \param config The configuration.
+ * \param transport The transport; copied. It is opened by raftz_node_start(), for each node anew.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+ */
+raftz_status raftz_config_set_transport(struct raftz_config *config,
+                                        const struct raftz_transport *transport,
+                                        struct raftz_error **error);
 
 /**
  * \brief A key's present value, as raftz_config_set() takes it.
@@ -2474,6 +3682,136 @@ raftz_status raftz_entries_fail(struct raftz_entries *entries, struct raftz_slic
 raftz_status raftz_storage_conformance(const struct raftz_storage *storage,
                                        const struct raftz_conformance_opts *opts,
                                        struct raftz_error **error);
+
+/**
+ * \brief Says that a link stands. The handshake begins at once, if the node was dialled.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param peer_id The node that was dialled; 0 if somebody has come.
+ * \param context The program's end of the link, given to `send` and `end`; anything. If the call fails it is not.
+ * \param link [out] The link's number. `send` may be called before this call returns.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY if there are 1024 links, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_up(struct raftz_links *links,
+                            uint64_t peer_id,
+                            void *context,
+                            uint64_t *link,
+                            struct raftz_error **error);
+
+/**
+ * \brief Gives a message that arrived: whole, and as it was sent. It is looked through on this thread.
+ *
+ * What may wait of one link is bounded: 4 MiB or one message, and 64 KiB before the end of its handshake. Messages of one
+ * link that are given by several threads at once have no order.
+ *
+ * Threads: any. Inside callbacks: yes; to wait there is RAFTZ_IN_CALLBACK. Blocks: up to the timeout, while too much
+ * waits already.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param message The message; copied.
+ * \param timeout_ms How long to wait for room, in milliseconds; 0 to try.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK; RAFTZ_BUSY if too much waits, which changes nothing; RAFTZ_INVALID_ARG for what is no message, too
+ *         large or garbled, and the link is ended then, or for a link that there never was; RAFTZ_CLOSED for one that has
+ *         ended; RAFTZ_NULL_ARG, RAFTZ_IN_CALLBACK, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_deliver(struct raftz_links *links,
+                                 uint64_t link,
+                                 struct raftz_slice message,
+                                 uint32_t timeout_ms,
+                                 struct raftz_error **error);
+
+/**
+ * \brief As raftz_links_deliver(), without a copy: the message is handed over.
+ *
+ * Threads: any. Inside callbacks: yes; to wait there is RAFTZ_IN_CALLBACK. Blocks: up to the timeout, while too much
+ * waits already.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param message The message; it is the library's from now on, whatever becomes of the call. Entries in it may stay in
+ *        memory for long.
+ * \param timeout_ms How long to wait for room, in milliseconds; 0 to try.
+ * \param error [out] Why not; may be NULL.
+ * \return As raftz_links_deliver().
+ */
+raftz_status raftz_links_deliver_bytes(struct raftz_links *links,
+                                       uint64_t link,
+                                       struct raftz_bytes *message,
+                                       uint32_t timeout_ms,
+                                       struct raftz_error **error);
+
+/**
+ * \brief Says that a link takes messages again, after `send` took fewer than it was given.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, also if nothing waits; RAFTZ_INVALID_ARG for a link that there never was, RAFTZ_CLOSED for one that
+ *         has ended, RAFTZ_NULL_ARG, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_ready(struct raftz_links *links,
+                               uint64_t link,
+                               struct raftz_error **error);
+
+/**
+ * \brief Says that a link is gone. What was delivered before still counts; `end` follows.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param link The link.
+ * \param words Why, in UTF-8; copied, and cut to 512 bytes. Empty for none.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK; RAFTZ_INVALID_ARG for a link that there never was, RAFTZ_CLOSED for one that has ended already,
+ *         RAFTZ_NULL_ARG, RAFTZ_SHUT_DOWN or RAFTZ_FORKED.
+ */
+raftz_status raftz_links_down(struct raftz_links *links,
+                              uint64_t link,
+                              struct raftz_slice words,
+                              struct raftz_error **error);
+
+/**
+ * \brief Says that a node cannot be reached. The node tells of it, and whoever waits in vain is told why.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given.
+ * \param peer_id The node.
+ * \param words Why, in UTF-8; copied, and cut to 512 bytes. Empty for none.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY if too many others wait to be told, RAFTZ_SHUT_DOWN or
+ *         RAFTZ_FORKED.
+ */
+raftz_status raftz_links_unreachable(struct raftz_links *links,
+                                     uint64_t peer_id,
+                                     struct raftz_slice words,
+                                     struct raftz_error **error);
+
+/**
+ * \brief How large the largest message is that can be sent or arrive. What claims to be larger is no message.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given; for NULL the answer is 0.
+ * \return The number of bytes.
+ */
+size_t raftz_links_bytes_max(const struct raftz_links *links);
+
+/**
+ * \brief Frees links. The node does not notice; links that are up stay, and nothing more is told of them.
+ *
+ * Threads: any, once, and no other call beside or after it. Inside callbacks: yes. Blocks: no.
+ *
+ * \param links What `open` was given, or NULL, which is nothing.
+ */
+void raftz_links_free(struct raftz_links *links);
 
 /**
  * \brief What a node has counted and measured, in numbers.
@@ -3245,6 +4583,230 @@ raftz_status raftz_kv_reply_entry(const struct raftz_kv_reply *reply,
  */
 void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 
+/**
+ * \brief Runs a whole cluster with machines of the program's own, in virtual time, under faults that the seed draws:
+ * processes die, networks split, disks lie, clocks drift. Replicas, log and codec are the library's own; no node,
+ * thread, socket or file is made.
+ *
+ * All the time it is checked that nothing promised is lost and that every machine answers as another one that applied
+ * the same commands; in the end, that their snapshots are equal. A callback of a machine that fails is a violation,
+ * too. The same seed with the same options gives the same report, if machine and workload follow from nothing
+ * else. To try many seeds is to call this many times, also on several threads at once.
+ *
+ * `create` makes a machine for every life of every node, and one for comparison; all are destroyed before the call
+ * returns, and those of one run before the next begins. `query` and `applied_index` are not called: in some runs
+ * machines persist themselves, which here means that a node keeps its machine when it dies. Snapshots should have no
+ * more than 100000 bytes: how soon a healed cluster must work again is reckoned with that.
+ *
+ * Threads: any; callbacks run on the one that calls, and blocking calls are refused in them. Inside callbacks: no
+ * (RAFTZ_IN_CALLBACK). Blocks: for as long as a run takes, mostly less than a second, and so many more as
+ * `shrink_runs` says.
+ *
+ * \param machine The machine. Its `create` is required. Without snapshots only answers are compared.
+ * \param seed Any number.
+ * \param opts How; NULL for the defaults.
+ * \param report [out] What became of it, to be freed with raftz_sim_report_free(): also if something was found wrong.
+ * \param error [out] Why there was no run, or none of any worth; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_MACHINE if a machine was not created, RAFTZ_CALLBACK_FAILED if `workload` failed,
+ *         RAFTZ_TOO_LARGE if its command was, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BAD_UTF8, RAFTZ_ABI_MISMATCH or
+ *         RAFTZ_IN_CALLBACK.
+ */
+raftz_status raftz_sim_run(const struct raftz_machine *machine,
+                           uint64_t seed,
+                           const struct raftz_sim_opts *opts,
+                           struct raftz_sim_report **report,
+                           struct raftz_error **error);
+
+/**
+ * \brief Frees a report.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param report The report, or NULL, which is nothing.
+ */
+void raftz_sim_report_free(struct raftz_sim_report *report);
+
+/**
+ * \brief What a report says.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param report The report.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_sim_report_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+ */
+raftz_status raftz_sim_report_get(const struct raftz_sim_report *report,
+                                  struct raftz_sim_report_info *info,
+                                  struct raftz_error **error);
+
+/**
+ * \brief Draws one of the numbers from 0 to `count` - 1.
+ *
+ * Threads: the one that called `workload`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param chooser What `workload` was given; for NULL the answer is 0.
+ * \param count How many there are; of 0 or 1 the answer is 0.
+ * \return The number.
+ */
+uint64_t raftz_sim_chooser_below(struct raftz_sim_chooser *chooser, uint64_t count);
+
+/**
+ * \brief Fills a buffer with random bytes.
+ *
+ * Threads: the one that called `workload`. Inside callbacks: only there. Blocks: no.
+ *
+ * \param chooser What `workload` was given.
+ * \param buffer Where they go.
+ * \param capacity How many.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG or RAFTZ_INVALID_ARG.
+ */
+raftz_status raftz_sim_chooser_fill(struct raftz_sim_chooser *chooser,
+                                    uint8_t *buffer,
+                                    size_t capacity);
+
+/**
+ * \brief Makes a core: one that goes on with what a disk held, or, with RAFTZ_CORE_FOUNDS, a founder of a new cluster.
+ *
+ * The actions begin with a RAFTZ_ACTION_PERSIST, of the record of this life. Until RAFTZ_INPUT_PERSISTED has said that it
+ * is durable, the core takes nothing else: RAFTZ_BUSY.
+ *
+ * If entries are missing, or were changed, the core begins without them, tells so by RAFTZ_EVENT_STORAGE_TROUBLE, and does
+ * not stand for election until the leader has given them to it anew. If the record was, or if the node is alone in its
+ * cluster, it does not begin.
+ *
+ * Threads: any. Inside callbacks: yes. Blocks: no.
+ *
+ * \param config Of this the core takes `node_id`, `cluster_id`, `founders`, `seed`, the timeouts of elections, heartbeats
+ *        and disks, `election_priority`, `lease_reads` and `lease_drift_percent`, `entry_bytes_max`, and the bounds of
+ *        appends, windows, uncommitted and unapplied entries, memory and what is applied at once. Copied.
+ * \param opts What it begins with. Copied.
+ * \param boot_us The present time: microseconds of a clock that never goes back and does not stand still while the
+ *        machine sleeps (CLOCK_BOOTTIME), or virtual ones.
+ * \param wall_us The present time by the wall clock, in microseconds since 1970. Decides nothing; the cluster's clock leans
+ *        towards it.
+ * \param core [out] The core, to be freed with raftz_core_free().
+ * \param actions [out] What is to be done first. They live until the next raftz_core_step() of the core that succeeds, or
+ *        its end.
+ * \param count [out] How many.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_CONFIG, RAFTZ_STORAGE (what the disk held is of no use), RAFTZ_THREAD (the system gave no
+ *         randomness), RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG or RAFTZ_ABI_MISMATCH.
+ */
+raftz_status raftz_core_new(const struct raftz_config *config,
+                            const struct raftz_core_opts *opts,
+                            uint64_t boot_us,
+                            uint64_t wall_us,
+                            struct raftz_core **core,
+                            const struct raftz_core_action **actions,
+                            size_t *count,
+                            struct raftz_error **error);
+
+/**
+ * \brief Tells a core what happened, and gives what is to be done about it.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param boot_us The present time, as for raftz_core_new(). One before the last is taken for the last.
+ * \param wall_us The present time by the wall clock.
+ * \param input What happened. It and what it points to are read during the call.
+ * \param actions [out] What is to be done. The actions, and all that they point to, live until the next raftz_core_step() of
+ *        this core that succeeds, or its end.
+ * \param count [out] How many.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK. With any other status but RAFTZ_PANIC nothing has changed: RAFTZ_BAD_MESSAGE (the message came garbled:
+ *         drop it), RAFTZ_UNSUPPORTED (a kind of input or message that this version does not know), RAFTZ_INVALID_ARG (an
+ *         answer to what was not asked, an id of 0), RAFTZ_STORAGE (a snapshot's base that was changed), RAFTZ_NULL_ARG,
+ *         RAFTZ_BUSY (the first write is not durable, too many reads are open, or another thread is in a call).
+ *         RAFTZ_PANIC: the core is of no more use.
+ */
+raftz_status raftz_core_step(struct raftz_core *core,
+                             uint64_t boot_us,
+                             uint64_t wall_us,
+                             const struct raftz_core_input *input,
+                             const struct raftz_core_action **actions,
+                             size_t *count,
+                             struct raftz_error **error);
+
+/**
+ * \brief When a core wants RAFTZ_INPUT_TICK. May change with every step.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param deadline_us [out] The time, by the clock of `boot_us`; UINT64_MAX for never. It may have passed.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_next_deadline(const struct raftz_core *core,
+                                      uint64_t *deadline_us,
+                                      struct raftz_error **error);
+
+/**
+ * \brief How a core is.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param info [in,out] Set its `size` to `sizeof(raftz_core_info)`; the rest is filled.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_status(const struct raftz_core *core,
+                               struct raftz_core_info *info,
+                               struct raftz_error **error);
+
+/**
+ * \brief A hash of everything that a core's future depends on, with times relative to now: of two cores of one history with
+ * equal fingerprints the same inputs make the same. Left out is randomness that is still to be drawn.
+ *
+ * Compare it within one build of the library.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param fingerprint [out] The hash.
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_fingerprint(const struct raftz_core *core,
+                                    uint64_t *fingerprint,
+                                    struct raftz_error **error);
+
+/**
+ * \brief What stands in the log's place behind a snapshot of the state machine: to be kept with the snapshot, sent with it,
+ * and given back with RAFTZ_INPUT_SNAPSHOT_KEPT. Bytes with a checksum.
+ *
+ * A snapshot that a program takes is named by the entry that it ends with, of which RAFTZ_ACTION_APPLY told index, term and
+ * log time, by its length, and by a hash of the program's choice.
+ *
+ * Threads: one at a time (RAFTZ_BUSY). Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core.
+ * \param index The last entry that the snapshot covers: one that is applied and still in the log.
+ * \param log_time_us The log time of the last command up to there; 0 if that is not known.
+ * \param term [out] The term of that entry, for the snapshot's name.
+ * \param base [out] The bytes, to be freed with raftz_bytes_free().
+ * \param error [out] Why not; may be NULL.
+ * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_BUSY or RAFTZ_PANIC.
+ */
+raftz_status raftz_core_snapshot_base(const struct raftz_core *core,
+                                      uint64_t index,
+                                      uint64_t log_time_us,
+                                      uint64_t *term,
+                                      struct raftz_bytes **base,
+                                      struct raftz_error **error);
+
+/**
+ * \brief Frees a core, and its last actions.
+ *
+ * Threads: any, once, and no other call beside or after it. Inside callbacks: yes. Blocks: no.
+ *
+ * \param core The core, or NULL, which is nothing.
+ */
+void raftz_core_free(struct raftz_core *core);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -3289,8 +4851,26 @@ void raftz_kv_reply_free(struct raftz_kv_reply *reply);
 #define RAFTZ_STORAGE_INIT                                                                         \
     {sizeof(raftz_storage), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,   \
      NULL, NULL}
+/** \brief Initializer: `raftz_transport x = RAFTZ_TRANSPORT_INIT;` */
+#define RAFTZ_TRANSPORT_INIT                                                                       \
+    {sizeof(raftz_transport), RAFTZ_ABI_VERSION, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 /** \brief Initializer: `raftz_conformance_opts x = RAFTZ_CONFORMANCE_OPTS_INIT;` */
 #define RAFTZ_CONFORMANCE_OPTS_INIT {sizeof(raftz_conformance_opts), 0, 0}
+/** \brief Initializer: `raftz_core_opts x = RAFTZ_CORE_OPTS_INIT;` */
+#define RAFTZ_CORE_OPTS_INIT                                                                       \
+    {sizeof(raftz_core_opts), RAFTZ_ABI_VERSION, 0, {0}, {NULL, 0}, NULL, 0, NULL, 0}
+/** \brief Initializer: `raftz_core_info x = RAFTZ_CORE_INFO_INIT;` */
+#define RAFTZ_CORE_INFO_INIT                                                                       \
+    {sizeof(raftz_core_info), 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+/** \brief Initializer: `raftz_core_input x = RAFTZ_CORE_INPUT_INIT;`, a RAFTZ_INPUT_TICK. */
+#define RAFTZ_CORE_INPUT_INIT {RAFTZ_INPUT_TICK, 0, {{0}}}
+/** \brief Initializer: `raftz_sim_opts x = RAFTZ_SIM_OPTS_INIT;` */
+#define RAFTZ_SIM_OPTS_INIT                                                                        \
+    {sizeof(raftz_sim_opts), 0, 0, {NULL, 0}, {NULL, 0}, NULL, NULL, NULL}
+/** \brief Initializer: `raftz_sim_report_info x = RAFTZ_SIM_REPORT_INFO_INIT;` */
+#define RAFTZ_SIM_REPORT_INFO_INIT                                                                 \
+    {sizeof(raftz_sim_report_info), 0, 0, {NULL, 0}, {NULL, 0}, 0, 0, 0, {NULL, 0}, 0, 0, 0, 0,     \
+     {NULL, 0}, 0, 0, 0, 0, 0}
 
 /**
  * \brief A slice of text that ends with NUL, without the NUL.
