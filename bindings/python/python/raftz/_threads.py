@@ -1,0 +1,68 @@
+"""The package's own threads: daemons with names, which show in debuggers. And the line to `logging`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from . import _raftz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import ParamSpec
+
+    from ._raftz import CallDesk
+
+    P = ParamSpec("P")
+
+_LOGGER = logging.getLogger("raftz")
+_LOGGER.addHandler(logging.NullHandler())
+logging.addLevelName(5, "TRACE")
+
+_lock = threading.Lock()
+_log_thread: threading.Thread | None = None
+
+
+def start(name: str, body: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> threading.Thread:
+    """Starts a thread of the package's."""
+    thread = threading.Thread(target=body, name=name, args=args, kwargs=kwargs, daemon=True)
+    thread.start()
+    return thread
+
+
+def start_logs() -> None:
+    """Has the nodes' lines go to the logger "raftz", from now on."""
+    global _log_thread
+    _raftz.log_level(_LOGGER.getEffectiveLevel())
+    with _lock:
+        if _log_thread is None or not _log_thread.is_alive():
+            _log_thread = start("raftz-log", _log)
+
+
+def stop_logs(timeout: float) -> None:
+    """Hands on what lines there are, and ends."""
+    with _lock:
+        thread = _log_thread
+    if thread is not None and thread.is_alive():
+        _raftz.log_stop()
+        thread.join(timeout)
+
+
+def _log() -> None:
+    while (lines := _raftz.log_take()) is not None:
+        for level, text in lines:
+            _LOGGER.log(level, "%s", text)
+        _raftz.log_level(_LOGGER.getEffectiveLevel())
+
+
+def serve_calls(name: str, desk: CallDesk) -> None:
+    """Starts the thread on which callbacks of futures run."""
+    start(name, _call, desk)
+
+
+def _call(desk: CallDesk) -> None:
+    while (futures := desk.take()) is not None:
+        for future in futures:
+            future._ended()
+        del futures
