@@ -84,7 +84,18 @@ class Events:
 class Node(Generic[_M]):
     """A running node, for one event loop: start it with `async with`, or await `start` and `close`.
 
-    The arguments are those of `raftz.Node`, which is there as `sync`, for other threads.
+    The arguments, and what is raised, are those of `raftz.Node`, which is there as `sync`, for other threads. Calls are
+    for the loop's own thread, and never block it.
+
+    >>> import asyncio
+    >>> async def main():
+    ...     keys = {"node_id": 1, "cluster_id": "c1", "founders": {1: "127.0.0.1:7001"}}
+    ...     async with raftz.aio.Node(raftz.KvStore(), **keys) as alone:
+    ...         await alone.wait_for_leader()
+    ...         await alone.propose(raftz.kv.set(b"city", b"Torino"))
+    ...         return raftz.kv.value(await alone.query(raftz.kv.get(b"city")))
+    >>> asyncio.run(main())
+    b'Torino'
     """
 
     def __init__(self, machine: _M, **keys: Any) -> None:
@@ -131,7 +142,7 @@ class Node(Generic[_M]):
         forward: bool | None = None,
         expected_term: int | None = None,
     ) -> asyncio.Future[Done]:
-        """As `raftz.Node.propose`. On its way already before it is awaited."""
+        """As `raftz.Node.propose`. On its way already before it is awaited; to cancel the wait takes nothing back."""
         native, desk, future = self._future()
         native.propose_to(desk, future, command, timeout, forward, expected_term)
         return future
@@ -190,21 +201,25 @@ class Node(Generic[_M]):
         return Events(self.sync._native.subscribe([kind.KIND for kind in kinds]))
 
     def wait_for_leader(self, timeout: float = 10.0) -> Awaitable[int]:
-        """As `raftz.Node.wait_for_leader`, and the next ones likewise."""
+        """As `raftz.Node.wait_for_leader`. This and the next ones wait on a thread of asyncio's pool."""
         return asyncio.to_thread(self.sync.wait_for_leader, timeout)
 
     def wait_for_applied(self, index: int, timeout: float = 10.0) -> Awaitable[None]:
+        """As `raftz.Node.wait_for_applied`."""
         return asyncio.to_thread(self.sync.wait_for_applied, index, timeout)
 
     def snapshot(self, timeout: float = 60.0) -> Awaitable[Snapshot]:
+        """As `raftz.Node.snapshot`."""
         return asyncio.to_thread(self.sync.snapshot, timeout)
 
     def transfer_leadership(
         self, target: int | None = None, timeout: float = 10.0
     ) -> Awaitable[int]:
+        """As `raftz.Node.transfer_leadership`."""
         return asyncio.to_thread(self.sync.transfer_leadership, target, timeout)
 
     def step_down(self, timeout: float = 10.0) -> Awaitable[int]:
+        """As `raftz.Node.step_down`."""
         return asyncio.to_thread(self.sync.step_down, timeout)
 
     async def close(self, timeout: float = 10.0) -> None:

@@ -31,7 +31,15 @@ class LocalCluster(Generic[_M]):
     """Nodes 1 to `size` of one cluster in this process, over real sockets and with their logs on disk.
 
     `machine` makes the state machine of a node: a class will do. The logs are in folders of `data_dir`, or without one
-    in a temporary one, which goes with the cluster.
+    in a temporary one, which goes with the cluster. Other keys are those of `Keys`, for all nodes. May be used from all
+    threads, but for `start`, `stop` and `close`, which are one thread's.
+
+    >>> with raftz.LocalCluster(3, raftz.KvStore) as cluster:
+    ...     leader = cluster.wait_for_leader()
+    ...     index = raftz.Kv(leader).set(b"city", b"Torino")
+    ...     cluster.stop(leader.node_id)
+    ...     raftz.Kv(cluster.wait_for_leader()).get(b"city")
+    b'Torino'
     """
 
     def __init__(
@@ -83,7 +91,8 @@ class LocalCluster(Generic[_M]):
         return iter(list(self.nodes.values()))
 
     def wait_for_leader(self, timeout: float = 10.0, *, exclude: int | None = None) -> Node[_M]:
-        """Waits until a running node, other than `exclude`, leads and is ready, and gives it."""
+        """Waits until a running node, other than `exclude`, leads and has committed an entry of its own term, and gives
+        it. Raises `LeaderTimeout` after `timeout` seconds, which says what each node misses."""
         end = time.monotonic() + timeout
         while True:
             for node in self:

@@ -50,6 +50,12 @@ class Reject(Exception):
 
     It is an ordinary answer, and must be the same on every node. ``index`` and ``term`` are those of the command's
     entry, for who proposed it.
+
+    >>> try:
+    ...     node.propose(b"no").result()
+    ... except raftz.Reject as reject:
+    ...     print(reject)
+    not that
     """
 
     def __init__(
@@ -65,7 +71,14 @@ class Reject(Exception):
 
 
 class RaftzError(Exception):
-    """What raftz raises."""
+    """What raftz raises.
+
+    >>> try:
+    ...     node.propose(bytes(5 << 20)).result()
+    ... except raftz.Refused as why:
+    ...     print(type(why).__name__, why.code, why.retriable)
+    TooLarge -5 False
+    """
 
     code: int = 0
     """The number, the same in every language."""

@@ -2,6 +2,15 @@
 
 `Kv` speaks to a node and waits. Who wants futures, or asyncio, makes commands (`set`, `delete`, `compare_and_set`,
 `increment`) for `propose` and requests (`get`, `scan`, `digest`) for `query`, and reads the answer to `get` by `value`.
+
+>>> store.set(b"city", b"Torino") > 0
+True
+>>> store.compare_and_set(b"city", b"Milano", b"Roma")
+False
+>>> store.increment(b"visits", 3)
+3
+>>> list(store.scan())
+[(b'city', b'Torino'), (b'visits', b'3')]
 """
 
 from __future__ import annotations
@@ -96,8 +105,16 @@ def value(reply: bytes) -> bytes | None:
 class Kv:
     """Speaks to a node whose machine is `KvStore`. Writes go to the leader, whichever node this is.
 
-    Each call blocks until the store has answered; what it raises is what `Node.propose` and `Node.query` say. The
-    store rejects an empty key, and an increment of what is no number (`Reject`).
+    Each call blocks until the store has answered, `timeout` seconds at most; what it raises is what the futures of
+    `Node.propose`, and `Node.query`, raise. When a write returns, a majority has synced it. The store rejects an empty
+    key, and an increment of what is no number (`Reject`).
+
+    >>> store.set(b"city", b"Torino") > 0
+    True
+    >>> store.get(b"city")
+    b'Torino'
+    >>> store.delete(b"city"), store.get(b"city")
+    (True, None)
     """
 
     def __init__(self, node: Node[KvStore]) -> None:

@@ -29,15 +29,30 @@ class StateMachine:
 
     All methods but `write_snapshot` run on one thread, one at a time, and so do the functions that
     `Node.read` is given: none of them needs a lock. `write_snapshot` runs beside them on a thread of its own. They may
-    take their time; elections and heartbeats do not wait for them. Blocking calls of raftz are refused in them.
+    take their time; elections and heartbeats do not wait for them. Blocking calls of raftz are refused in them
+    (`ReentrantCall`). What they keep is lost with the process: at a start it is restored from the latest snapshot, and what
+    was committed since is applied again, unless `applied_index` says otherwise.
 
     An exception out of `apply` or `restore`, other than `Reject`, stops this replica: an event, `Status.fault` and a line
     in the log tell of it, its callers are told that it is faulted, and the process goes on. There is no other
     policy, for a half-applied command would make the replicas differ.
+
+    It needs no node to be tested:
+
+    >>> class Counter(raftz.StateMachine):
+    ...     n = 0
+    ...     def apply(self, entry):
+    ...         if not entry.data.isdigit():
+    ...             raise raftz.Reject("not a number")
+    ...         self.n += int(entry.data)
+    ...         return b"%d" % self.n
+    >>> Counter().apply_batch([raftz.Entry(1, b"41"), raftz.Entry(2, b"many"), raftz.Entry(3, b"1")])
+    [b'41', Reject(b'not a number'), b'42']
     """
 
     def apply(self, entry: Entry) -> bytes | None:
-        """Carries out one command and answers it. Raise `Reject` to turn it down."""
+        """Carries out one command, which is committed, and answers it: bytes, alike on every node, or None for none.
+        Raise `Reject` to turn it down."""
         raise NotImplementedError(f"{type(self).__name__} has no apply")
 
     def apply_batch(self, entries: Sequence[Entry]) -> Sequence[bytes | Reject | None]:
@@ -55,7 +70,8 @@ class StateMachine:
         return replies
 
     def query(self, request: bytes) -> bytes | None:
-        """Answers a question in bytes from the present state, without changing it; see `Node.query`."""
+        """Answers a question in bytes from the present state, without changing it; see `Node.query`. Raise `Reject` to
+        turn it down; anything else that it raises fails this one query (`ReadFailed`)."""
         raise NotImplementedError(
             f"{type(self).__name__} has no query; ask with a function, by Node.read"
         )
@@ -70,7 +86,8 @@ class StateMachine:
         )
 
     def write_snapshot(self, view: Any, out: SnapshotWriter) -> None:
-        """Writes what was captured, with `out.write(bytes)`."""
+        """Writes what was captured, with `out.write(bytes)`, as often as you like. The package closes `out`. An exception
+        gives this snapshot up, and the next one is tried."""
         raise NotImplementedError(f"{type(self).__name__} has no write_snapshot")
 
     def restore(self, source: SnapshotReader) -> None:

@@ -87,7 +87,11 @@ class Keys(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ReadLevel:
-    """How new the answer to a read must be."""
+    """How new the answer to a read must be.
+
+    >>> raftz.ReadLevel.at_least(7)
+    ReadLevel(kind='at_least', bound=7)
+    """
 
     kind: str
     bound: int = 0
@@ -106,7 +110,7 @@ class ReadLevel:
 
     @staticmethod
     def bounded(seconds: float) -> ReadLevel:
-        """All that was acknowledged longer ago than that."""
+        """All that was acknowledged longer ago than so many seconds."""
         return ReadLevel("bounded", int(seconds * 1_000_000))
 
 
@@ -117,7 +121,7 @@ ReadLevel.STALE = ReadLevel("stale")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot that was taken: the last entry that it covers, and its size."""
+    """A snapshot that was taken: the last entry that it covers, and its size. It is on the disk, synced."""
 
     index: int
     term: int
@@ -132,7 +136,7 @@ class Events:
         self._timeout = timeout
 
     def next(self, timeout: float = 10.0) -> Event | None:
-        """Waits for the next event; None if none came in time. Raises `Closed` after the node's last one."""
+        """Waits for the next event, so many seconds at most; None if none came. Raises `Closed` after the node's last one."""
         shown = self._native.next(timeout)
         return None if shown is None else _event(shown)
 
@@ -190,13 +194,23 @@ _live: weakref.WeakSet[Node[Any]] = weakref.WeakSet()
 class Node(Generic[_M]):
     """A running node.
 
-    It may be used from all threads at once. Calls that block are bounded in time, let other threads run, notice
-    Ctrl-C, and are refused inside callbacks (`ReentrantCall`). Close it, or use it in a `with` statement.
+    It may be used from all threads at once. Times are in seconds. Calls that block are bounded in time, let other
+    threads run, notice Ctrl-C, and are refused inside callbacks (`ReentrantCall`). After `close` calls raise, or end
+    with, `Closed`; after a fault `Faulted`; in a child of a fork `ForkedProcess`. Close it, or use it in a `with`
+    statement.
 
     The machine is a `StateMachine` of your own, a new one for each node and each start, or `KvStore()`. `founders`
-    are the founding members, addresses by id, the same on every node. The log is in `data_dir`, or without one in
-    memory. `bootstrap` founds the cluster on this node if its directory holds nothing yet: say so on the founders'
-    first start. Other keys are those of `Keys`.
+    are the founding members, addresses by id, the same on every node. The log is in `data_dir`, synced before
+    anything is acknowledged, or without one in memory, and gone with the process. `bootstrap` founds the cluster on
+    this node if its directory holds nothing yet: say so on the founders' first start. Other keys are those of `Keys`.
+
+    To make one starts it, which reads the log and takes as long as that. Raises `ConfigError` for what cannot be or
+    contradicts itself, `StorageError` for a directory that cannot be used, `NetworkError` for an address,
+    `MachineError` for a machine that cannot be restored, `ThreadError` where the system's limits are too low.
+
+    >>> with raftz.Node(raftz.KvStore(), node_id=1, cluster_id="c1", founders={1: "127.0.0.1:7001"}) as alone:
+    ...     alone.wait_for_leader()
+    1
     """
 
     def __init__(
@@ -235,7 +249,7 @@ class Node(Generic[_M]):
 
     @staticmethod
     def is_formatted(data_dir: str | os.PathLike[str]) -> bool:
-        """Whether a directory holds a node's data."""
+        """Whether a directory holds a node's data. Opens nothing, and changes nothing."""
         return _configured(1, 1, None, data_dir, {}).is_formatted()
 
     def propose(
@@ -246,11 +260,19 @@ class Node(Generic[_M]):
         forward: bool | None = None,
         expected_term: int | None = None,
     ) -> Future[Done]:
-        """Proposes a command. Never blocks.
+        """Proposes a command, whose bytes are copied. Never blocks; any node will do, which asks the leader.
 
-        The future's result is what the state machine answered, and where the entry is. It raises `Reject` if the
-        machine turned the command down, a `Refused` if it is certainly not in the log, and `UnknownOutcome` if
-        nobody can tell. `timeout` is `propose_timeout_ms` without a value of its own.
+        The future's result is what the state machine answered, and where the entry is: then a majority has synced it.
+        It raises `Reject` if the machine turned the command down, a `Refused` if it is certainly not in the log, and
+        `UnknownOutcome` if nobody can tell. One of these it is after `timeout` seconds at the latest, or without a
+        value of its own after `propose_timeout_ms`. With `forward=False` a follower answers `NotLeader`; with an
+        `expected_term` nobody takes the command in another term (`TermMismatch`).
+
+        >>> node.propose(b"41").result().reply
+        b'41'
+        >>> futures = [node.propose(b"1") for _ in range(3)]  # all on their way at once
+        >>> [future.result().reply for future in futures]
+        [b'42', b'43', b'44']
         """
         return self._native.propose(command, timeout, forward, expected_term)
 
@@ -265,7 +287,10 @@ class Node(Generic[_M]):
         """Proposes commands that reach the log in this order, though other callers' may stand between them.
 
         The result is a list of what became of each: a `Done`, or the exception that its own future would raise.
-        Never blocks.
+        Never blocks. It costs much less than a future for each; the rest is as `propose`.
+
+        >>> [outcome.reply for outcome in node.propose_many([b"1", b"2"]).result()]
+        [b'1', b'3']
         """
         return self._native.propose_many(commands, timeout, forward, expected_term)
 
@@ -279,7 +304,15 @@ class Node(Generic[_M]):
         """Calls a function with this node's state machine, once it is as new as `level` asks, and gives what it returns.
 
         It runs between two commands on the machine's thread: it needs no lock, must change nothing, and must return
-        nothing that later commands change.
+        nothing that later commands change. What it raises is raised here. Blocks for `timeout` seconds at most, or
+        without a value of its own for `read_timeout_ms`, and raises `ReadTimeout` then. A read that fails has changed
+        nothing and may be tried again.
+
+        >>> index = node.propose(b"41").result().index
+        >>> node.read(lambda counter: counter.n)
+        41
+        >>> node.read(lambda counter: counter.n, level=raftz.ReadLevel.at_least(index))
+        41
         """
         return self.read_future(function, level=level, timeout=timeout).result()
 
@@ -300,7 +333,11 @@ class Node(Generic[_M]):
         level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout: float | None = None,
     ) -> bytes:
-        """Asks the machine in bytes: `StateMachine.query`, or a query of the key-value store."""
+        """Asks the machine in bytes: `StateMachine.query`, or a query of the key-value store.
+
+        As `read`; besides it raises `Reject` if the machine turned the question down, and `ReadFailed` if it raised
+        something else, which harms nobody else.
+        """
         return self.query_future(request, level=level, timeout=timeout).result()
 
     def query_future(
@@ -314,7 +351,11 @@ class Node(Generic[_M]):
         return self._native.query(request, level.kind, level.bound, timeout)
 
     def status(self) -> Status:
-        """How the node is: a matter of microseconds, whatever its machine does."""
+        """How the node is: a matter of microseconds, whatever its machine does. Works anywhere, also in callbacks.
+
+        >>> node.status().role
+        'leader'
+        """
         return _status(self._native.status())
 
     def metrics(self) -> Metrics:
@@ -332,39 +373,54 @@ class Node(Generic[_M]):
         return self._native.listen_address()
 
     def wait_for_leader(self, timeout: float = 10.0) -> int:
-        """Waits until this node knows a leader, and gives its id."""
+        """Waits until this node knows a leader, and gives its id. Raises `LeaderTimeout`, which says who is missing.
+
+        >>> node.wait_for_leader(timeout=5)
+        1
+        """
         return self._native.wait_for_leader(timeout)
 
     def wait_for_applied(self, index: int, timeout: float = 10.0) -> None:
-        """Waits until this node's machine has applied everything up to `index`."""
+        """Waits until this node's machine has applied everything up to `index`; raises `ApplyTimeout`."""
         self._native.wait_for_applied(index, timeout)
 
     def snapshot(self, timeout: float = 60.0) -> Snapshot:
-        """Takes a snapshot of everything that is applied now, and waits for it."""
+        """Takes a snapshot of everything that is applied now, and waits until it is synced. Raises `SnapshotError`."""
         return Snapshot(*self._native.snapshot(timeout))
 
     def transfer_leadership(self, target: int | None = None, timeout: float = 10.0) -> int:
-        """Has another node lead, `target` or whoever suits best, and gives the new leader. Only a leader can."""
+        """Has another node lead, `target` or whoever suits best, and gives the new leader. Only a leader can; raises
+        `TransferError`, which says why it stayed."""
         return self._native.transfer_leadership(target, timeout)
 
     def step_down(self, timeout: float = 10.0) -> int:
-        """Has the best of the others lead, and leaves elections to them for a while. Gives the new leader."""
+        """Has the best of the others lead, and leaves elections to them for a while. Gives the new leader, or raises
+        `TransferError`."""
         return self._native.step_down(timeout)
 
     def campaign(self) -> None:
-        """Makes this node stand for election now. It wins only if the others agree."""
+        """Makes this node stand for election now. It wins only if the others agree. Does not wait."""
         self._native.campaign()
 
     def events(self, *kinds: type[Event], timeout: float = 10.0) -> Events:
         """The node's events from now on: of these classes of `raftz.events`, or all.
 
-        To iterate over them ends when the node has ended, or none came for `timeout` seconds.
+        To iterate over them ends when the node has ended, or none came for `timeout` seconds. Whoever is slow misses
+        no latest state, and is told how much else was dropped (`raftz.events.Dropped`).
+
+        >>> events = node.events(raftz.events.Snapshot)
+        >>> index = node.propose(b"1").result().index
+        >>> node.snapshot().index == index
+        True
+        >>> events.next(timeout=5).phase
+        'built'
         """
         return Events(self._native.subscribe([kind.KIND for kind in kinds]), timeout)
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops the node: refuses new calls, hands over if it leads, answers calls in flight, closes the log, and waits
-        until all its threads have ended. May be called again. Raises `StillRunning` if something does not return."""
+        until all its threads have ended. May be called again. Raises `StillRunning`, which names the threads, if
+        something does not return within `timeout` seconds; it ends by itself when that returns."""
         if not self._closed:
             self._native.close(timeout)
             self._closed = True
