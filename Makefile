@@ -89,6 +89,7 @@ examples-cpp: rust ## the two examples in C++, one after the other; each checks 
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
 	$(CARGO) bench --locked -p raftz-ffi --bench overhead
+	$(CARGO) bench --locked -p raftz-python --bench overhead
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run
