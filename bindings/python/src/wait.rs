@@ -72,7 +72,13 @@ pub(crate) fn blocking<T: Send + 'static>(
     loop {
         match py.detach(|| take.recv_timeout(SLICE)) {
             Ok(value) => return Ok(value),
-            Err(RecvTimeoutError::Timeout) => py.check_signals()?,
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(raised) = py.check_signals() {
+                    // With a value in it, perhaps, that must not end while this thread is attached.
+                    py.detach(|| drop(take));
+                    return Err(raised);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(failure(py, PANIC, "the library failed inside; please report this"));
             }

@@ -5,6 +5,37 @@ from typing import Any, Generic, TypeVar, final
 
 from typing_extensions import Buffer, Self
 
+__all__ = [
+    "CallDesk",
+    "leave",
+    "Config",
+    "Listener",
+    "config_keys",
+    "Subscription",
+    "forked",
+    "Done",
+    "Future",
+    "Entry",
+    "Job",
+    "Jobs",
+    "SnapshotReader",
+    "SnapshotWriter",
+    "kv_compare_and_set",
+    "kv_delete",
+    "kv_digest",
+    "kv_get",
+    "kv_increment",
+    "kv_reply",
+    "kv_scan",
+    "kv_set",
+    "log_level",
+    "log_stop",
+    "log_take",
+    "LoopDesk",
+    "Node",
+    "Histogram",
+]
+
 _T_co = TypeVar("_T_co", covariant=True)
 
 @final
@@ -42,7 +73,7 @@ class Future(Generic[_T_co]):
         """Calls `callback` with this future when the call has ended: at once if it has, else on the node's callback
         thread. What it raises goes to `sys.unraisablehook`."""
     def _ended(self) -> None: ...
-    def __class_getitem__(cls, item: Any, /) -> Any: ...
+    def __class_getitem__(cls, key: Any) -> Any: ...
 
 @final
 class Entry:
@@ -67,7 +98,7 @@ class Entry:
 class SnapshotReader:
     """The bytes of a snapshot, from the front."""
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = ...) -> bytes:
         """Reads at most `size` bytes, or all that is left; fewer only at the end."""
 
 @final

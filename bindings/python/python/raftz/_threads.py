@@ -31,6 +31,12 @@ def start(name: str, body: Callable[P, None], *args: P.args, **kwargs: P.kwargs)
     return thread
 
 
+def forked() -> None:
+    """In a child: the thread is the parent's, and the lock may be held by another one of its threads."""
+    global _lock, _log_thread
+    _lock, _log_thread = threading.Lock(), None
+
+
 def start_logs() -> None:
     """Has the nodes' lines go to the logger "raftz", from now on."""
     global _log_thread

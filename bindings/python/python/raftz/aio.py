@@ -12,7 +12,6 @@ To cancel the wait does not take a proposal back: it may still be done.
 from __future__ import annotations
 
 import asyncio
-import functools
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import _raftz, node
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Events", "Node"]
 
 _T = TypeVar("_T")
-_M = TypeVar("_M", bound=StateMachine | KvStore | CountingMachine)
+_M_co = TypeVar("_M_co", bound=StateMachine | KvStore | CountingMachine, covariant=True)
 
 
 class Events:
@@ -81,7 +80,7 @@ class Events:
         return self._native.dropped
 
 
-class Node(Generic[_M]):
+class Node(Generic[_M_co]):
     """A running node, for one event loop: start it with `async with`, or await `start` and `close`.
 
     The arguments, and what is raised, are those of `raftz.Node`, which is there as `sync`, for other threads. Calls are
@@ -98,9 +97,9 @@ class Node(Generic[_M]):
     b'Torino'
     """
 
-    def __init__(self, machine: _M, **keys: Any) -> None:
-        self._make: Callable[[], node.Node[_M]] = functools.partial(node.Node, machine, **keys)
-        self._sync: node.Node[_M] | None = None
+    def __init__(self, machine: _M_co, **keys: Any) -> None:
+        self._make: Callable[[], node.Node[_M_co]] = lambda: node.Node(machine, **keys)
+        self._sync: node.Node[_M_co] | None = None
         self._desk: _raftz.LoopDesk | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -121,7 +120,7 @@ class Node(Generic[_M]):
         return self
 
     @property
-    def sync(self) -> node.Node[_M]:
+    def sync(self) -> node.Node[_M_co]:
         """The node for threads, whose calls block."""
         if self._sync is None:
             raise RuntimeError("the node is not started; use 'async with', or await start()")
@@ -162,7 +161,7 @@ class Node(Generic[_M]):
 
     def read(
         self,
-        function: Callable[[_M], _T],
+        function: Callable[[_M_co], _T],
         *,
         level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout: float | None = None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar
 
 from . import _raftz
-from ._threads import serve_calls, start, start_logs, stop_logs
+from ._threads import forked, serve_calls, start, start_logs, stop_logs
 from .errors import Closed, ConfigError, RaftzError
 from .events import Event, _event
 from .machine import CountingMachine, KvStore, StateMachine, _serve
@@ -37,7 +37,7 @@ __all__ = ["Events", "Keys", "Node", "ReadLevel", "Snapshot"]
 
 _LOGGER = logging.getLogger("raftz")
 _T = TypeVar("_T")
-_M = TypeVar("_M", bound="StateMachine | KvStore | CountingMachine")
+_M_co = TypeVar("_M_co", bound="StateMachine | KvStore | CountingMachine", covariant=True)
 
 # How long the end of the process waits for nodes that nobody has closed.
 _EXIT_SECONDS = 10.0
@@ -191,7 +191,7 @@ def _configured(
 _live: weakref.WeakSet[Node[Any]] = weakref.WeakSet()
 
 
-class Node(Generic[_M]):
+class Node(Generic[_M_co]):
     """A running node.
 
     It may be used from all threads at once. Times are in seconds. Calls that block are bounded in time, let other
@@ -215,7 +215,7 @@ class Node(Generic[_M]):
 
     def __init__(
         self,
-        machine: _M,
+        machine: _M_co,
         *,
         node_id: int,
         cluster_id: int | str,
@@ -296,7 +296,7 @@ class Node(Generic[_M]):
 
     def read(
         self,
-        function: Callable[[_M], _T],
+        function: Callable[[_M_co], _T],
         *,
         level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout: float | None = None,
@@ -318,7 +318,7 @@ class Node(Generic[_M]):
 
     def read_future(
         self,
-        function: Callable[[_M], _T],
+        function: Callable[[_M_co], _T],
         *,
         level: ReadLevel = ReadLevel.LINEARIZABLE,
         timeout: float | None = None,
@@ -458,13 +458,9 @@ def _claim(machine: StateMachine) -> None:
     object.__setattr__(machine, "_serves_a_node", True)
 
 
-_pid = os.getpid()
-
-
 def _forked() -> None:
-    global _pid
     _raftz.forked()
-    _pid = os.getpid()
+    forked()
     _live.clear()
 
 
