@@ -166,8 +166,7 @@ fn peer(python: &str, outstanding: usize) -> Option<[f64; 2]> {
     let quietly = |command: &mut Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|it| it.success())
     };
-    let is_there = pip.exists()
-        || quietly(Command::new(python).args(["-m", "venv"]).arg(&folder));
+    let is_there = pip.exists() || quietly(Command::new(python).args(["-m", "venv"]).arg(&folder));
     if !is_there || !quietly(Command::new(pip).args(["install", "--quiet", PEER])) {
         return None;
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar
 
 from . import _raftz
 from ._threads import forked, serve_calls, start, start_logs, stop_logs
-from .errors import Closed, ConfigError, RaftzError
+from .errors import Closed, ConfigError, RaftzError, _failure
 from .events import Event, _event
 from .machine import CountingMachine, KvStore, StateMachine, _serve
 from .status import Metrics, Status, _metrics, _status
@@ -41,6 +41,8 @@ _M_co = TypeVar("_M_co", bound="StateMachine | KvStore | CountingMachine", covar
 
 # How long the end of the process waits for nodes that nobody has closed.
 _EXIT_SECONDS = 10.0
+# An age is counted in microseconds, in 64 bits; longer is as good as this.
+_LONGEST_SECONDS = 1e9
 
 
 class Keys(TypedDict, total=False):
@@ -111,7 +113,10 @@ class ReadLevel:
     @staticmethod
     def bounded(seconds: float) -> ReadLevel:
         """All that was acknowledged longer ago than so many seconds."""
-        return ReadLevel("bounded", int(seconds * 1_000_000))
+        if not seconds >= 0:
+            message = f"bounded({seconds}): a number of seconds of 0 or more is wanted"
+            raise _failure(-97, message, None, None)
+        return ReadLevel("bounded", int(min(seconds, _LONGEST_SECONDS) * 1_000_000))
 
 
 ReadLevel.LINEARIZABLE = ReadLevel("linearizable")
@@ -182,7 +187,7 @@ def _configured(
     if founders:
         config.set("founders", ",".join(f"{id}={address}" for id, address in founders.items()))
     if data_dir is not None:
-        config.set("storage", f"directory:{os.fspath(data_dir)}")
+        config.set("storage", f"directory:{os.fsdecode(data_dir)}")
     for key, value in keys.items():
         config.set(key, _text(value))
     return config
@@ -242,8 +247,11 @@ class Node(Generic[_M_co]):
             except BaseException:
                 commands.close()
                 raise
-        else:
+        elif isinstance(machine, (KvStore, CountingMachine)):
             self._native = _raftz.Node(config, machine._native, calls, listener)
+        else:
+            message = f"{machine!r} is no state machine: an object of a class of raftz.StateMachine's, or raftz.KvStore()"
+            raise TypeError(message)
         self._closed = False
         _live.add(self)
 
