@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::error::{IN_CALLBACK, failure};
@@ -38,35 +39,68 @@ pub(crate) fn may_block(py: Python<'_>) -> PyResult<()> {
     Err(failure(py, IN_CALLBACK, &message))
 }
 
-/// The futures of one node that have ended and have callbacks.
+/// Where futures of one node go that have ended and have callbacks. It lasts as long as the node or a future does.
 #[pyclass(frozen, module = "raftz._raftz")]
-pub(crate) struct CallDesk {
+pub(crate) struct Calls {
     give: Sender<Option<Py<Future>>>,
     take: Receiver<Option<Py<Future>>>,
     is_served: AtomicBool,
-    /// Starts the thread that serves this desk.
+    /// Starts the thread that takes them.
     serve: Py<PyAny>,
 }
 
 #[pymethods]
-impl CallDesk {
-    /// `serve` is called with the desk, once, when the first callback waits.
+impl Calls {
+    /// `serve` is called with their queue, once, when the first callback waits.
     #[new]
     fn new(serve: Py<PyAny>) -> Self {
         let (give, take) = unbounded();
         Self { give, take, is_served: AtomicBool::new(false), serve }
     }
+}
 
+impl Calls {
+    /// Has them served, unless they are already.
+    pub(crate) fn wanted(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.is_served.swap(true, Ordering::Relaxed) {
+            let (take, is_over) = (self.take.clone(), AtomicBool::new(false));
+            self.serve.call1(py, (CallQueue { take, is_over },))?;
+        }
+        Ok(())
+    }
+
+    /// What tells when a future has ended.
+    pub(crate) fn bell(&self, future: Py<Future>) -> Arc<Bell> {
+        Arc::new(Bell { give: self.give.clone(), future: Mutex::new(Some(future)) })
+    }
+
+    /// Ends the thread that takes, once it has done what waits: no more will come.
+    pub(crate) fn close(&self) {
+        let _ = self.give.send(None);
+    }
+}
+
+/// The other end, for the thread.
+#[pyclass(frozen, module = "raftz._raftz")]
+pub(crate) struct CallQueue {
+    take: Receiver<Option<Py<Future>>>,
+    is_over: AtomicBool,
+}
+
+#[pymethods]
+impl CallQueue {
     /// Waits for futures that have ended. `None` when no more will come.
     fn take(&self, py: Python<'_>) -> Option<Vec<Py<Future>>> {
         leave();
+        if self.is_over.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut batch = vec![py.detach(|| self.take.recv()).ok()??];
         while batch.len() < BATCH {
             match self.take.try_recv() {
                 Ok(Some(future)) => batch.push(future),
-                // What else there is comes with the next batch, and the end after it.
                 Ok(None) => {
-                    let _ = self.give.send(None);
+                    self.is_over.store(true, Ordering::Relaxed);
                     break;
                 }
                 Err(_) => break,
@@ -75,33 +109,12 @@ impl CallDesk {
         enter("a callback of a future");
         Some(batch)
     }
-
-    /// Ends the thread that serves it, once it has done what waits.
-    pub(crate) fn close(&self) {
-        let _ = self.give.send(None);
-    }
-}
-
-impl CallDesk {
-    /// Has it served, unless it is already.
-    pub(crate) fn wanted(desk: &Py<Self>, py: Python<'_>) -> PyResult<()> {
-        let this = desk.get();
-        if !this.is_served.swap(true, Ordering::Relaxed) {
-            this.serve.call1(py, (desk.clone_ref(py),))?;
-        }
-        Ok(())
-    }
-
-    /// What tells the desk when a future has ended.
-    pub(crate) fn bell(&self, future: Py<Future>) -> Arc<Bell> {
-        Arc::new(Bell { give: self.give.clone(), future: parking_lot::Mutex::new(Some(future)) })
-    }
 }
 
 /// A future's waker.
 pub(crate) struct Bell {
     give: Sender<Option<Py<Future>>>,
-    future: parking_lot::Mutex<Option<Py<Future>>>,
+    future: Mutex<Option<Py<Future>>>,
 }
 
 impl Wake for Bell {

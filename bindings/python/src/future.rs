@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyList};
 use raftz_core::node::{NodeError, Pending};
 use raftz_core::types::{self, Outcome, Reply};
 
-use crate::callbacks::{self, CallDesk};
+use crate::callbacks::{self, Calls};
 use crate::error;
 use crate::fork::Origin;
 use crate::machine::ReadCall;
@@ -139,7 +139,7 @@ pub(crate) struct Future {
     callbacks: Mutex<Callbacks>,
     /// What a read calls, and what came of that.
     call: Option<ReadCall>,
-    desk: Py<CallDesk>,
+    calls: Py<Calls>,
     origin: Origin,
     ends: Instant,
 }
@@ -185,15 +185,15 @@ impl Future {
                 !std::mem::replace(&mut callbacks.is_watched, true)
             };
             if is_first {
-                CallDesk::wanted(&me.desk, py)?;
-                let bell = Waker::from(me.desk.get().bell(this.clone().unbind()));
+                me.calls.get().wanted(py)?;
+                let bell = Waker::from(me.calls.get().bell(this.clone().unbind()));
                 let has_ended = py.detach(|| {
                     let mut state = me.state.lock();
                     state.look(|waiting| waiting.poll(&bell))
                 });
                 if has_ended {
-                    // Of those who found it ended the first one rings; a bell rings once.
-                    bell.wake();
+                    // Between the two looks, and the bell was not taken.
+                    Self::_ended(this);
                 }
             }
             return Ok(());
@@ -227,13 +227,13 @@ impl Future {
     pub(crate) fn new(
         waiting: Waiting,
         call: Option<ReadCall>,
-        desk: Py<CallDesk>,
+        calls: Py<Calls>,
         origin: Origin,
         timeout: Duration,
     ) -> Self {
         let (state, callbacks) = (Mutex::new(State::Waiting(waiting)), Mutex::default());
         let ends = wait::after(timeout.saturating_add(GRACE));
-        Self { state, callbacks, call, desk, origin, ends }
+        Self { state, callbacks, call, calls, origin, ends }
     }
 
     /// How the call ended, as soon as it has.

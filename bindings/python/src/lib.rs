@@ -27,7 +27,7 @@ use pyo3::pymodule;
 #[pymodule]
 mod _raftz {
     #[pymodule_export]
-    use super::callbacks::{CallDesk, leave};
+    use super::callbacks::{CallQueue, Calls, leave};
     #[pymodule_export]
     use super::config::{Config, Listener, config_keys};
     #[pymodule_export]

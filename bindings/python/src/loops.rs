@@ -93,7 +93,7 @@ fn end(
     Ok(())
 }
 
-/// Where the answer for one future goes.
+/// Where the answer for one future goes. The node has it, and whoever asks the node, who needs it if that refuses.
 #[derive(Clone)]
 pub(crate) struct Seat {
     desk: Arc<Desk>,
@@ -109,11 +109,6 @@ impl LoopDesk {
 }
 
 impl Seat {
-    /// The same seat, for the node.
-    pub(crate) fn done(&self) -> Self {
-        self.clone()
-    }
-
     /// Leaves the answer on the desk. Without the interpreter.
     pub(crate) fn give(self, answer: Answer) {
         let Some(future) = self.future.lock().take() else { return };
@@ -127,7 +122,7 @@ impl Seat {
     }
 
     /// Ends the future here and now: the node did not take the call.
-    pub(crate) fn refuse(&mut self, py: Python<'_>, answer: Answer) -> PyResult<()> {
+    pub(crate) fn refuse(&self, py: Python<'_>, answer: Answer) -> PyResult<()> {
         let future = self.future.lock().take();
         future.map_or(Ok(()), |future| end(py, future.bind(py), None, answer))
     }

@@ -12,7 +12,7 @@ use raftz_core::machine::{CountingMachine, KvStore, MachineError, StateMachine};
 use raftz_core::node::{self, NodeError, ProposeOptions, ReadOptions};
 use raftz_core::types::{EventKind, EventKinds, Index, Outcome, ReadLevel, Term};
 
-use crate::callbacks::{self, CallDesk};
+use crate::callbacks::{self, Calls};
 use crate::config::{Config, Listener, node_id_of};
 use crate::error::{self, INVALID_ARG, failure, misuse};
 use crate::events::{self, Subscription};
@@ -43,7 +43,7 @@ pub(crate) struct Node {
     /// There until this object goes.
     node: Option<Arc<node::Node>>,
     origin: Origin,
-    calls: Py<CallDesk>,
+    calls: Py<Calls>,
     /// Functions on their way to the machine, if that is Python's.
     reads: Option<Reads>,
     nudges: Arc<Nudges>,
@@ -60,7 +60,7 @@ impl Node {
         py: Python<'_>,
         config: &Config,
         machine: &Bound<'_, PyAny>,
-        calls: Py<CallDesk>,
+        calls: Py<Calls>,
         listener: Option<Py<Listener>>,
     ) -> PyResult<Self> {
         callbacks::may_block(py)?;
@@ -164,8 +164,8 @@ impl Node {
         expected_term: Option<u64>,
     ) -> PyResult<()> {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
-        let mut seat = desk.seat(future, None);
-        let done = seat.done();
+        let seat = desk.seat(future, None);
+        let done = seat.clone();
         let accepted = self.node(py)?.propose_with(bytes_of(command)?, options, move |outcome| {
             done.give(Answer::One(outcome));
         });
@@ -188,8 +188,8 @@ impl Node {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
         let commands = batch_of(commands)?;
         let count = commands.len();
-        let mut seat = desk.seat(future, None);
-        let done = seat.done();
+        let seat = desk.seat(future, None);
+        let done = seat.clone();
         let accepted = self.node(py)?.propose_batch_with(commands, options, move |outcomes| {
             done.give(Answer::Many(outcomes));
         });
@@ -219,8 +219,8 @@ impl Node {
         } else {
             (None, self.request(what)?)
         };
-        let mut seat = desk.seat(future, call);
-        let done = seat.done();
+        let seat = desk.seat(future, call);
+        let done = seat.clone();
         let accepted = self.node(py)?.read_with(request, options, move |answer| {
             done.give(Answer::Read(answer));
         });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -164,3 +165,16 @@ def test_a_node_that_is_never_closed_warns() -> None:
         run(program())
         gc.collect()
     assert ResourceWarning in {warning.category for warning in caught}
+
+
+def test_a_start_that_is_cancelled_leaves_no_node_behind() -> None:
+    async def program() -> None:
+        starting = asyncio.create_task(node().start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        while any(thread.name.startswith("raftz-1-") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+
+    run(program())

@@ -6,7 +6,8 @@ from typing import Any, Generic, TypeVar, final
 from typing_extensions import Buffer, Self
 
 __all__ = [
-    "CallDesk",
+    "CallQueue",
+    "Calls",
     "leave",
     "Config",
     "Listener",
@@ -147,10 +148,12 @@ class Config:
     def is_formatted(self) -> bool: ...
 
 @final
-class CallDesk:
-    def __new__(cls, serve: Callable[[CallDesk], None]) -> Self: ...
+class Calls:
+    def __new__(cls, serve: Callable[[CallQueue], None]) -> Self: ...
+
+@final
+class CallQueue:
     def take(self) -> list[Future[Any]] | None: ...
-    def close(self) -> None: ...
 
 @final
 class Jobs:
@@ -189,7 +192,7 @@ class Node:
         cls,
         config: Config,
         machine: str | tuple[Jobs, Jobs],
-        calls: CallDesk,
+        calls: Calls,
         listener: Listener | None = None,
     ) -> Self: ...
     def propose(

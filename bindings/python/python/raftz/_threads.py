@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ParamSpec
 
-    from ._raftz import CallDesk
+    from ._raftz import CallQueue
 
     P = ParamSpec("P")
 
@@ -62,13 +62,13 @@ def _log() -> None:
         _raftz.log_level(_LOGGER.getEffectiveLevel())
 
 
-def serve_calls(name: str, desk: CallDesk) -> None:
+def serve_calls(name: str, queue: CallQueue) -> None:
     """Starts the thread on which callbacks of futures run."""
-    start(name, _call, desk)
+    start(name, _call, queue)
 
 
-def _call(desk: CallDesk) -> None:
-    while (futures := desk.take()) is not None:
-        for future in futures:
-            future._ended()
-        del futures
+def _call(queue: CallQueue) -> None:
+    while (futures := queue.take()) is not None:
+        futures.reverse()
+        while futures:
+            futures.pop()._ended()

@@ -218,7 +218,7 @@ class Node(Generic[_M_co]):
             config.found()
         start_logs()
         name = f"raftz-{node_id}"
-        calls = _raftz.CallDesk(functools.partial(serve_calls, f"{name}-call"))
+        calls = _raftz.Calls(functools.partial(serve_calls, f"{name}-call"))
         if isinstance(machine, StateMachine):
             commands, snapshots = _raftz.Jobs(), _raftz.Jobs()
             _claim(machine)
