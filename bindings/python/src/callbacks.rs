@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 
 use crate::error::{IN_CALLBACK, failure};
@@ -38,76 +39,73 @@ pub(crate) fn may_block(py: Python<'_>) -> PyResult<()> {
     Err(failure(py, IN_CALLBACK, &message))
 }
 
-/// The futures of one node that have ended and have callbacks.
+/// Where futures of one node go that have ended and have callbacks. It lasts as long as the node or a future does.
 #[pyclass(frozen, module = "raftz._raftz")]
-pub(crate) struct CallDesk {
-    give: Sender<Option<Py<Future>>>,
-    take: Receiver<Option<Py<Future>>>,
+pub(crate) struct Calls {
+    /// Until the node is closed.
+    give: Mutex<Option<Sender<Py<Future>>>>,
+    take: Receiver<Py<Future>>,
     is_served: AtomicBool,
-    /// Starts the thread that serves this desk.
+    /// Starts the thread that takes them.
     serve: Py<PyAny>,
 }
 
 #[pymethods]
-impl CallDesk {
-    /// `serve` is called with the desk, once, when the first callback waits.
+impl Calls {
+    /// `serve` is called with a tuple of their queue, once, for the first callback. It runs no code of Python's itself.
     #[new]
     fn new(serve: Py<PyAny>) -> Self {
         let (give, take) = unbounded();
-        Self { give, take, is_served: AtomicBool::new(false), serve }
+        Self { give: Mutex::new(Some(give)), take, is_served: AtomicBool::new(false), serve }
+    }
+}
+
+impl Calls {
+    /// What tells a thread, which is started if need be, that a future has ended. Once the node is closed each has a
+    /// thread of its own.
+    pub(crate) fn bell(&self, future: &Bound<'_, Future>) -> PyResult<Arc<Bell>> {
+        let open = self.give.lock().clone();
+        let is_served = open.is_some() && self.is_served.swap(true, Ordering::Relaxed);
+        let (give, take) = open.map_or_else(unbounded, |give| (give, self.take.clone()));
+        if !is_served {
+            let served = self.serve.call1(future.py(), ((CallQueue(take),),));
+            served.inspect_err(|_| self.is_served.store(false, Ordering::Relaxed))?;
+        }
+        Ok(Arc::new(Bell { give, future: Mutex::new(Some(future.clone().unbind())) }))
     }
 
+    /// Ends the thread, once the last bell has rung.
+    pub(crate) fn close(&self) {
+        *self.give.lock() = None;
+    }
+}
+
+/// The other end, for the thread.
+#[pyclass(frozen, module = "raftz._raftz")]
+pub(crate) struct CallQueue(Receiver<Py<Future>>);
+
+#[pymethods]
+impl CallQueue {
     /// Waits for futures that have ended. `None` when no more will come.
     fn take(&self, py: Python<'_>) -> Option<Vec<Py<Future>>> {
         leave();
-        let mut batch = vec![py.detach(|| self.take.recv()).ok()??];
-        while batch.len() < BATCH {
-            match self.take.try_recv() {
-                Ok(Some(future)) => batch.push(future),
-                // What else there is comes with the next batch, and the end after it.
-                Ok(None) => {
-                    let _ = self.give.send(None);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
+        let mut batch = vec![py.detach(|| self.0.recv()).ok()?];
+        batch.extend(self.0.try_iter().take(BATCH - 1));
         enter("a callback of a future");
         Some(batch)
     }
-
-    /// Ends the thread that serves it, once it has done what waits.
-    pub(crate) fn close(&self) {
-        let _ = self.give.send(None);
-    }
 }
 
-impl CallDesk {
-    /// Has it served, unless it is already.
-    pub(crate) fn wanted(desk: &Py<Self>, py: Python<'_>) -> PyResult<()> {
-        let this = desk.get();
-        if !this.is_served.swap(true, Ordering::Relaxed) {
-            this.serve.call1(py, (desk.clone_ref(py),))?;
-        }
-        Ok(())
-    }
-
-    /// What tells the desk when a future has ended.
-    pub(crate) fn bell(&self, future: Py<Future>) -> Arc<Bell> {
-        Arc::new(Bell { give: self.give.clone(), future: parking_lot::Mutex::new(Some(future)) })
-    }
-}
-
-/// A future's waker.
+/// A future's waker. It rings once.
 pub(crate) struct Bell {
-    give: Sender<Option<Py<Future>>>,
-    future: parking_lot::Mutex<Option<Py<Future>>>,
+    give: Sender<Py<Future>>,
+    future: Mutex<Option<Py<Future>>>,
 }
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
         if let Some(future) = self.future.lock().take() {
-            let _ = self.give.send(Some(future));
+            let _ = self.give.send(future);
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Why a call failed, on its way to Python. The classes are Python's own (`raftz/errors.py`), chosen there by
-//! the number, which is that of raftz.h.
+//! Why a call failed, on its way to Python. The classes are Python's own (`raftz/errors.py`), chosen by the number,
+//! which is that of raftz.h.
+//!
+//! They are made without a line of Python being run: see the chapter "Exit" of ARCHITECTURE.md.
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 use raftz_core::node::NodeError;
 use raftz_core::types::{Done, Index, NodeId, Refusal, Term, TransferFailure, Unknown};
 
@@ -38,13 +40,35 @@ fn made(
     leader: Option<NodeId>,
     os_error: Option<i32>,
 ) -> PyErr {
-    static FAILURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let error = imported(py, &FAILURE, "_failure")
-        .and_then(|make| make.call1((code, message, leader.map(NodeId::get), os_error)));
-    match error {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
+    static CLASSES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let make = || {
+        let classes = imported(py, &CLASSES, "_CLASSES")?.cast::<PyDict>()?;
+        let class = classes.get_item(code)?.or(classes.get_item(0)?);
+        let error =
+            class.ok_or_else(|| misuse("raftz.errors has no classes"))?.call1((message,))?;
+        error.setattr("code", code)?;
+        error.setattr("leader", leader.map(NodeId::get))?;
+        if let Some(number) = os_error
+            && error.is_instance_of::<PyOSError>()
+        {
+            error.setattr("errno", number)?;
+        }
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|error: PyErr| error)
+}
+
+/// The same, for what Python's half raises.
+#[pyfunction]
+#[pyo3(name = "failure", signature = (code, message, leader=None, os_error=None))]
+pub(crate) fn failure_of_python(
+    py: Python<'_>,
+    code: i32,
+    message: &str,
+    leader: Option<u64>,
+    os_error: Option<i32>,
+) -> PyErr {
+    made(py, code, message, leader.and_then(NodeId::new), os_error)
 }
 
 /// The error of this number.
@@ -78,13 +102,15 @@ pub(crate) fn of_unknown(py: Python<'_>, unknown: &Unknown) -> PyErr {
 /// What the state machine turned down: the exception that it raised, for who proposed.
 pub(crate) fn of_rejection(py: Python<'_>, reason: &[u8], place: Option<(Index, Term)>) -> PyErr {
     static REJECT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let (index, term) = place.map_or((None, None), |(index, term)| (Some(index.0), Some(term.0)));
-    let error = imported(py, &REJECT, "_rejected")
-        .and_then(|make| make.call1((PyBytes::new(py, reason), index, term)));
-    match error {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
+    let make = || {
+        let (class, reason) = (imported(py, &REJECT, "Reject")?, PyBytes::new(py, reason));
+        let error = class.call_method1("__new__", (class, &reason))?;
+        error.setattr("reason", reason)?;
+        error.setattr("index", place.map(|(index, _)| index.0))?;
+        error.setattr("term", place.map(|(_, term)| term.0))?;
+        Ok(PyErr::from_value(error))
+    };
+    make().unwrap_or_else(|error: PyErr| error)
 }
 
 /// Whether this is what a state machine turns a command down with.

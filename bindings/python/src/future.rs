@@ -17,7 +17,7 @@ use pyo3::types::{PyBytes, PyList};
 use raftz_core::node::{NodeError, Pending};
 use raftz_core::types::{self, Outcome, Reply};
 
-use crate::callbacks::{self, CallDesk};
+use crate::callbacks::{self, Calls};
 use crate::error;
 use crate::fork::Origin;
 use crate::machine::ReadCall;
@@ -123,23 +123,16 @@ impl State {
     }
 }
 
-/// Callbacks that wait for the end.
-#[derive(Default)]
-struct Callbacks {
-    waiting: Vec<Py<PyAny>>,
-    is_watched: bool,
-    are_called: bool,
-}
-
 /// A call in flight.
 #[pyclass(frozen, generic, weakref, module = "raftz")]
 pub(crate) struct Future {
     /// Held by whoever waits, a slice at a time, so that nobody may lock it while attached.
     state: Mutex<State>,
-    callbacks: Mutex<Callbacks>,
+    /// What is to be called at the end, and was not yet.
+    callbacks: Mutex<Vec<Py<PyAny>>>,
     /// What a read calls, and what came of that.
     call: Option<ReadCall>,
-    desk: Py<CallDesk>,
+    calls: Py<Calls>,
     origin: Origin,
     ends: Instant,
 }
@@ -168,58 +161,21 @@ impl Future {
         self.state.try_lock().is_some_and(|mut state| state.look(Waiting::try_take))
     }
 
-    /// Calls `callback` with this future when the call has ended: at once if it has, else on the node's
-    /// callback thread. What it raises is reported as unraisable, and goes no further.
+    /// Calls `callback` with this future when the call has ended, on the node's callback thread.
     fn add_done_callback(this: &Bound<'_, Self>, callback: Py<PyAny>) -> PyResult<()> {
         let (py, me) = (this.py(), this.get());
         me.origin.check(py)?;
-        if !me.done() {
-            let is_first = {
-                let mut callbacks = me.callbacks.lock();
-                if callbacks.are_called {
-                    drop(callbacks);
-                    run(this, &callback);
-                    return Ok(());
-                }
-                callbacks.waiting.push(callback);
-                !std::mem::replace(&mut callbacks.is_watched, true)
-            };
-            if is_first {
-                CallDesk::wanted(&me.desk, py)?;
-                let bell = Waker::from(me.desk.get().bell(this.clone().unbind()));
-                let has_ended = py.detach(|| {
-                    let mut state = me.state.lock();
-                    state.look(|waiting| waiting.poll(&bell))
-                });
-                if has_ended {
-                    // Of those who found it ended the first one rings; a bell rings once.
-                    bell.wake();
-                }
-            }
-            return Ok(());
+        let bell = Waker::from(me.calls.get().bell(this)?);
+        me.callbacks.lock().push(callback);
+        if py.detach(|| me.state.lock().look(|waiting| waiting.poll(&bell))) {
+            bell.wake();
         }
-        run(this, &callback);
         Ok(())
     }
 
-    /// Calls what waits for the end.
-    fn _ended(this: &Bound<'_, Self>) {
-        let waiting = {
-            let mut callbacks = this.get().callbacks.lock();
-            callbacks.are_called = true;
-            std::mem::take(&mut callbacks.waiting)
-        };
-        for callback in &waiting {
-            run(this, callback);
-        }
-    }
-}
-
-/// Calls one callback.
-fn run(future: &Bound<'_, Future>, callback: &Py<PyAny>) {
-    let py = future.py();
-    if let Err(error) = callback.call1(py, (future,)) {
-        error.write_unraisable(py, Some(callback.bind(py)));
+    /// The callbacks that are to be called now.
+    fn _ended(this: &Bound<'_, Self>) -> Vec<Py<PyAny>> {
+        std::mem::take(&mut *this.get().callbacks.lock())
     }
 }
 
@@ -227,13 +183,13 @@ impl Future {
     pub(crate) fn new(
         waiting: Waiting,
         call: Option<ReadCall>,
-        desk: Py<CallDesk>,
+        calls: Py<Calls>,
         origin: Origin,
         timeout: Duration,
     ) -> Self {
         let (state, callbacks) = (Mutex::new(State::Waiting(waiting)), Mutex::default());
         let ends = wait::after(timeout.saturating_add(GRACE));
-        Self { state, callbacks, call, desk, origin, ends }
+        Self { state, callbacks, call, calls, origin, ends }
     }
 
     /// How the call ended, as soon as it has.

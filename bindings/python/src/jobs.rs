@@ -149,7 +149,7 @@ impl Jobs {
     fn take(&self, py: Python<'_>) -> Option<Job> {
         callbacks::leave();
         let Order { task, answer } = py.detach(|| self.orders.recv()).ok()?;
-        let (kind, inside) = task.names();
+        let (mut kind, inside) = task.names();
         callbacks::enter(inside);
         let call = match &task {
             Task::Query(request) => self.reads.wanted_by(request),
@@ -159,6 +159,9 @@ impl Jobs {
             | Task::Restore(_)
             | Task::Write(..) => None,
         };
+        if call.is_some() {
+            kind = "call";
+        }
         Some(Job { kind, task: Mutex::new(Some(task)), call, answer: Mutex::new(Some(answer)) })
     }
 
@@ -218,8 +221,11 @@ pub(crate) struct Job {
 
 #[pymethods]
 impl Job {
-    /// What it is about: entries, a request, a reader, a view and a writer.
+    /// What it is about: entries, a request, a function of the asker's, a reader, a view and a writer.
     fn subject(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if let Some(call) = &self.call {
+            return Ok(call.function(py));
+        }
         let task = self.task.lock().take();
         match task {
             Some(Task::Apply(commands)) => {
@@ -249,18 +255,14 @@ impl Job {
         }
     }
 
-    /// Whether it is a function of the asker's that is to be called with the machine.
-    #[getter]
-    fn is_call(&self) -> bool {
-        self.call.is_some()
+    /// Gives its asker what the function returned.
+    fn returned(&self, value: Py<PyAny>) -> PyResult<()> {
+        self.called(Ok(value))
     }
 
-    /// Calls it; what comes of that is its asker's.
-    fn call(&self, machine: Py<PyAny>, py: Python<'_>) -> PyResult<()> {
-        let call = self.call.as_ref().ok_or_else(|| misuse("the job is no call"))?;
-        call.run(py, machine);
-        self.end(Ok(Reported::Reply(Reply::Ok(Bytes::new()))));
-        Ok(())
+    /// Gives its asker what the function raised.
+    fn raised(&self, error: Bound<'_, PyAny>) -> PyResult<()> {
+        self.called(Err(PyErr::from_value(error)))
     }
 
     /// Answers it.
@@ -289,6 +291,13 @@ impl Job {
 }
 
 impl Job {
+    fn called(&self, value: PyResult<Py<PyAny>>) -> PyResult<()> {
+        let call = self.call.as_ref().ok_or_else(|| misuse("the job is no call"))?;
+        call.end(value);
+        self.end(Ok(Reported::Reply(Reply::Ok(Bytes::new()))));
+        Ok(())
+    }
+
     fn end(&self, ended: Ended) {
         if let Some(answer) = self.answer.lock().take() {
             let _ = answer.send(ended);

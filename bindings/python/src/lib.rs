@@ -27,9 +27,11 @@ use pyo3::pymodule;
 #[pymodule]
 mod _raftz {
     #[pymodule_export]
-    use super::callbacks::{CallDesk, leave};
+    use super::callbacks::{CallQueue, Calls, leave};
     #[pymodule_export]
     use super::config::{Config, Listener, config_keys};
+    #[pymodule_export]
+    use super::error::failure_of_python;
     #[pymodule_export]
     use super::events::Subscription;
     #[pymodule_export]

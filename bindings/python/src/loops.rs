@@ -58,42 +58,29 @@ impl LoopDesk {
         self.desk.bell.as_raw_fd()
     }
 
-    /// Ends the futures whose answers are there, but for those that were cancelled. Called by the loop.
-    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+    /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
+    /// loop, which ends them.
+    fn take(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
         if self.origin.is_elsewhere() {
-            return Ok(());
+            return Vec::new();
         }
         let _ = read(&self.desk.bell, &mut [0_u8; 8]);
         let answers = std::mem::take(&mut *self.desk.answers.lock());
-        for (future, call, answer) in answers {
-            end(py, future.bind(py), call.as_ref(), answer)?;
-        }
-        Ok(())
+        let shown = answers.into_iter().map(|(future, call, answer)| {
+            let told = match (answer, call) {
+                (Answer::Read(Ok(_)), Some(call)) => call.value(py),
+                (answer, _) => told(py, answer),
+            };
+            match told {
+                Ok(value) => (future, Some(value), None),
+                Err(error) => (future, None, Some(error.into_value(py).into_any())),
+            }
+        });
+        shown.collect()
     }
 }
 
-/// Ends a future of asyncio.
-fn end(
-    py: Python<'_>,
-    future: &Bound<'_, PyAny>,
-    call: Option<&ReadCall>,
-    answer: Answer,
-) -> PyResult<()> {
-    if future.call_method0("done")?.is_truthy()? {
-        return Ok(());
-    }
-    let told = match (answer, call) {
-        (Answer::Read(Ok(_)), Some(call)) => call.value(py),
-        (answer, _) => told(py, answer),
-    };
-    match told {
-        Ok(value) => future.call_method1("set_result", (value,))?,
-        Err(error) => future.call_method1("set_exception", (error.into_value(py),))?,
-    };
-    Ok(())
-}
-
-/// Where the answer for one future goes.
+/// Where the answer for one future goes. The node has it, and whoever asks the node, who needs it if that refuses.
 #[derive(Clone)]
 pub(crate) struct Seat {
     desk: Arc<Desk>,
@@ -109,12 +96,7 @@ impl LoopDesk {
 }
 
 impl Seat {
-    /// The same seat, for the node.
-    pub(crate) fn done(&self) -> Self {
-        self.clone()
-    }
-
-    /// Leaves the answer on the desk. Without the interpreter.
+    /// Leaves the answer on the desk, unless there was one. Without the interpreter.
     pub(crate) fn give(self, answer: Answer) {
         let Some(future) = self.future.lock().take() else { return };
         let mut answers = self.desk.answers.lock();
@@ -124,12 +106,6 @@ impl Seat {
         if was_empty {
             self.desk.ring();
         }
-    }
-
-    /// Ends the future here and now: the node did not take the call.
-    pub(crate) fn refuse(&mut self, py: Python<'_>, answer: Answer) -> PyResult<()> {
-        let future = self.future.lock().take();
-        future.map_or(Ok(()), |future| end(py, future.bind(py), None, answer))
     }
 }
 

@@ -130,9 +130,13 @@ impl Reads {
 }
 
 impl ReadCall {
-    /// Calls the function, and keeps what it returns or raises.
-    pub(crate) fn run(&self, py: Python<'_>, machine: Py<PyAny>) {
-        let value = self.0.function.call1(py, (machine,));
+    /// The function.
+    pub(crate) fn function(&self, py: Python<'_>) -> Py<PyAny> {
+        self.0.function.clone_ref(py)
+    }
+
+    /// Keeps what it returned or raised.
+    pub(crate) fn end(&self, value: PyResult<Py<PyAny>>) {
         let before = self.0.value.lock().replace(value);
         drop(before);
     }

@@ -12,7 +12,7 @@ use raftz_core::machine::{CountingMachine, KvStore, MachineError, StateMachine};
 use raftz_core::node::{self, NodeError, ProposeOptions, ReadOptions};
 use raftz_core::types::{EventKind, EventKinds, Index, Outcome, ReadLevel, Term};
 
-use crate::callbacks::{self, CallDesk};
+use crate::callbacks::{self, Calls};
 use crate::config::{Config, Listener, node_id_of};
 use crate::error::{self, INVALID_ARG, failure, misuse};
 use crate::events::{self, Subscription};
@@ -43,7 +43,7 @@ pub(crate) struct Node {
     /// There until this object goes.
     node: Option<Arc<node::Node>>,
     origin: Origin,
-    calls: Py<CallDesk>,
+    calls: Py<Calls>,
     /// Functions on their way to the machine, if that is Python's.
     reads: Option<Reads>,
     nudges: Arc<Nudges>,
@@ -60,7 +60,7 @@ impl Node {
         py: Python<'_>,
         config: &Config,
         machine: &Bound<'_, PyAny>,
-        calls: Py<CallDesk>,
+        calls: Py<Calls>,
         listener: Option<Py<Listener>>,
     ) -> PyResult<Self> {
         callbacks::may_block(py)?;
@@ -150,7 +150,7 @@ impl Node {
         Ok(self.future(py, Waiting::Read(pending), Some(call), limit))
     }
 
-    /// As `propose`, for a future of asyncio.
+    /// As `propose`, for a future of asyncio. Whether the node took it; else the answer is on the desk.
     #[pyo3(signature = (desk, future, command, timeout=None, forward=None, expected_term=None))]
     #[expect(clippy::too_many_arguments, reason = "as the caller has them")]
     fn propose_to(
@@ -162,14 +162,20 @@ impl Node {
         timeout: Option<f64>,
         forward: Option<bool>,
         expected_term: Option<u64>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
-        let mut seat = desk.seat(future, None);
-        let done = seat.done();
+        let seat = desk.seat(future, None);
+        let done = seat.clone();
         let accepted = self.node(py)?.propose_with(bytes_of(command)?, options, move |outcome| {
             done.give(Answer::One(outcome));
         });
-        accepted.or_else(|refusal| seat.refuse(py, Answer::One(Outcome::Refused(refusal))))
+        Ok(match accepted {
+            Ok(()) => true,
+            Err(refusal) => {
+                seat.give(Answer::One(Outcome::Refused(refusal)));
+                false
+            }
+        })
     }
 
     /// As `propose_many`, for a future of asyncio.
@@ -184,17 +190,21 @@ impl Node {
         timeout: Option<f64>,
         forward: Option<bool>,
         expected_term: Option<u64>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
         let commands = batch_of(commands)?;
         let count = commands.len();
-        let mut seat = desk.seat(future, None);
-        let done = seat.done();
+        let seat = desk.seat(future, None);
+        let done = seat.clone();
         let accepted = self.node(py)?.propose_batch_with(commands, options, move |outcomes| {
             done.give(Answer::Many(outcomes));
         });
-        accepted.or_else(|refusal| {
-            seat.refuse(py, Answer::Many(vec![Outcome::Refused(refusal); count]))
+        Ok(match accepted {
+            Ok(()) => true,
+            Err(refusal) => {
+                seat.give(Answer::Many(vec![Outcome::Refused(refusal); count]));
+                false
+            }
         })
     }
 
@@ -211,7 +221,7 @@ impl Node {
         level: &str,
         bound: u64,
         timeout: Option<f64>,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let (options, _) = self.read_options(py, level, bound, timeout)?;
         let (call, request) = if is_call {
             let (call, request) = self.reads()?.add(what.clone().unbind());
@@ -219,12 +229,18 @@ impl Node {
         } else {
             (None, self.request(what)?)
         };
-        let mut seat = desk.seat(future, call);
-        let done = seat.done();
+        let seat = desk.seat(future, call);
+        let done = seat.clone();
         let accepted = self.node(py)?.read_with(request, options, move |answer| {
             done.give(Answer::Read(answer));
         });
-        accepted.or_else(|error| seat.refuse(py, Answer::Read(Err(error))))
+        Ok(match accepted {
+            Ok(()) => true,
+            Err(error) => {
+                seat.give(Answer::Read(Err(error)));
+                false
+            }
+        })
     }
 
     /// How the node is.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ def test_calls_are_awaited_and_many_are_on_their_way_at_once() -> None:
                 await it.propose(b"no")
             with pytest.raises(ZeroDivisionError):
                 await it.read(lambda counter: 1 // 0)
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await it.read(lambda counter: next(iter(())))
             with pytest.raises(raftz.ReadFailed):
                 await it.query(b"fail")
             with pytest.raises(raftz.TooLarge):
@@ -164,3 +167,16 @@ def test_a_node_that_is_never_closed_warns() -> None:
         run(program())
         gc.collect()
     assert ResourceWarning in {warning.category for warning in caught}
+
+
+def test_a_start_that_is_cancelled_leaves_no_node_behind() -> None:
+    async def program() -> None:
+        starting = asyncio.create_task(node().start())
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        while any(thread.name.startswith("raftz-1-") for thread in threading.enumerate()):
+            await asyncio.sleep(0.01)
+
+    run(program())

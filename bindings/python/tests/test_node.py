@@ -230,6 +230,21 @@ def test_wrong_configuration_is_told_with_its_key() -> None:
     assert error.value.code == -66 and error.value.errno is not None
 
 
+def test_what_is_no_machine_no_age_or_no_name_is_told(start: StartNode, tmp_path: Path) -> None:
+    for wrong in (None, Counter, "kv"):
+        with pytest.raises(TypeError, match="is no state machine"):
+            raftz.Node(wrong, node_id=1, cluster_id=1)  # type: ignore[type-var]
+    for age in (-1.0, float("nan")):
+        with pytest.raises(raftz.InvalidArgument, match="a number of seconds") as told:
+            raftz.ReadLevel.bounded(age)
+        assert told.value.code == -97
+    # A name in bytes is the same name.
+    node = start(data_dir=bytes(tmp_path / "node"))
+    assert raftz.Node.is_formatted(tmp_path / "node")
+    longest = raftz.ReadLevel.bounded(float("inf"))
+    assert node.read(lambda counter: counter.n, level=longest, timeout=PATIENCE) == 0
+
+
 def test_every_key_of_the_core_is_typed() -> None:
     own = {"node_id", "cluster_id", "founders", "storage"}
     assert set(raftz.Keys.__annotations__) == set(raftz._raftz.config_keys()) - own
@@ -238,11 +253,14 @@ def test_every_key_of_the_core_is_typed() -> None:
 def test_codes_are_those_of_the_header() -> None:
     assert raftz.errors._CLASSES[-3] is raftz.Busy
     for code, kind in raftz.errors._CLASSES.items():
-        error = raftz.errors._failure(code, "words", 3, None)
+        error = raftz._raftz.failure(code, "words", 3)
         assert type(error) is kind and error.code == code and str(error) == "words"
         assert error.leader == 3
     for code in range(-36, -31):
-        unknown = raftz.errors._failure(code, "", None, None)
+        unknown = raftz._raftz.failure(code, "")
         assert isinstance(unknown, raftz.UnknownOutcome) and not unknown.retriable
     for code in range(-84, -79):
-        assert isinstance(raftz.errors._failure(code, "", None, None), raftz.TransferError)
+        assert isinstance(raftz._raftz.failure(code, ""), raftz.TransferError)
+    assert type(raftz._raftz.failure(-1000, "of a later version")) is raftz.RaftzError
+    full = raftz._raftz.failure(-65, "no space", None, 28)
+    assert isinstance(full, OSError) and full.errno == 28

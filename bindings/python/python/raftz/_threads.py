@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
+import functools
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ParamSpec
 
-    from ._raftz import CallDesk
+    from ._raftz import CallQueue
 
     P = ParamSpec("P")
 
@@ -62,13 +65,22 @@ def _log() -> None:
         _raftz.log_level(_LOGGER.getEffectiveLevel())
 
 
-def serve_calls(name: str, desk: CallDesk) -> None:
-    """Starts the thread on which callbacks of futures run."""
-    start(name, _call, desk)
+def serve_calls(name: str) -> Callable[[tuple[CallQueue]], int]:
+    """What starts the thread on which callbacks of futures run: by way of a bare one, since a start waits."""
+    body: Callable[[CallQueue], threading.Thread] = functools.partial(start, name, _call)
+    return functools.partial(_thread.start_new_thread, body)
 
 
-def _call(desk: CallDesk) -> None:
-    while (futures := desk.take()) is not None:
-        for future in futures:
-            future._ended()
-        del futures
+def _call(queue: CallQueue) -> None:
+    while (futures := queue.take()) is not None:
+        futures.reverse()
+        while futures:
+            future = futures.pop()
+            for callback in future._ended():
+                try:
+                    callback(future)
+                except BaseException:
+                    threading.excepthook(
+                        threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+                    )
+            del future

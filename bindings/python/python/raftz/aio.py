@@ -51,7 +51,7 @@ class Events:
         self._loop.add_reader(self._desk.fileno(), self._woken)
 
     def _woken(self) -> None:
-        self._desk.drain()
+        self._desk.take()
         self._come.set()
 
     def __aiter__(self) -> Self:
@@ -116,7 +116,7 @@ class Node(Generic[_M_co]):
             starting.add_done_callback(_abandon)
             raise
         self._desk = _raftz.LoopDesk()
-        self._loop.add_reader(self._desk.fileno(), self._desk.drain)
+        self._loop.add_reader(self._desk.fileno(), _drain, self._desk)
         return self
 
     @property
@@ -143,7 +143,8 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[Done]:
         """As `raftz.Node.propose`. On its way already before it is awaited; to cancel the wait takes nothing back."""
         native, desk, future = self._future()
-        native.propose_to(desk, future, command, timeout, forward, expected_term)
+        if not native.propose_to(desk, future, command, timeout, forward, expected_term):
+            _drain(desk)
         return future
 
     def propose_many(
@@ -156,7 +157,8 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[list[Outcome]]:
         """As `raftz.Node.propose_many`."""
         native, desk, future = self._future()
-        native.propose_many_to(desk, future, commands, timeout, forward, expected_term)
+        if not native.propose_many_to(desk, future, node._listed(commands), timeout, forward, expected_term):
+            _drain(desk)
         return future
 
     def read(
@@ -168,7 +170,8 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[_T]:
         """As `raftz.Node.read`: the function runs on the machine's thread, not in the loop."""
         native, desk, future = self._future()
-        native.read_to(desk, future, function, True, level.kind, level.bound, timeout)
+        if not native.read_to(desk, future, function, True, level.kind, level.bound, timeout):
+            _drain(desk)
         return future
 
     def query(
@@ -180,7 +183,8 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[bytes]:
         """As `raftz.Node.query`."""
         native, desk, future = self._future()
-        native.read_to(desk, future, request, False, level.kind, level.bound, timeout)
+        if not native.read_to(desk, future, request, False, level.kind, level.bound, timeout):
+            _drain(desk)
         return future
 
     def status(self) -> Status:
@@ -228,7 +232,7 @@ class Node(Generic[_M_co]):
         await asyncio.to_thread(self._sync.close, timeout)
         if self._desk is not None and self._loop is not None:
             self._loop.remove_reader(self._desk.fileno())
-            self._desk.drain()
+            _drain(self._desk)
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -240,6 +244,22 @@ class Node(Generic[_M_co]):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _drain(desk: _raftz.LoopDesk) -> None:
+    """Ends the futures whose answers are there, but for those that were cancelled."""
+    for future, value, error in desk.take():
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        elif isinstance(error, StopIteration):
+            # No future takes one: it would end the generator that waits.
+            replaced = RuntimeError("the function raised StopIteration")
+            replaced.__cause__ = error
+            future.set_exception(replaced)
+        else:
+            future.set_exception(error)
 
 
 def _abandon(starting: asyncio.Future[node.Node[Any]]) -> None:

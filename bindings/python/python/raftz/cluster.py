@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import _raftz
-from .errors import LeaderTimeout, RaftzError
+from .errors import RaftzError
 from .machine import CountingMachine, KvStore, StateMachine
 from .node import Node
 
@@ -101,9 +101,8 @@ class LocalCluster(Generic[_M]):
                     return node
             if time.monotonic() >= end:
                 seen = "; ".join(f"node {node.node_id}: {node.status().obstacles}" for node in self)
-                error = LeaderTimeout(f"no leader within {timeout} s: {seen or 'no node runs'}")
-                error.code = -69
-                raise error
+                message = f"no leader within {timeout} s: {seen or 'no node runs'}"
+                raise _raftz.failure(-69, message)
             time.sleep(0.01)
 
     def stop(self, id: int, timeout: float = 10.0) -> None:

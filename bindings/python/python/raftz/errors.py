@@ -202,7 +202,9 @@ class InternalError(RaftzError, RuntimeError):
     """A failure inside raftz: please report it."""
 
 
+# What the native half raises, by number; 0 stands for those that have no class of their own.
 _CLASSES: dict[int, type[RaftzError]] = {
+    0: RaftzError,
     -1: NotLeader,
     -2: NoLeader,
     -3: Busy,
@@ -228,26 +230,5 @@ _CLASSES: dict[int, type[RaftzError]] = {
     -101: InternalError,
     -102: ForkedProcess,
 }
-
-
-def _class_of(code: int) -> type[RaftzError]:
-    if -64 < code <= -32:
-        return UnknownOutcome
-    if -96 < code <= -80:
-        return TransferError
-    return _CLASSES.get(code, RaftzError)
-
-
-def _failure(code: int, message: str, leader: int | None, os_error: int | None) -> RaftzError:
-    """What the native half raises."""
-    error = _class_of(code)(message)
-    error.code = code
-    error.leader = leader
-    if os_error is not None and isinstance(error, OSError):
-        error.errno = os_error
-    return error
-
-
-def _rejected(reason: bytes, index: int | None, term: int | None) -> Reject:
-    """The same for what the state machine turned down."""
-    return Reject(reason, index=index, term=term)
+_CLASSES.update(dict.fromkeys(range(-63, -31), UnknownOutcome))
+_CLASSES.update(dict.fromkeys(range(-95, -79), TransferError))

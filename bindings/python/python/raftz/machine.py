@@ -127,10 +127,18 @@ def _serve(commands: Jobs, snapshots: Jobs, machine: StateMachine, name: str) ->
         try:
             if job.kind == "apply":
                 answer = machine.apply_batch(job.subject())
+                if type(answer) is not list:
+                    answer = list(answer)
+            elif job.kind == "call":
+                function = job.subject()
+                try:
+                    job.returned(function(machine))
+                except BaseException as error:
+                    job.raised(error)
+                finally:
+                    del function
+                continue
             elif job.kind == "query":
-                if job.is_call:
-                    job.call(machine)
-                    continue
                 try:
                     answer = machine.query(job.subject())
                 except Reject as rejection:

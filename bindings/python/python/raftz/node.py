@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import functools
 import itertools
 import logging
 import os
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar
 
 from . import _raftz
 from ._threads import forked, serve_calls, start, start_logs, stop_logs
-from .errors import Closed, ConfigError, RaftzError, _failure
+from .errors import Closed, ConfigError, RaftzError
 from .events import Event, _event
 from .machine import CountingMachine, KvStore, StateMachine, _serve
 from .status import Metrics, Status, _metrics, _status
@@ -115,7 +114,7 @@ class ReadLevel:
         """All that was acknowledged longer ago than so many seconds."""
         if not seconds >= 0:
             message = f"bounded({seconds}): a number of seconds of 0 or more is wanted"
-            raise _failure(-97, message, None, None)
+            raise _raftz.failure(-97, message)
         return ReadLevel("bounded", int(min(seconds, _LONGEST_SECONDS) * 1_000_000))
 
 
@@ -237,7 +236,7 @@ class Node(Generic[_M_co]):
             config.found()
         start_logs()
         name = f"raftz-{node_id}"
-        calls = _raftz.CallDesk(functools.partial(serve_calls, f"{name}-call"))
+        calls = _raftz.Calls(serve_calls(f"{name}-call"))
         if isinstance(machine, StateMachine):
             commands, snapshots = _raftz.Jobs(), _raftz.Jobs()
             _claim(machine)
@@ -300,7 +299,7 @@ class Node(Generic[_M_co]):
         >>> [outcome.reply for outcome in node.propose_many([b"1", b"2"]).result()]
         [b'1', b'3']
         """
-        return self._native.propose_many(commands, timeout, forward, expected_term)
+        return self._native.propose_many(_listed(commands), timeout, forward, expected_term)
 
     def read(
         self,
@@ -456,6 +455,11 @@ class Node(Generic[_M_co]):
         # The native half, which goes with this, asks the node to stop, and waits for nobody.
         if not getattr(self, "_closed", True) and not self._native.is_elsewhere:
             _warn(f"{self!r} was never closed; it stops by itself", ResourceWarning, source=self)
+
+
+def _listed(commands: Iterable[Buffer]) -> list[Buffer] | tuple[Buffer, ...]:
+    """What there is to iterate over without running anybody's code."""
+    return commands if isinstance(commands, (list, tuple)) else list(commands)
 
 
 def _claim(machine: StateMachine) -> None:
