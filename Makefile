@@ -4,7 +4,7 @@ CARGO ?= cargo
 export CARGO
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c examples-cpp bench header abi-baseline lint sanitize install uninstall
+.PHONY: help demo test sim sim-bugs soak fuzz examples demo-c examples-c examples-cpp demo-python examples-python bench header abi-baseline lint sanitize install uninstall
 
 help: ## what there is to make
 	@echo 'raftz: Raft consensus as a library'
@@ -86,9 +86,31 @@ examples-c: rust ## the nine examples in C, one after the other; each checks wha
 examples-cpp: rust ## the two examples in C++, one after the other; each checks what it claims
 	$(call cpp_examples,simple cluster)
 
+# Installs the package into an environment of its own, `env`.
+define install_python
+@set -e; env="$${CARGO_TARGET_DIR:-target}/python-env"; \
+	python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo 'this needs Python 3.11 or later, with venv' >&2; exit 1; }; \
+	python3 -m venv "$$env"; \
+	CARGO_TARGET_DIR="$$(cd "$$env" && pwd)/cargo" "$$env/bin/pip" install --quiet \
+		--disable-pip-version-check ./bindings/python
+endef
+
+demo-python: rust ## a cluster in one process, in Python, told line by line
+	$(install_python); \
+	"$$env/bin/python" -m raftz demo
+
+examples-python: rust ## the three examples in Python, one after the other; each checks what it claims
+	$(install_python); \
+	for name in simple client cluster; do \
+		echo "== $$name"; \
+		"$$env/bin/python" "examples/python/$$name.py"; \
+	done
+
 bench: rust ## how fast it is on this machine
 	$(CARGO) bench --locked -p raftz-core --features sim --bench speed --bench sim
 	$(CARGO) bench --locked -p raftz-ffi --bench overhead
+	$(CARGO) bench --locked -p raftz-python --bench overhead
 
 fuzz: rust ## what outsiders can influence, an hour a target; RAFTZ_FUZZ_SECONDS=n for less
 	@tests/fuzz/run

@@ -7,8 +7,9 @@ use raftz_tests::value_of;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::language::Language::{self, C, COnSqlite, Rust};
+use super::language::Language::{self, C, COnSqlite, Python, Rust};
 use super::language::has_sqlite;
+use super::package;
 use super::process::Cluster;
 
 const ALL: [usize; 3] = [0, 1, 2];
@@ -66,36 +67,52 @@ impl Crew {
 
 #[test]
 fn nothing_acknowledged_is_lost_by_random_kills_under_load() {
-    run(rounds(20), Crew::of([Rust; 3], false));
+    run(rounds(20), Crew::of([Rust; 3], false), &[]);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_in_c() {
-    run(rounds(20), Crew::of([C; 3], false));
+    run(rounds(20), Crew::of([C; 3], false), &[]);
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_on_a_store_of_their_own() {
     if has_sqlite() {
-        run(rounds(10), Crew::of([COnSqlite; 3], false));
+        run(rounds(10), Crew::of([COnSqlite; 3], false), &[]);
     }
 }
 
 /// A node's directory is the same in both languages, and so is what nodes say to each other.
 #[test]
 fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_that_change_their_language() {
-    let crew = run(rounds(20), Crew::of([Rust, Rust, C], true));
+    let crew = run(rounds(20), Crew::of([Rust, Rust, C], true), &[]);
     let Crew { in_c: [none, one, two, three], changes, .. } = crew;
     println!("{changes} changes; one node in C {one} times, two nodes {two} times");
     assert!(one > 0 && two > 0 && none + three == 0);
 }
 
+/// The state machine is Python's, too.
+#[test]
+fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_in_python() {
+    if package::python().is_some() {
+        run(rounds(10), Crew::of([Python; 3], false), &["machine=python"]);
+    }
+}
+
+/// One copy of the store in each language, and in the end all hold the same.
+#[test]
+fn nothing_acknowledged_is_lost_by_random_kills_of_nodes_in_three_languages() {
+    if package::python().is_some() {
+        run(rounds(10), Crew::of([Rust, C, Python], false), &[]);
+    }
+}
+
 /// Kills under load, so many times, the last time everybody; judges what every node holds.
-fn run(rounds: u64, mut crew: Crew) -> Crew {
+fn run(rounds: u64, mut crew: Crew, options: &[&str]) -> Crew {
     let seed = seed();
     println!("{rounds} rounds; replay the choices with RAFTZ_KILL_SEED={seed}");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut cluster = Cluster::new(3);
+    let mut cluster = Cluster::with_options(3, options);
     for place in ALL {
         crew.start(&mut cluster, place);
         cluster.tell(place, &format!("load first{place} 4"));

@@ -1,12 +1,15 @@
-//! In which language a node's program is written: Rust on the core, or C on libraftz.so. Both speak
-//! the same lines and understand each other's directories; but for one in C that keeps its log in a store of its own.
+//! In which language a node's program is written: Rust on the core, C on libraftz.so, or Python on its package. They
+//! speak the same lines and understand each other's directories; but for one in C that keeps its log in a store of its
+//! own.
 
-use std::io::Write;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
 use super::process::Cluster;
+use super::{package, support};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Language {
@@ -14,6 +17,8 @@ pub(crate) enum Language {
     C,
     /// C, with the log in an SQLite database in the node's directory.
     COnSqlite,
+    /// Python on a wheel.
+    Python,
 }
 
 impl Language {
@@ -22,6 +27,7 @@ impl Language {
             Self::Rust => Self::C,
             Self::C => Self::Rust,
             Self::COnSqlite => Self::COnSqlite,
+            Self::Python => Self::Python,
         }
     }
 
@@ -30,6 +36,7 @@ impl Language {
             Self::Rust => Path::new(env!("CARGO_BIN_EXE_raftz-testnode")),
             Self::C => program_in_c(),
             Self::COnSqlite => program_on_sqlite(),
+            Self::Python => program_in_python(),
         }
     }
 }
@@ -53,6 +60,20 @@ fn program_on_sqlite() -> &'static Path {
     let store = "../examples/c/custom_storage_sqlite.c";
     let flags = ["-DON_SQLITE", "-I../examples/c", "-lsqlite3"];
     BUILT.get_or_init(|| built("raftz-testnode-on-sqlite", &[store], &flags))
+}
+
+/// `tests/python/testnode.py`, to be run by the Python that has the package.
+fn program_in_python() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let python = package::with_wheel().program("python");
+        let program = package::root().join("tests/python/testnode.py");
+        put(&package::place(), "raftz-testnode.py", |fresh| {
+            let text = std::fs::read_to_string(program).expect("the program");
+            std::fs::write(fresh, format!("#!{}\n{text}", python.display())).expect("a file");
+            std::fs::set_permissions(fresh, Permissions::from_mode(0o755)).expect("it is ours");
+        })
+    })
 }
 
 fn built(name: &str, more: &[&str], flags: &[&str]) -> PathBuf {
@@ -89,21 +110,9 @@ pub(crate) fn has_sqlite() -> bool {
     compiler.args(["-include", "sqlite3.h", "-shared", "-x", "c", "/dev/null", "-lsqlite3"]);
     let is_there = compiler.args(["-o", "/dev/null"]).output().is_ok_and(|it| it.status.success());
     if !is_there {
-        not_run("SQLite (sqlite3.h and libsqlite3)");
+        support::not_run("SQLite (sqlite3.h and libsqlite3)");
     }
     is_there
-}
-
-fn not_run(name: &str) {
-    println!("NOT RUN: {name}");
-    let required = std::env::var_os("RAFTZ_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(!required, "NOT RUN: {name}; and RAFTZ_REQUIRE_TOOLS=1 wants all that there is");
-    if let Some(path) = std::env::var_os("RAFTZ_NOT_RUN") {
-        let list = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        // One write, so that tests which run at the same time do not mix their lines.
-        let written = list.and_then(|mut list| list.write_all(format!("{name}\n").as_bytes()));
-        assert!(written.is_ok(), "the list of what was not run: {written:?}");
-    }
 }
 
 /// Makes a file and renames it into place: another run may be using the old one.

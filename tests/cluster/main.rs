@@ -8,11 +8,15 @@ mod faults;
 mod kill;
 mod language;
 mod network;
+#[path = "../python/package.rs"]
+mod package;
 mod power;
 mod process;
 mod proxy;
 mod refusals;
 mod resolver;
 mod shim;
+#[path = "../../raftz-ffi/tests/support/mod.rs"]
+mod support;
 mod transfer;
 mod wiped;

@@ -1,0 +1,111 @@
+//! Callbacks: which one this thread is in, and the thread on which those of futures run.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+
+use crate::error::{IN_CALLBACK, failure};
+use crate::future::Future;
+
+thread_local! {
+    static INSIDE: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Futures whose callbacks are called at once.
+const BATCH: usize = 1024;
+
+/// From now on this thread is in a callback.
+pub(crate) fn enter(what: &'static str) {
+    INSIDE.set(Some(what));
+}
+
+/// From now on it is in none.
+#[pyfunction]
+pub(crate) fn leave() {
+    INSIDE.set(None);
+}
+
+/// Refuses a blocking call inside a callback, where it would wait for itself.
+pub(crate) fn may_block(py: Python<'_>) -> PyResult<()> {
+    let Some(inside) = INSIDE.get() else { return Ok(()) };
+    let message = format!(
+        "a blocking call inside {inside} would wait for itself; use a future and its callback, or another thread"
+    );
+    Err(failure(py, IN_CALLBACK, &message))
+}
+
+/// Where futures of one node go that have ended and have callbacks. It lasts as long as the node or a future does.
+#[pyclass(frozen, module = "raftz._raftz")]
+pub(crate) struct Calls {
+    /// Until the node is closed.
+    give: Mutex<Option<Sender<Py<Future>>>>,
+    take: Receiver<Py<Future>>,
+    is_served: AtomicBool,
+    /// Starts the thread that takes them.
+    serve: Py<PyAny>,
+}
+
+#[pymethods]
+impl Calls {
+    /// `serve` is called with a tuple of their queue, once, for the first callback. It runs no code of Python's itself.
+    #[new]
+    fn new(serve: Py<PyAny>) -> Self {
+        let (give, take) = unbounded();
+        Self { give: Mutex::new(Some(give)), take, is_served: AtomicBool::new(false), serve }
+    }
+}
+
+impl Calls {
+    /// What tells a thread, which is started if need be, that a future has ended. Once the node is closed each has a
+    /// thread of its own.
+    pub(crate) fn bell(&self, future: &Bound<'_, Future>) -> PyResult<Arc<Bell>> {
+        let open = self.give.lock().clone();
+        let is_served = open.is_some() && self.is_served.swap(true, Ordering::Relaxed);
+        let (give, take) = open.map_or_else(unbounded, |give| (give, self.take.clone()));
+        if !is_served {
+            let served = self.serve.call1(future.py(), ((CallQueue(take),),));
+            served.inspect_err(|_| self.is_served.store(false, Ordering::Relaxed))?;
+        }
+        Ok(Arc::new(Bell { give, future: Mutex::new(Some(future.clone().unbind())) }))
+    }
+
+    /// Ends the thread, once the last bell has rung.
+    pub(crate) fn close(&self) {
+        *self.give.lock() = None;
+    }
+}
+
+/// The other end, for the thread.
+#[pyclass(frozen, module = "raftz._raftz")]
+pub(crate) struct CallQueue(Receiver<Py<Future>>);
+
+#[pymethods]
+impl CallQueue {
+    /// Waits for futures that have ended. `None` when no more will come.
+    fn take(&self, py: Python<'_>) -> Option<Vec<Py<Future>>> {
+        leave();
+        let mut batch = vec![py.detach(|| self.0.recv()).ok()?];
+        batch.extend(self.0.try_iter().take(BATCH - 1));
+        enter("a callback of a future");
+        Some(batch)
+    }
+}
+
+/// A future's waker. It rings once.
+pub(crate) struct Bell {
+    give: Sender<Py<Future>>,
+    future: Mutex<Option<Py<Future>>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        if let Some(future) = self.future.lock().take() {
+            let _ = self.give.send(future);
+        }
+    }
+}

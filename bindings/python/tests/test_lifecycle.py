@@ -1,0 +1,348 @@
+"""The contract of threads: exits, forks, Ctrl-C, garbage, calls out of callbacks, a GIL that is held."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import PATIENCE, Counter, run, says
+
+import raftz
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    StartNode = Callable[..., raftz.Node[Any]]
+
+SLOW = """
+    gate = threading.Event()
+    class Slow(raftz.StateMachine):
+        def apply(self, entry):
+            gate.wait(60)
+            return b""
+"""
+
+
+def test_a_process_with_live_nodes_ends_well() -> None:
+    program = """
+        class Counter(raftz.StateMachine):
+            n = 0
+            def apply(self, entry):
+                self.n += 1
+                return b""
+            def capture(self):
+                return self.n
+            def write_snapshot(self, view, out):
+                out.write(b"%d" % view)
+        node = start(Counter())
+        futures = [node.propose(b"x") for _ in range(100)]
+        futures[-1].add_done_callback(lambda future: future.result())
+        futures[-1].result(60)
+        if sys.argv[1] == "snapshot":
+            node.snapshot(60)
+        # Some are still on their way.
+        more = [node.propose(b"x") for _ in range(100)]
+        print("over")
+    """
+    for at in range(20):
+        assert says(program, "snapshot" if at % 2 else "none") == "over\n"
+
+
+def test_a_process_ends_well_whatever_its_daemons_are_doing_with_a_node() -> None:
+    """Such threads are ended where they want the interpreter back, which no frame of Rust would survive."""
+    program = """
+        import raftz.node
+        raftz.node._EXIT_SECONDS = 0.3
+        class Machine(raftz.StateMachine):
+            def apply(self, entry):
+                if sys.argv[1] == "stuck":
+                    time.sleep(1000)
+                return b""
+        def again(call):
+            while True:
+                try:
+                    call()
+                except raftz.RaftzError:
+                    pass
+        node = start(Machine())
+        events = node.events()
+        def call_back():
+            for future in [node.propose(b"x") for _ in range(20)]:
+                future.add_done_callback(lambda future: future.exception())
+        for call in (
+            lambda: node.propose(b"x").result(),
+            lambda: node.propose_many(b"x" for _ in range(20)).result(),
+            lambda: node.read(lambda machine: 1),
+            lambda: node.wait_for_applied(1 << 40, 60),
+            lambda: events.next(60),
+            call_back,
+            node.status,
+            lambda: node.snapshot(5),
+        ):
+            threading.Thread(target=again, args=(call,), daemon=True).start()
+        time.sleep(0.1)
+        print("over")
+    """
+    for at in range(6):
+        ended = run(program, "stuck" if at % 2 else "free")
+        assert ended.returncode == 0 and ended.stdout == "over\n", (at, ended)
+
+
+def test_a_process_whose_machine_never_returns_ends_all_the_same() -> None:
+    program = """
+        import raftz.node
+        raftz.node._EXIT_SECONDS = 0.3
+        class Stuck(raftz.StateMachine):
+            def apply(self, entry):
+                time.sleep(1000)
+        node = start(Stuck())
+        node.propose(b"x")
+        print("over")
+    """
+    ended = run(program)
+    assert ended.returncode == 0 and ended.stdout == "over\n", ended
+    assert "Fatal" not in ended.stderr and "panicked" not in ended.stderr, ended.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'node.propose(b"x", timeout=60).result()',
+        'node.propose(b"x", timeout=60).exception(60)',
+        'node.propose_many([b"x"], timeout=60).result(60)',
+        "node.read(lambda machine: 1, timeout=60)",
+        'node.query(b"x", timeout=60)',
+        "node.wait_for_applied(1000, 60)",
+        "raftz.Node(raftz.KvStore(), node_id=2, cluster_id=1, founders={1: '127.0.0.1:7001', "
+        "2: '127.0.0.1:7002'}, listener=raftz.Listener()).wait_for_leader(60)",
+        "node.snapshot(60)",
+        "node.close(60)",
+        "node.events(raftz.events.Snapshot).next(60)",
+        "list(node.events(raftz.events.Snapshot, timeout=60))",
+    ],
+)
+def test_ctrl_c_ends_every_wait(call: str) -> None:
+    program = (
+        SLOW
+        + f"""
+    node = start(Slow())
+    node.propose(b"x", timeout=60)
+    begun = time.monotonic()
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        {call}
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print("interrupted" if time.monotonic() - begun < 20 else "late")
+    gate.set()
+    """
+    )
+    ended = run(program)
+    assert ended.stdout == "interrupted\n", ended
+    assert ended.returncode == 0, ended
+
+
+def test_a_child_of_a_fork_is_told_and_ends_well() -> None:
+    program = """
+        node = start(raftz.KvStore())
+        future, events = node.propose(raftz._raftz.kv_set(b"a", b"b")), node.events()
+        pid = os.fork()
+        if pid == 0:
+            calls = [
+                lambda: node.propose(b"x"), lambda: node.propose_many([b"x"]), lambda: node.query(b"x"),
+                lambda: future.result(), lambda: future.add_done_callback(print), node.status,
+                node.metrics, node.close, lambda: node.wait_for_leader(1), lambda: events.next(1),
+                lambda: node.snapshot(1), node.step_down, node.campaign, node.events,
+            ]
+            for call in calls:
+                try:
+                    call()
+                    os._exit(3)
+                except raftz.ForkedProcess as error:
+                    assert error.code == -102 and "spawn" in str(error)
+            del node, future, events, calls, call
+            sys.exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, status
+        assert raftz.Kv(node).get(b"a") == b"b"
+        print("over")
+    """
+    assert says(program) == "over\n"
+
+
+def test_children_of_a_process_that_has_no_node_yet_may_have_their_own() -> None:
+    program = """
+        pid = os.fork()
+        if pid == 0:
+            node = start(raftz.KvStore())
+            raftz.Kv(node).set(b"c", b"d")
+            sys.exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status))
+    """
+    assert says(program) == "0\n"
+
+
+def test_a_node_that_is_collected_warns_and_stops_without_being_waited_for() -> None:
+    gate = threading.Event()
+
+    class Slow(Counter):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            gate.wait(PATIENCE)
+            return b""
+
+    machine: raftz.StateMachine = Slow()
+    gone = weakref.ref(machine)
+    node = raftz.Node(
+        machine,
+        node_id=7,
+        cluster_id=1,
+        founders={7: "127.0.0.1:7001"},
+        listener=raftz.Listener(),
+    )
+    node.wait_for_leader(PATIENCE)
+    # Its machine is busy for a minute.
+    future = node.propose(b"1", timeout=1)
+    called = threading.Event()
+    future.add_done_callback(lambda _: called.set())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del node, machine
+        gc.collect()
+        warned = [(warning.category, str(warning.message)) for warning in caught]
+        begun = time.monotonic()
+        # They keep what they warn of until here.
+        caught.clear()
+        took = time.monotonic() - begun
+    assert took < 1.5, "somebody waited, as a node in Rust does for two seconds when it is dropped"
+    assert [kind for kind, _ in warned] == [ResourceWarning] and "raftz.Node 7" in warned[0][1]
+    assert isinstance(future.exception(PATIENCE), raftz.RaftzError)
+    assert called.wait(PATIENCE)
+    gate.set()
+    del future
+    end = time.monotonic() + PATIENCE
+    while gone() is not None or any(it.name.startswith("raftz-7") for it in threading.enumerate()):
+        assert time.monotonic() < end, "its threads go on"
+        time.sleep(0.01)
+
+
+def test_blocking_calls_inside_callbacks_are_refused(start: StartNode) -> None:
+    refused: list[str] = []
+    all_done = threading.Event()
+    nodes: list[raftz.Node[Any]] = []
+
+    def try_all() -> None:
+        node = nodes[0]
+        for call in (
+            lambda: node.propose(b"1").result(1),
+            lambda: node.read(lambda counter: counter.n),
+            lambda: node.wait_for_leader(1),
+            lambda: node.wait_for_applied(10**9, 1),
+            lambda: node.snapshot(1),
+            lambda: node.close(1),
+            lambda: node.step_down(1),
+            lambda: node.events(raftz.events.Snapshot).next(1),
+        ):
+            begun = time.monotonic()
+            try:
+                call()
+            except raftz.ReentrantCall as error:
+                assert error.code == -9
+                refused.append(str(error))
+            assert time.monotonic() - begun < 0.9, "it waited"
+
+    class Calling(Counter):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            if nodes and entry.data == b"0":
+                try_all()
+            return super().apply(entry)
+
+        def write_snapshot(self, view: int, out: raftz.SnapshotWriter) -> None:
+            try_all()
+            super().write_snapshot(view, out)
+
+    nodes.append(start(Calling()))
+    node = nodes[0]
+    node.propose(b"0", timeout=PATIENCE).result(PATIENCE)
+    assert len(refused) == 8 and "inside the state machine's apply" in refused[0]
+    node.read(lambda counter: try_all(), timeout=PATIENCE)
+    assert len(refused) == 16 and "inside a read of the state machine" in refused[8]
+    node.snapshot(PATIENCE)
+    assert len(refused) == 24 and "write_snapshot" in refused[16]
+
+    def callback(_: object) -> None:
+        try_all()
+        all_done.set()
+
+    # Something that is not over yet.
+    node.read_future(lambda counter: time.sleep(0.05)).add_done_callback(callback)
+    assert all_done.wait(PATIENCE)
+    assert len(refused) == 32 and "a callback of a future" in refused[24]
+    # Once outside, everything works; what was proposed inside has gone on.
+    assert node.propose(b"5").result(PATIENCE).reply == b"9"
+
+
+def test_a_callback_that_raises_is_reported_and_stops_nothing(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    told = threading.Event()
+
+    def hook(raised: Any) -> None:
+        reported.append(raised.exc_value)
+
+    monkeypatch.setattr("threading.excepthook", hook)
+    node = start()
+    future = node.read_future(lambda counter: time.sleep(0.05))
+    future.add_done_callback(lambda _: 1 // 0)
+    future.add_done_callback(lambda _: told.set())
+    assert told.wait(PATIENCE)
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+    reported.clear()
+
+
+def test_a_thread_that_keeps_the_interpreter_moves_no_leadership() -> None:
+    """One long call that never lets the interpreter go, many times as long as an election timeout."""
+    with raftz.LocalCluster(3, Counter) as cluster:
+        leader = cluster.wait_for_leader(PATIENCE)
+        leader.propose(b"1").result(PATIENCE)
+        before = [(node.status().term, node.status().leader) for node in cluster]
+        begun = time.monotonic()
+        while time.monotonic() - begun < 3.0:
+            pow(3, 4_000_000)
+        after = [(node.status().term, node.status().leader) for node in cluster]
+        assert before == after
+        assert [node.metrics().leader_changes for node in cluster] == [1, 1, 1]
+        leader.propose(b"1").result(PATIENCE)
+
+
+def test_signals_reach_the_program_while_a_node_runs(start: StartNode) -> None:
+    start()
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: got.append(number))
+    try:
+        for _ in range(20):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert got == [signal.SIGUSR1] * 20
+
+
+def test_log_lines_come_from_a_thread_of_their_own(
+    start: StartNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="raftz"):
+        start()
+        end = time.monotonic() + PATIENCE
+        while not any("node 1 leads" in record.getMessage() for record in caplog.records):
+            assert time.monotonic() < end, caplog.text
+            time.sleep(0.01)
+        line = next(it for it in caplog.records if "node 1 leads" in it.getMessage())
+        assert line.threadName == "raftz-log" and "node=1" in line.getMessage()
