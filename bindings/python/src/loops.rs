@@ -19,11 +19,11 @@ use crate::future::{Answer, told};
 use crate::machine::ReadCall;
 
 /// A future, what it calls if it is a read of that kind, and how its call ended.
-type Ended = (Py<PyAny>, Option<ReadCall>, Answer);
+type Answered = (Py<PyAny>, Option<ReadCall>, Answer);
 
 struct Desk {
     bell: OwnedFd,
-    answers: Mutex<Vec<Ended>>,
+    answers: Mutex<Vec<Answered>>,
 }
 
 impl Desk {
@@ -39,6 +39,9 @@ pub(crate) struct LoopDesk {
     desk: Arc<Desk>,
     origin: Origin,
 }
+
+/// A future, and its result or its exception.
+type Answered = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 #[pymethods]
 impl LoopDesk {
@@ -60,7 +63,7 @@ impl LoopDesk {
 
     /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
     /// loop, which ends them.
-    fn take(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    fn take(&self, py: Python<'_>) -> Vec<Answered> {
         if self.origin.is_elsewhere() {
             return Vec::new();
         }
