@@ -41,7 +41,7 @@ pub(crate) struct LoopDesk {
 }
 
 /// A future, and its result or its exception.
-type Answered = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
+type Shown = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
 
 #[pymethods]
 impl LoopDesk {
@@ -63,7 +63,7 @@ impl LoopDesk {
 
     /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
     /// loop, which ends them.
-    fn take(&self, py: Python<'_>) -> Vec<Answered> {
+    fn take(&self, py: Python<'_>) -> Vec<Shown> {
         if self.origin.is_elsewhere() {
             return Vec::new();
         }
