@@ -8,7 +8,7 @@ mod package;
 #[path = "../../raftz-ffi/tests/support/mod.rs"]
 mod support;
 
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use package::{
@@ -72,19 +72,15 @@ fn types_are_right_and_the_stub_is_true() {
         return;
     }
     let all = with_wheel();
-    let examples = root().join("examples/python");
+    let ours = [root().join("examples/python"), root().join("tests/python/testnode.py")];
+    let ours =
+        || [PathBuf::from("tests"), "benches/load.py".into()].into_iter().chain(ours.clone());
     succeeds(all.command("mypy").args(["--strict", "-p", "raftz"]).current_dir(place()));
-    succeeds(all.command("mypy").args(["--strict", "tests"]).arg(&examples));
-    succeeds(
-        all.command("basedpyright")
-            .args(["--level", "error", "python/raftz", "tests"])
-            .arg(&examples),
-    );
-    succeeds(
-        all.command("stubtest")
-            .args(["raftz._raftz", "--ignore-disjoint-bases"])
-            .current_dir(place()),
-    );
+    succeeds(all.command("mypy").arg("--strict").args(ours()));
+    let mut pyright = all.command("basedpyright");
+    pyright.args(["--level", "error", "--pythonpath"]).arg(all.program("python"));
+    succeeds(pyright.arg("python/raftz").args(ours()));
+    succeeds(all.command("stubtest").arg("raftz._raftz").current_dir(place()));
 }
 
 /// Both libraries in one process: they share no state.
@@ -116,7 +112,7 @@ fn without_rust_the_installation_says_what_is_missing() {
     let output = fresh
         .command("pip")
         .args(["install", "."])
-        .env("PATH", "/usr/bin:/bin")
+        .env("PATH", fresh.program(""))
         .env("HOME", place())
         .output()
         .unwrap();
