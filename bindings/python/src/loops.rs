@@ -21,6 +21,9 @@ use crate::machine::ReadCall;
 /// A future, what it calls if it is a read of that kind, and how its call ended.
 type Ended = (Py<PyAny>, Option<ReadCall>, Answer);
 
+/// The same as Python ends it: the future, its result, or the exception instead.
+type Told = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 struct Desk {
     bell: OwnedFd,
     answers: Mutex<Vec<Ended>>,
@@ -58,9 +61,8 @@ impl LoopDesk {
         self.desk.bell.as_raw_fd()
     }
 
-    /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
-    /// loop, which ends them.
-    fn take(&self, py: Python<'_>) -> Vec<(Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>)> {
+    /// The futures whose answers are there. Called by the loop, which ends them.
+    fn take(&self, py: Python<'_>) -> Vec<Told> {
         if self.origin.is_elsewhere() {
             return Vec::new();
         }
