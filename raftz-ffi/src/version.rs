@@ -9,7 +9,7 @@ pub const RAFTZ_VERSION_MINOR: u32 = 2;
 /// \brief Version of this header: its patch number.
 pub const RAFTZ_VERSION_PATCH: u32 = 0;
 /// \brief Version of this header as one number: major * 10000 + minor * 100 + patch.
-pub const RAFTZ_VERSION: u32 = 100;
+pub const RAFTZ_VERSION: u32 = 200;
 /// \brief Version of this header's vtables; to be put into their `abi_version`.
 pub const RAFTZ_ABI_VERSION: u32 = 1;
 

@@ -1,4 +1,4 @@
-//! C++ programs that use `raftz.hpp` for real, in each standard, with and without exceptions: each of `tests/cpp` says
+//! C++ programs that use `raftz.hpp` for real, in either standard, with and without exceptions: each of `tests/cpp` says
 //! at its top what it proves.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods)]
 
@@ -9,12 +9,15 @@ mod support;
 use std::process::Command;
 
 use c_host::succeeds;
-use cpp_host::{MODES, built, compilers, host, object, object_by, program, scratch};
+use cpp_host::{MODES, Mode, built, compilers, host, object, object_by, program, scratch};
 
-/// Builds a program in every way, and runs it with a folder of its own if it wants one.
+/// What is in the one and not in the other makes up all that the modes differ in.
+const FAR_APART: [Mode; 2] = [MODES[0], MODES[3]];
+
+/// Builds a program in the two ways that are furthest apart, and runs it with a folder of its own if it wants one.
 fn passes(source: &str, wants_folder: bool) {
     let Some(host) = host() else { return };
-    for mode in MODES {
+    for mode in FAR_APART {
         let program = built(&host, source, mode, &[]);
         let mut command = Command::new(&program);
         if wants_folder {
@@ -55,8 +58,7 @@ fn what_is_handed_over_is_destroyed_once() {
 #[test]
 fn two_files_of_one_program_include_it_in_any_mode_each() {
     let Some(host) = host() else { return };
-    let far_apart = [MODES[0], MODES[3]];
-    let both = |source| far_apart.map(|mode| object(&host, source, mode, &[]));
+    let both = |source| FAR_APART.map(|mode| object(&host, source, mode, &[]));
     let others = both("tests/cpp/two_units_other.cpp");
     for mine in both("tests/cpp/two_units.cpp") {
         for other in &others {
@@ -69,11 +71,8 @@ fn two_files_of_one_program_include_it_in_any_mode_each() {
 fn other_compilers_take_it_as_well() {
     let Some(host) = host() else { return };
     for compiler in compilers().into_iter().filter(|it| *it != "g++") {
-        // What the modes differ in is in each of these two.
-        for mode in [MODES[0], MODES[3]] {
-            for source in ["values", "node", "failing", "once"] {
-                object_by(compiler, &host, &format!("tests/cpp/{source}.cpp"), mode, &[]);
-            }
+        for (source, mode) in ["values", "node", "failing", "once"].iter().zip(MODES) {
+            object_by(compiler, &host, &format!("tests/cpp/{source}.cpp"), mode, &[]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The Python package, built and installed below the target folder, for tests of this crate.
 #![allow(dead_code, reason = "no test program uses all of it")]
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -78,12 +79,12 @@ impl Environment {
         self.0.join("bin").join(name)
     }
 
-    /// A program of it; what cargo builds on its behalf goes to a folder of its own.
+    /// A program of it; what cargo builds on its behalf goes where everything is built, so that little is built twice.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
         command
             .current_dir(folder())
-            .env("CARGO_TARGET_DIR", place().join("cargo"))
+            .env("CARGO_TARGET_DIR", place().parent().and_then(Path::parent).unwrap())
             .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("RUSTFLAGS");
@@ -96,10 +97,22 @@ impl Environment {
     }
 }
 
+/// The folder is one test program's at a time, until its process ends.
+fn claimed() {
+    static CLAIM: OnceLock<File> = OnceLock::new();
+    CLAIM.get_or_init(|| {
+        std::fs::create_dir_all(place()).unwrap();
+        let file = File::create(place().join("lock")).unwrap();
+        file.lock().unwrap();
+        file
+    });
+}
+
 /// The environment with the tools that build and check.
 pub(crate) fn tools() -> &'static Environment {
     static MADE: OnceLock<Environment> = OnceLock::new();
     MADE.get_or_init(|| {
+        claimed();
         let tools = Environment::kept("tools");
         tools.install(&["--requirement", "tests/requirements.txt"]);
         tools

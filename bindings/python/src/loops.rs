@@ -21,6 +21,9 @@ use crate::machine::ReadCall;
 /// A future, what it calls if it is a read of that kind, and how its call ended.
 type Answered = (Py<PyAny>, Option<ReadCall>, Answer);
 
+/// The same as Python ends it: the future, its result, or the exception instead.
+type Told = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
+
 struct Desk {
     bell: OwnedFd,
     answers: Mutex<Vec<Answered>>,
@@ -61,9 +64,14 @@ impl LoopDesk {
         self.desk.bell.as_raw_fd()
     }
 
+<<<<<<< HEAD
     /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
     /// loop, which ends them.
     fn take(&self, py: Python<'_>) -> Vec<Shown> {
+=======
+    /// The futures whose answers are there. Called by the loop, which ends them.
+    fn take(&self, py: Python<'_>) -> Vec<Told> {
+>>>>>>> f034191692351deb30c7c17c9a6802f2f3820c6a
         if self.origin.is_elsewhere() {
             return Vec::new();
         }

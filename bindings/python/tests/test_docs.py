@@ -35,7 +35,7 @@ def programs(readme: Path) -> list[str]:
 
 def says(folder: Path, *arguments: str) -> str:
     """What a program says that ends well, with nothing to complain about."""
-    command = [sys.executable, "-X", "dev", "-W", "error", *arguments]
+    command = [sys.executable, "-X", "faulthandler", "-W", "error", *arguments]
     ended = subprocess.run(
         command, capture_output=True, text=True, timeout=PATIENCE, check=False, cwd=folder
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import functools
 import logging
 import sys
 import threading
@@ -67,8 +66,15 @@ def _log() -> None:
 
 def serve_calls(name: str) -> Callable[[tuple[CallQueue]], int]:
     """What starts the thread on which callbacks of futures run: by way of a bare one, since a start waits."""
-    body: Callable[[CallQueue], threading.Thread] = functools.partial(start, name, _call)
-    return functools.partial(_thread.start_new_thread, body)
+
+
+    def serve(queue: CallQueue) -> None:
+        start(name, _call, queue)
+
+    def begin(arguments: tuple[CallQueue]) -> int:
+        return _thread.start_new_thread(serve, arguments)
+
+    return begin
 
 
 def _call(queue: CallQueue) -> None:
