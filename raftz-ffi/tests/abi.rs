@@ -109,6 +109,18 @@ fn moved_fields(old: &str, new: &str) -> Vec<String> {
             Some(_) | None => moved.push(format!("{name} had {size_was} bytes and has {size_is}")),
         }
     }
+    for (name, was) in &old.unions {
+        let Some(is) = new.unions.get(name) else {
+            moved.push(format!("{name} is gone"));
+            continue;
+        };
+        for member in was.fields.iter().filter(|it| !is.fields.contains(it)) {
+            moved.push(format!("{name}.{} is not what it was", member.name));
+        }
+        if old.union_size(was) != new.union_size(is) {
+            moved.push(format!("{name} has another size"));
+        }
+    }
     moved
 }
 
@@ -129,12 +141,16 @@ struct Field {
 /// Where fields lie, by the rules of C on the machines that raftz is for.
 struct Layouts {
     structs: BTreeMap<String, Struct>,
+    unions: BTreeMap<String, Struct>,
 }
 
 impl Layouts {
     fn of(text: &str) -> Self {
-        let structs = header::structs_in(text).into_iter();
-        Self { structs: structs.map(|it| (it.name.clone(), it)).collect() }
+        let by_name = |all: Vec<Struct>| all.into_iter().map(|it| (it.name.clone(), it)).collect();
+        Self {
+            structs: by_name(header::structs_in(text)),
+            unions: by_name(header::unions_in(text)),
+        }
     }
 
     /// Size and alignment of one.
@@ -145,10 +161,13 @@ impl Layouts {
             "uint32_t" | "int32_t" | "raftz_status" => (4, 4),
             "uint8_t" | "bool" => (1, 1),
             name if name.ends_with("_fn") => (8, 8),
-            name => {
-                let inner = &self.structs[name];
-                (self.size(inner), self.align(inner))
-            }
+            name => match self.unions.get(name) {
+                Some(of) => (self.union_size(of), self.align(of)),
+                None => {
+                    let inner = &self.structs[name];
+                    (self.size(inner), self.align(inner))
+                }
+            },
         }
     }
 
@@ -159,6 +178,11 @@ impl Layouts {
     fn size(&self, of: &Struct) -> usize {
         let end = self.fields(of).last().map_or(0, |last| last.offset + last.size);
         end.next_multiple_of(self.align(of))
+    }
+
+    fn union_size(&self, of: &Struct) -> usize {
+        let largest = of.fields.iter().map(|it| self.measure(it).0 * it.count).max();
+        largest.unwrap_or_default().next_multiple_of(self.align(of))
     }
 
     fn fields(&self, of: &Struct) -> Vec<Field> {

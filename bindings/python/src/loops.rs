@@ -43,9 +43,6 @@ pub(crate) struct LoopDesk {
     origin: Origin,
 }
 
-/// A future, and its result or its exception.
-type Shown = (Py<PyAny>, Option<Py<PyAny>>, Option<Py<PyAny>>);
-
 #[pymethods]
 impl LoopDesk {
     #[new]
@@ -64,14 +61,8 @@ impl LoopDesk {
         self.desk.bell.as_raw_fd()
     }
 
-<<<<<<< HEAD
-    /// The futures whose answers are there, each with its result, or with None and the exception instead. Called by the
-    /// loop, which ends them.
-    fn take(&self, py: Python<'_>) -> Vec<Shown> {
-=======
     /// The futures whose answers are there. Called by the loop, which ends them.
     fn take(&self, py: Python<'_>) -> Vec<Told> {
->>>>>>> f034191692351deb30c7c17c9a6802f2f3820c6a
         if self.origin.is_elsewhere() {
             return Vec::new();
         }

@@ -37,7 +37,7 @@
 /**
  * \brief Version of this header as one number: major * 10000 + minor * 100 + patch.
  */
-#define RAFTZ_VERSION 100
+#define RAFTZ_VERSION 200
 
 /**
  * \brief Version of this header's vtables; to be put into their `abi_version`.

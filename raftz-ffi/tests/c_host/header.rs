@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// A value of C: of a parameter, a field or a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Typed {
-    /// The type without `struct`, `const` and stars.
+    /// The type without `struct`, `union`, `const` and stars.
     pub(crate) base: String,
     pub(crate) stars: usize,
     pub(crate) is_const: bool,
@@ -147,7 +147,7 @@ fn words(comment: &str) -> String {
 fn typed(declared: &str) -> Typed {
     let spaced = declared.replace('*', " * ");
     let mut words: Vec<&str> =
-        spaced.split_whitespace().filter(|word| !["struct", "*"].contains(word)).collect();
+        spaced.split_whitespace().filter(|word| !["struct", "union", "*"].contains(word)).collect();
     let is_const = words.first() == Some(&"const");
     words.retain(|word| *word != "const");
     let (name, count) = match words.last().unwrap().split_once('[') {
@@ -165,8 +165,16 @@ pub(crate) fn structs() -> Vec<Struct> {
 
 /// As [`structs`], of another header.
 pub(crate) fn structs_in(text: &str) -> Vec<Struct> {
-    let declared =
-        text.split("typedef struct ").skip(1).filter_map(|piece| piece.split_once(" {\n"));
+    declared_in(text, "typedef struct ")
+}
+
+/// Every union.
+pub(crate) fn unions_in(text: &str) -> Vec<Struct> {
+    declared_in(text, "typedef union ")
+}
+
+fn declared_in(text: &str, word: &str) -> Vec<Struct> {
+    let declared = text.split(word).skip(1).filter_map(|piece| piece.split_once(" {\n"));
     let mut structs = Vec::new();
     for (name, body) in declared.filter(|(name, _)| !name.contains(['\n', ';'])) {
         let body = body.split("\n}").next().unwrap();
