@@ -374,6 +374,10 @@ fn numbers_and_padding_are_looked_at_which_debug_information_does_not_show() {
         "RAFTZ_BUSY was -3 and is -4",
     );
     found(changed("#define RAFTZ_EVENT_READY 3\n", ""), "RAFTZ_EVENT_READY is gone");
+    found(
+        changed("    struct raftz_input_read read;", "    struct raftz_input_read reading;"),
+        "raftz_core_input_with.read is not what it was",
+    );
     // A struct that ends in padding, which then gets a field there.
     let padded =
         changed("    uint64_t events_max;", "    uint64_t events_max;\n    uint32_t more;");
