@@ -6,11 +6,12 @@
 
 use std::future::Future as _;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -99,35 +100,13 @@ impl Waiting {
     }
 }
 
-enum State {
-    Waiting(Waiting),
-    Ended(Answer),
-}
-
-impl State {
-    /// Keeps an answer that was found.
-    fn end(&mut self, answer: Option<Answer>) -> bool {
-        if let Some(answer) = answer {
-            *self = Self::Ended(answer);
-            return true;
-        }
-        false
-    }
-
-    fn look(&mut self, mut how: impl FnMut(&mut Waiting) -> Option<Answer>) -> bool {
-        let answer = match self {
-            Self::Ended(_) => return true,
-            Self::Waiting(waiting) => how(waiting),
-        };
-        self.end(answer)
-    }
-}
-
 /// A call in flight.
 #[pyclass(frozen, generic, weakref, module = "raftz")]
 pub(crate) struct Future {
     /// Held by whoever waits, a slice at a time, so that nobody may lock it while attached.
-    state: Mutex<State>,
+    waiting: Mutex<Waiting>,
+    /// How it ended, as soon as somebody has looked.
+    ended: OnceLock<Answer>,
     /// What is to be called at the end, and was not yet.
     callbacks: Mutex<Vec<Py<PyAny>>>,
     /// What a read calls, and what came of that.
@@ -158,7 +137,8 @@ impl Future {
     /// Whether the call has ended. Never blocks.
     fn done(&self) -> bool {
         // Whoever holds the lock is waiting.
-        self.state.try_lock().is_some_and(|mut state| state.look(Waiting::try_take))
+        let look = |mut waiting: MutexGuard<'_, Waiting>| self.settle(waiting.try_take());
+        self.ended.get().is_some() || self.waiting.try_lock().is_some_and(look)
     }
 
     /// Calls `callback` with this future when the call has ended, on the node's callback thread.
@@ -167,7 +147,11 @@ impl Future {
         me.origin.check(py)?;
         let bell = Waker::from(me.calls.get().bell(this)?);
         me.callbacks.lock().push(callback);
-        if py.detach(|| me.state.lock().look(|waiting| waiting.poll(&bell))) {
+        let has_ended = py.detach(|| {
+            let mut waiting = me.waiting.lock();
+            me.ended.get().is_some() || me.settle(waiting.poll(&bell))
+        });
+        if has_ended {
             bell.wake();
         }
         Ok(())
@@ -175,7 +159,13 @@ impl Future {
 
     /// The callbacks that are to be called now.
     fn _ended(this: &Bound<'_, Self>) -> Vec<Py<PyAny>> {
-        std::mem::take(&mut *this.get().callbacks.lock())
+        let me = this.get();
+        // Whoever waits is about to find the answer, too, and the callbacks must not come before that.
+        this.py().detach(|| {
+            let mut waiting = me.waiting.lock();
+            me.settle(waiting.try_take())
+        });
+        std::mem::take(&mut *me.callbacks.lock())
     }
 }
 
@@ -187,9 +177,9 @@ impl Future {
         origin: Origin,
         timeout: Duration,
     ) -> Self {
-        let (state, callbacks) = (Mutex::new(State::Waiting(waiting)), Mutex::default());
+        let (waiting, callbacks) = (Mutex::new(waiting), Mutex::default());
         let ends = wait::after(timeout.saturating_add(GRACE));
-        Self { state, callbacks, call, calls, origin, ends }
+        Self { waiting, ended: OnceLock::new(), callbacks, call, calls, origin, ends }
     }
 
     /// How the call ended, as soon as it has.
@@ -218,16 +208,24 @@ impl Future {
         Err(PyTimeoutError::new_err(message))
     }
 
+    /// Keeps an answer that was found, with `waiting` locked. Whether the call has ended.
+    fn settle(&self, answer: Option<Answer>) -> bool {
+        if let Some(answer) = answer {
+            // Found once: whoever takes it from the node is alone.
+            let _ = self.ended.set(answer);
+        }
+        self.ended.get().is_some()
+    }
+
     /// The answer, if there is one within a slice.
     fn look(&self, slice: Duration) -> Option<Answer> {
-        let mut state = self.state.try_lock_for(slice)?;
-        if !state.look(Waiting::try_take) && !slice.is_zero() {
-            state.look(|waiting| waiting.wait(slice));
+        if self.ended.get().is_none() {
+            let mut waiting = self.waiting.try_lock_for(slice)?;
+            if !self.settle(waiting.try_take()) && !slice.is_zero() {
+                self.settle(waiting.wait(slice));
+            }
         }
-        match &*state {
-            State::Ended(answer) => Some(answer.clone()),
-            State::Waiting(_) => None,
-        }
+        self.ended.get().cloned()
     }
 
     fn read(&self, py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
