@@ -3,6 +3,7 @@
 use raftz_core::types::SANE_MAX;
 
 /// What is left of an input.
+#[derive(Clone)]
 pub(super) struct Tape<'a>(&'a [u8]);
 
 impl<'a> Tape<'a> {

@@ -17,7 +17,7 @@ use crate::fuzz::tape::Tape;
 /// How much longer than its timeout a call may take, on a machine with much else to do.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What places for outputs are filled with.
-const FILLING: u8 = 0xa5;
+pub(super) const FILLING: u8 = 0xa5;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -162,7 +162,11 @@ pub(super) fn judged(
     let is_unknown = call!(raftz_error_is_outcome_unknown(error));
     assert_eq!(is_unknown, call!(raftz_status_is_outcome_unknown(status)), "{name}: {message}");
     assert!(!(is_unknown && call!(raftz_error_is_retriable(error))), "{name}: {message}");
-    assert!(!(call!(raftz_error_is_fatal(error)) && call!(raftz_error_is_retriable(error))));
+    let is_fatal = call!(raftz_error_is_fatal(error));
+    let is_retriable = call!(raftz_error_is_retriable(error));
+    assert!(!(is_fatal && is_retriable), "{name}: {message}");
+    assert_eq!(is_fatal, call!(raftz_status_is_fatal(status)), "{name}: {message}");
+    assert_eq!(is_retriable, call!(raftz_status_is_retriable(status)), "{name}: {message}");
     assert!(call!(raftz_error_os_errno(error)) >= 0, "{name}: {message}");
     let _ = call!(raftz_error_leader_id(error));
     call!(raftz_error_free(error));

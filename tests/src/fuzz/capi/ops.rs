@@ -26,13 +26,16 @@ use raftz::transfer::*;
 use raftz::version::*;
 use raftz::watch::*;
 
+use super::bare::{core_free, core_look, core_new, core_step};
 use super::judge::{
     Given, NUMBER, Versioned, any_slice, bytes, call, complain, documented, judged, number_after,
     slice, text,
 };
 use super::machine::{FAULTS, Fault, Spec, Truth, question};
 use super::pending::{Kind, Write, on_batch, on_done};
+use super::simulated::{of_nothing, simulate};
 use super::store::{Disk, WAYS, Way};
+use super::wires::{MISHAPS, Post, Wires};
 use super::world::{
     Cluster, Keeps, Member, Node, World, acknowledged, c, keep, on_end, pick, pull,
 };
@@ -45,7 +48,7 @@ const NODES_MAX: usize = 6;
 /// What no timeout of a node here is beyond.
 const LONGEST_MS: u32 = 5000;
 
-pub(super) const OPS: [(&str, Op); 45] = [
+pub(super) const OPS: [(&str, Op); 53] = [
     ("found", found),
     ("restart", restart),
     ("stop", stop),
@@ -91,6 +94,14 @@ pub(super) const OPS: [(&str, Op); 45] = [
     ("names", names),
     ("conformance", conformance),
     ("settle", settle),
+    ("simulate", simulate),
+    ("core new", core_new),
+    ("core step", core_step),
+    ("core look", core_look),
+    ("core free", core_free),
+    ("wires happen", wires_happen),
+    ("wires cut", wires_cut),
+    ("wires told", wires_told),
 ];
 
 fn short_ms(tape: &mut Tape<'_>) -> u32 {
@@ -100,8 +111,8 @@ fn short_ms(tape: &mut Tape<'_>) -> u32 {
 // ---- clusters as they should be ----
 
 fn found(world: &mut World, tape: &mut Tape<'_>) {
-    let shape = tape.below(5);
-    let members = [1, 1, 3, 2, 3][shape];
+    let shape = tape.below(6);
+    let members = [1, 1, 3, 2, 3, 2][shape];
     let keeps = [Keeps::Own, Keeps::Kv, Keeps::Counter][tape.below(3)];
     let place = tape.below(3);
     let way = WAYS[tape.below(WAYS.len())];
@@ -125,6 +136,9 @@ fn found(world: &mut World, tape: &mut Tape<'_>) {
         acknowledged: acknowledged(),
         truth: Arc::clone(&truth),
     });
+    // A transport of their own joins them.
+    let wires = (shape == 5).then(|| Arc::new(Wires::default()));
+    world.wires.extend(wires.clone());
     // Over TCP each has its port from the beginning.
     let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut listeners: Vec<Option<_>> =
@@ -151,6 +165,14 @@ fn found(world: &mut World, tape: &mut Tape<'_>) {
                 call!(raftz_config_set_storage(config, &raw const table, error))
             });
         }
+        if let Some(wires) = &wires {
+            let post = Post::new(wires, id as u64);
+            let table = post.table();
+            world.posts.push(post);
+            good(zeros, "raftz_config_set_transport", |error| {
+                call!(raftz_config_set_transport(config, &raw const table, error))
+            });
+        }
         if place == 2 && members == 1 {
             let folder = world.folder.get_or_insert_with(|| tempfile::tempdir().unwrap());
             let path = folder.path().join(format!("{at}"));
@@ -168,11 +190,41 @@ fn found(world: &mut World, tape: &mut Tape<'_>) {
             spec,
             way,
             survives,
-            is_tcp: shape == 4,
+            has_network: shape < 4,
             listener: listeners[id - 1].take().map(Into::into),
         });
         world.start_member(at, id - 1, zeros);
     }
+}
+
+// ---- a transport of one's own ----
+
+fn wires_happen(world: &mut World, tape: &mut Tape<'_>) {
+    let mishap = MISHAPS[tape.below(MISHAPS.len())];
+    let times = u64::from(tape.byte());
+    world.wires.iter().for_each(|it| it.happens(mishap, times));
+}
+
+/// They are whole again unless it says otherwise.
+fn wires_cut(world: &mut World, tape: &mut Tape<'_>) {
+    let is_cut = tape.flag();
+    world.wires.iter().for_each(|it| it.cut(is_cut));
+}
+
+fn wires_told(world: &mut World, tape: &mut Tape<'_>) {
+    if let Some(wires) = world.wires.first() {
+        wires.told(tape);
+    }
+    let config = pick(tape, &world.configs);
+    let mut table = Post::new(&Arc::new(Wires::default()), 1).table();
+    match tape.below(3) {
+        0 => table.size = 3,
+        1 => table.abi_version = 0,
+        _ => table.send = None,
+    }
+    judged(tape, "raftz_config_set_transport", 0, |error| {
+        call!(raftz_config_set_transport(config, &raw const table, error))
+    });
 }
 
 fn formats(zeros: &mut Tape<'_>, config: *mut raftz_config, way: Way) {
@@ -188,7 +240,7 @@ fn formats(zeros: &mut Tape<'_>, config: *mut raftz_config, way: Way) {
     assert!(status == RAFTZ_OK || !is_good, "it formats what is empty");
 }
 
-fn good(
+pub(super) fn good(
     tape: &mut Tape<'_>,
     name: &'static str,
     make: impl FnOnce(*mut *mut raftz_error) -> raftz_status,
@@ -196,7 +248,7 @@ fn good(
     assert_eq!(judged(tape, name, 0, make), RAFTZ_OK, "{name}");
 }
 
-fn new_config(zeros: &mut Tape<'_>, id: u64, addresses: &[String]) -> *mut raftz_config {
+pub(super) fn new_config(zeros: &mut Tape<'_>, id: u64, addresses: &[String]) -> *mut raftz_config {
     let mut given = Given::new();
     let status = judged(zeros, "raftz_config_new", 0, |error| {
         call!(raftz_config_new(id, c(c"c1"), given.place(), error))
@@ -1047,7 +1099,10 @@ fn names(_world: &mut World, tape: &mut Tape<'_>) {
         unsafe { (text(call!(raftz_status_name(status))), text(call!(raftz_version_text()))) };
     assert!(name.starts_with("RAFTZ_") && version.contains('.'));
     let is_unknown = call!(raftz_status_is_outcome_unknown(status));
-    assert_eq!(is_unknown, (-63..=-32).contains(&status));
+    assert_eq!(is_unknown, (-63..=-32).contains(&status) || status == RAFTZ_PANIC);
+    let is_retriable = call!(raftz_status_is_retriable(status));
+    assert!(!is_retriable || !is_unknown && !call!(raftz_status_is_fatal(status)), "{name}");
+    of_nothing();
     assert_eq!(call!(raftz_version()), RAFTZ_VERSION);
     assert_eq!(call!(raftz_abi_version()), RAFTZ_ABI_VERSION);
     // What callbacks are given is nothing outside of them.

@@ -51,6 +51,24 @@ const USE: &[(&str, &[u8])] = &[
     ("queue look", &[]),
 ];
 
+/// A core that is alone, until it leads and has applied a few commands.
+const CORE: &[(&str, &[u8])] = &[
+    ("core look", &[]),
+    ("core step", &[]),
+    ("core new", &[]),
+    ("core step", &[2]),
+    ("core step", &[]),
+    ("core step", &[4]),
+    ("core step", &[]),
+    ("core step", &[]),
+    ("core step", &[2, 1]),
+    ("core step", &[3]),
+    ("core step", &[]),
+    ("core step", &[0, 1]),
+    ("core step", &[]),
+    ("core look", &[0, 0, 0, 0, 0, 1]),
+];
+
 fn used(found: &[u8], more: &[(&str, &[u8])]) -> Vec<u8> {
     steps(&[&[("found", found)], USE, more].concat())
 }
@@ -81,6 +99,15 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
         ("free", &[]),
         ("config free", &[]),
     ];
+    let core = |more: &[(&str, &[u8])]| steps(&[CORE, more].concat());
+    let wired = |what: &[(&str, &[u8])]| {
+        let after: &[(&str, &[u8])] =
+            &[("propose wait", &[]), ("propose wait", &[1]), ("read back", &[])];
+        steps(&[&[("found", &[5_u8][..]), ("wait", &[])], what, after].concat())
+    };
+    let told: Vec<Vec<u8>> =
+        (0..24).map(|at| step("wires told", &[at % 3, at % 4, at % 3, at / 4, at])).collect();
+    let simulated = |how: &[u8]| steps(&[("names", &[]), ("simulate", how)]);
     let mut seeds = vec![
         ("one-node", used(&[], &[("stop", &[]), ("propose", &[]), ("stop", &[]), ("free", &[])])),
         ("one-node-kv", used(&[0, 1], &[("read wait", &[0, 4, 0, 0, 4]), ("free", &[])])),
@@ -116,6 +143,14 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
             "three-nodes-tcp",
             used(&[4, 1], &[("stop", &[1]), ("propose wait", &[]), ("read back", &[])]),
         ),
+        ("own-wires", used(&[5], &[("stop", &[1]), ("propose wait", &[]), ("read back", &[])])),
+        ("own-wires-lose", wired(&[("wires happen", &[1, 200])])),
+        ("own-wires-double", wired(&[("wires happen", &[2, 200])])),
+        ("own-wires-garble", wired(&[("wires happen", &[3, 3])])),
+        ("own-wires-fail", wired(&[("wires happen", &[4, 2])])),
+        ("own-wires-one-by-one", wired(&[("wires happen", &[5, 200])])),
+        ("own-wires-cut", wired(&[("wires cut", &[1]), ("settle", &[3]), ("wires cut", &[])])),
+        ("own-wires-told", [steps(&[("found", &[5]), ("wait", &[])]), told.concat()].concat()),
         ("freed-in-flight", used(&[], &[("propose", &[]), ("propose queued", &[]), ("free", &[])])),
         (
             "queue-closed",
@@ -133,6 +168,28 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
             "listener",
             steps(&[configured, &[("start", &[0, 5]), ("wait", &[]), ("stop", &[])]].concat()),
         ),
+        ("core", core(&[("core step", &[5, 1]), ("core step", &[1]), ("core step", &[8, 0])])),
+        (
+            "core-snapshot",
+            core(&[
+                ("core step", &[6]),
+                ("core step", &[7]),
+                ("core step", &[]),
+                ("core new", &[]),
+            ]),
+        ),
+        ("core-again", core(&[("core free", &[]), ("core new", &[0, 1]), ("core step", &[])])),
+        (
+            "core-wrong-record",
+            core(&[("core new", &[0, 0, 244]), ("core new", &[0, 0, 241]), ("core new", &[])]),
+        ),
+        ("core-disk-fails", core(&[("core step", &[13]), ("core look", &[])])),
+        ("simulated", simulated(&[1, 1 | 4 | 8])),
+        ("simulated-drawn", simulated(&[2, 1, 0, 1, 7])),
+        ("simulated-machine-fails", simulated(&[3, 1, 3])),
+        ("simulated-machine-not-made", simulated(&[4, 0x20, 2])),
+        ("simulated-workload-fails", simulated(&[5, 1, 0, 2])),
+        ("simulated-workload-too-large", simulated(&[6, 1, 0, 3])),
         (
             "own-store-as-it-comes",
             steps(
@@ -178,6 +235,8 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     ];
     seeds.push(("kv-scan", scanned.concat()));
     seeds.push(("leadership-moves", moved.concat()));
+    let refused: Vec<Vec<u8>> = (0..15).map(|at| step("core step", &[14, at])).collect();
+    seeds.push(("core-refused", [steps(CORE), refused.concat()].concat()));
     seeds.push(("conformance", step("conformance", &[0, 77])));
     seeds.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }

@@ -53,11 +53,12 @@ pub(super) struct Disk {
     destroyed: AtomicU64,
 }
 
-#[derive(Default)]
-struct Kept {
+/// A record, and a run of entries.
+#[derive(Clone, Default)]
+pub(super) struct Kept {
     is_open: bool,
-    record: Vec<u8>,
-    entries: BTreeMap<u64, Vec<u8>>,
+    pub(super) record: Vec<u8>,
+    pub(super) entries: BTreeMap<u64, Vec<u8>>,
 }
 
 /// The library's side of an open store, for any thread.
@@ -245,7 +246,7 @@ unsafe extern "C" fn submit(
 
 /// # Safety
 /// A write of the library's.
-unsafe fn keep(kept: &mut Kept, write: &raftz_log_write) {
+pub(super) unsafe fn keep(kept: &mut Kept, write: &raftz_log_write) {
     if write.remove_from > 0 {
         kept.entries.retain(|index, _| *index < write.remove_from);
     }

@@ -17,10 +17,12 @@ use raftz::read::*;
 use raftz::state::*;
 use raftz::status::*;
 
+use super::bare::Bare;
 use super::judge::{Given, Versioned, bytes, call, judged, lock, shown, slice};
 use super::machine::{Fault, Spec, Truth, question};
 use super::pending::{Acknowledged, Kind, Pending, Write, taken};
 use super::store::{Disk, Way};
+use super::wires::{Post, Wires};
 use crate::fuzz::tape::Tape;
 
 /// A node that is to stop does.
@@ -63,7 +65,8 @@ pub(super) struct Member {
     pub(super) spec: Arc<Spec>,
     pub(super) way: Way,
     pub(super) survives: bool,
-    pub(super) is_tcp: bool,
+    /// Whether the cluster's network joins it with the others.
+    pub(super) has_network: bool,
     /// Its port, before its first life.
     pub(super) listener: Option<OwnedFd>,
 }
@@ -90,6 +93,8 @@ pub(super) struct World {
     pub(super) owned: Vec<Arc<Owned>>,
     pub(super) specs: Vec<Arc<Spec>>,
     pub(super) disks: Vec<Arc<Disk>>,
+    pub(super) wires: Vec<Arc<Wires>>,
+    pub(super) posts: Vec<Arc<Post>>,
     /// Every call: it may be told of late.
     calls: Vec<Arc<Pending>>,
     /// Accepted ones of nodes that were freed.
@@ -99,6 +104,9 @@ pub(super) struct World {
     /// For callbacks that try to wait.
     inside: (*mut raftz_queue, Arc<Disk>),
     pub(super) folder: Option<tempfile::TempDir>,
+    pub(super) bare: Option<Bare>,
+    /// Once is enough for an input.
+    pub(super) has_simulated: bool,
     next: u64,
 }
 
@@ -119,11 +127,15 @@ impl Default for World {
             owned: Vec::new(),
             specs: Vec::new(),
             disks: Vec::new(),
+            wires: Vec::new(),
+            posts: Vec::new(),
             calls: Vec::new(),
             loose: Vec::new(),
             queued: Vec::new(),
             inside: (queue, Disk::new(Way::AtOnce, 0)),
             folder: None,
+            bare: None,
+            has_simulated: false,
             next: 0,
         }
     }
@@ -287,13 +299,13 @@ impl World {
     /// Starts a member of a cluster.
     pub(super) fn start_member(&mut self, cluster: usize, member: usize, tape: &mut Tape<'_>) {
         let Cluster { network, keeps, members, .. } = &mut self.clusters[cluster];
-        let Member { config, spec, way, is_tcp, listener, .. } = &mut members[member];
+        let Member { config, spec, way, has_network, listener, .. } = &mut members[member];
         let table = spec.table(0);
         let opts = raftz_start_opts {
             size: size_of::<raftz_start_opts>(),
             builtin: u32::from(*keeps == Keeps::Counter),
             listen_fd: listener.take().map_or(0, IntoRawFd::into_raw_fd),
-            network: if *is_tcp { std::ptr::null_mut() } else { *network },
+            network: if *has_network { *network } else { std::ptr::null_mut() },
         };
         let machine = if *keeps == Keeps::Own { &raw const table } else { std::ptr::null() };
         let is_good = [Way::AtOnce, Way::Late, Way::Twice, Way::IsLow].contains(way)
@@ -431,6 +443,9 @@ impl World {
 
     /// Puts everything away, and looks at what must be true then.
     pub(super) fn end(&mut self) {
+        if let Some(bare) = self.bare.take() {
+            bare.end();
+        }
         for cluster in 0..self.clusters.len() {
             self.read_back(cluster, 20, 500);
         }
@@ -453,6 +468,7 @@ impl World {
         assert!(self.calls.iter().all(|call| call.times_ended() <= 1));
         comes_to_nothing("machines and snapshots", || self.specs.iter().map(|it| it.left()).sum());
         comes_to_nothing("stores", || self.disks.iter().map(|it| it.left()).sum());
+        comes_to_nothing("transports", || self.posts.iter().map(|it| it.left()).sum());
         let owned = |it: &Arc<Owned>| u64::from(it.is_taken && it.ended.load(SeqCst) == 0);
         comes_to_nothing("user data", || self.owned.iter().map(owned).sum());
         for owned in &self.owned {
