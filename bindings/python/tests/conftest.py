@@ -82,6 +82,8 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     head = """
         import os, signal, sys, threading, time, warnings
         import raftz
+        # What runs in a shell's background inherits that Ctrl-C is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         def start(machine, **keys):
             node = raftz.Node(machine, node_id=1, cluster_id=1, founders={1: "127.0.0.1:7001"},
                 listener=raftz.Listener(), **keys)
