@@ -174,11 +174,9 @@ impl Joined {
             let word = slice(&message);
             ("raftz_links_deliver", call!(raftz_links_deliver(links.0, link, word, 0, null_mut())))
         };
-        let wanted: &[raftz_status] = match mishap {
-            Mishap::Garbled => &[RAFTZ_INVALID_ARG, RAFTZ_BUSY, RAFTZ_CLOSED, RAFTZ_SHUT_DOWN],
-            _ => &[RAFTZ_OK, RAFTZ_BUSY, RAFTZ_CLOSED, RAFTZ_SHUT_DOWN],
-        };
-        one_of(name, status, wanted);
+        let taken = if mishap == Mishap::Garbled { RAFTZ_INVALID_ARG } else { RAFTZ_OK };
+        let wanted = [taken, RAFTZ_BUSY, RAFTZ_CLOSED, RAFTZ_SHUT_DOWN];
+        one_of(name, status, &wanted);
     }
 
     /// What is to become of the next message.
