@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::language::{Language, has_sqlite};
-use super::process::Cluster;
+use super::process::{Cluster, Seen};
 use super::shim::{Faulty, Loss};
 
 const ALL: [usize; 3] = [0, 1, 2];
@@ -48,6 +48,7 @@ enum Finding {
     Faulted { node: usize, why: String },
     Lost { node: usize, keys: usize, of: usize, first: String },
     Invented { node: usize, key: String, value: String },
+    Apart { nodes: Vec<Seen> },
 }
 
 impl fmt::Display for Finding {
@@ -61,6 +62,9 @@ impl fmt::Display for Finding {
             }
             Self::Invented { node, key, value } => {
                 write!(f, "node {node} holds {key} = {value}, which nobody wrote")
+            }
+            Self::Apart { nodes } => {
+                write!(f, "the nodes, which all run, do not come to agree: {nodes:#?}")
             }
         }
     }
@@ -225,11 +229,21 @@ impl Rig {
         for place in ALL {
             sound(cluster, place)?;
         }
-        // One more write: only then is everything before it known to be committed.
+        // One more write: only then is everything before it known to be committed. A disk may show
+        // only now what has become of it.
+        let before = cluster.acknowledged_keys().len();
         cluster.tell(0, &format!("load v{} 1", self.loads));
-        cluster.wait_acknowledged(1);
+        cluster.wait_until("a write or a finding", |cluster| {
+            let is_written = cluster.acknowledged_keys().len() > before;
+            is_written || ALL.iter().any(|place| sound(cluster, *place).is_err())
+        });
         cluster.quiet(&[true, false, false]);
-        cluster.settle();
+        if let Err(nodes) = cluster.try_settle() {
+            for place in ALL {
+                sound(cluster, place)?;
+            }
+            return Err(Finding::Apart { nodes });
+        }
         let acknowledged = cluster.acknowledged_keys();
         for place in ALL {
             sound(cluster, place)?;

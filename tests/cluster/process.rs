@@ -453,18 +453,26 @@ impl Cluster {
 
     /// Waits until all running nodes have applied the same and nothing is on its way.
     pub(crate) fn settle(&mut self) {
+        if let Err(seen) = self.try_settle() {
+            panic!("nodes still differ: {seen:#?}");
+        }
+    }
+
+    /// The same; or how each of them is, if one has a fault or they do not come to agree.
+    pub(crate) fn try_settle(&mut self) -> Result<(), Vec<Seen>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let seen: BTreeSet<(u64, u64)> = self
-                .awake()
-                .into_iter()
-                .map(|place| self.status(place))
-                .map(|seen| (seen.commit, seen.applied))
-                .collect();
-            if seen.len() == 1 && seen.iter().all(|(commit, applied)| commit == applied) {
-                return;
+            let seen: Vec<Seen> =
+                self.awake().into_iter().map(|place| self.status(place)).collect();
+            let alike: BTreeSet<(u64, u64)> =
+                seen.iter().map(|seen| (seen.commit, seen.applied)).collect();
+            if alike.len() == 1 && alike.iter().all(|(commit, applied)| commit == applied) {
+                return Ok(());
             }
-            assert!(Instant::now() < deadline, "nodes still differ: {seen:?}");
+            let has_fault = seen.iter().any(|seen| !seen.fault.is_empty());
+            if has_fault || Instant::now() >= deadline {
+                return Err(seen);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import functools
 import logging
 import sys
 import threading
@@ -65,16 +66,15 @@ def _log() -> None:
 
 
 def serve_calls(name: str) -> Callable[[tuple[CallQueue]], int]:
-    """What starts the thread on which callbacks of futures run: by way of a bare one, since a start waits."""
+    """What starts the thread on which callbacks of futures run: by way of a bare one, since a start waits.
 
+    The native half calls it, so no line of Python may run before the new thread.
+    """
 
     def serve(queue: CallQueue) -> None:
         start(name, _call, queue)
 
-    def begin(arguments: tuple[CallQueue]) -> int:
-        return _thread.start_new_thread(serve, arguments)
-
-    return begin
+    return functools.partial(_thread.start_new_thread, serve)
 
 
 def _call(queue: CallQueue) -> None:
