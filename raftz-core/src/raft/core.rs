@@ -400,7 +400,7 @@ impl Raft {
             last = last.min(self.log.last_evicted());
             Entries::new()
         } else {
-            let (entries, _) = self.log.copy(first, last, self.config.apply_bytes_max);
+            let entries = self.log.copy_run(first, last, self.config.apply_bytes_max);
             last = entries.last().map_or(last, |entry| entry.index);
             entries
         };

@@ -12,6 +12,9 @@ use crate::types::{Entries, Entry, Index, LogId, Term};
 
 use super::runs::TermRuns;
 
+/// As many entries are worth being handled by themselves.
+const RUN_ENOUGH: usize = 32;
+
 /// Entries that were appended together, at least one, and the bytes of all entries ever appended in this life up
 /// to their last.
 #[derive(Clone, Debug)]
@@ -182,6 +185,22 @@ impl Log {
     /// Entries from `first` up to `last`, stopping after `bytes_max` but taking at least one, and their bytes.
     /// None when `first` is not in memory. What was appended together is not copied.
     pub(crate) fn copy(&self, first: Index, last: Index, bytes_max: u64) -> (Entries, u64) {
+        self.copy_some(first, last, bytes_max, usize::MAX)
+    }
+
+    /// The same, but it ends with what was appended together once that is long enough: to copy a long run costs
+    /// more than to handle it by itself.
+    pub(crate) fn copy_run(&self, first: Index, last: Index, bytes_max: u64) -> Entries {
+        self.copy_some(first, last, bytes_max, RUN_ENOUGH).0
+    }
+
+    fn copy_some(
+        &self,
+        first: Index,
+        last: Index,
+        bytes_max: u64,
+        enough: usize,
+    ) -> (Entries, u64) {
         let found = self.chunk_of(first).filter(|_| first <= last);
         let Some(at) = found else { return (Entries::new(), 0) };
         let chunk = &self.cache[at];
@@ -201,18 +220,21 @@ impl Log {
                 count += 1;
             }
         }
-        let mut entries = chunk.entries.slice(from..from + count);
-        if from + count == chunk.entries.len() && count < wanted {
-            let rest = self.cache.range(at + 1..).flat_map(|chunk| &chunk.entries);
-            let more = rest.take(wanted - count).take_while(|entry| {
-                let fits = bytes + entry.cost_bytes() <= bytes_max;
-                bytes += if fits { entry.cost_bytes() } else { 0 };
-                fits
-            });
-            let more: Vec<Entry> = more.cloned().collect();
-            entries.append(more.into());
+        let entries = chunk.entries.slice(from..from + count);
+        if from + count < chunk.entries.len() || count == wanted || count >= enough {
+            return (entries, bytes);
         }
-        (entries, bytes)
+        let rest = self.cache.range(at + 1..).flat_map(|chunk| &chunk.entries);
+        let fits = rest.clone().take(wanted - count).take_while(|entry| {
+            let fits = bytes + entry.cost_bytes() <= bytes_max;
+            bytes += if fits { entry.cost_bytes() } else { 0 };
+            fits
+        });
+        let more = fits.count();
+        if more == 0 {
+            return (entries, bytes);
+        }
+        (entries.iter().chain(rest.take(more)).cloned().collect(), bytes)
     }
 
     fn end_bytes(&self) -> u64 {
@@ -366,6 +388,24 @@ mod tests {
         assert!(!log.is_evicted(Index(2)), "its neighbour is still wanted");
         log.evict(Index(3), 0);
         assert_eq!(log.last_evicted(), Index(3));
+    }
+
+    #[test]
+    fn long_runs_are_handled_by_themselves_and_short_ones_together() {
+        let mut log = log(&[(1, 1), (1, 2)]);
+        let long = RUN_ENOUGH as u64;
+        log.extend(&(3..3 + long).map(|index| entry(1, index, 10)).collect());
+        log.extend(&vec![entry(1, 3 + long, 10)].into());
+        let lasts = |first: u64| {
+            let run = log.copy_run(Index(first), Index(99), u64::MAX);
+            (run[0].index.0, run[run.len() - 1].index.0)
+        };
+        assert_eq!(lasts(3), (3, 2 + long), "shared with the log");
+        assert_eq!(lasts(1), (1, 3 + long), "a short one is joined by all that follows");
+        assert_eq!(lasts(4), (4, 3 + long), "what is left of one may be short");
+        assert_eq!(lasts(3 + long), (3 + long, 3 + long));
+        assert_eq!(log.copy_run(Index(3), Index(4), u64::MAX).len(), 2, "no further than asked");
+        assert_eq!(log.copy_run(Index(3), Index(99), 1).len(), 1, "at least one");
     }
 
     #[test]
