@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import signal
 import threading
@@ -309,14 +310,26 @@ def test_a_callback_that_raises_is_reported_and_stops_nothing(
 
 
 def test_a_thread_that_keeps_the_interpreter_moves_no_leadership() -> None:
-    """One long call that never lets the interpreter go, many times as long as an election timeout."""
-    with raftz.LocalCluster(3, Counter) as cluster:
+    """Busy threads, and one long call that never lets the interpreter go, for five election timeouts and more."""
+    with raftz.LocalCluster(
+        3, Counter, election_timeout_min_ms=400, election_timeout_max_ms=800
+    ) as cluster:
         leader = cluster.wait_for_leader(PATIENCE)
         leader.propose(b"1").result(PATIENCE)
         before = [(node.status().term, node.status().leader) for node in cluster]
-        begun = time.monotonic()
-        while time.monotonic() - begun < 3.0:
-            pow(3, 4_000_000)
+        end = time.monotonic() + 2.0
+
+        def keep_busy() -> None:
+            while time.monotonic() < end:
+                pow(3, 10_000)
+
+        threads = [threading.Thread(target=keep_busy) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # A function of such a library is called with the interpreter held.
+        ctypes.PyDLL(None).usleep(4_000_000)
         after = [(node.status().term, node.status().leader) for node in cluster]
         assert before == after
         assert [node.metrics().leader_changes for node in cluster] == [1, 1, 1]
