@@ -4,7 +4,8 @@
  * A store keeps, for each group, one record and a run of numbered entries, all of them bytes that it does not look into;
  * custom_storage_sqlite.c has all of it. This program puts it through raftz's own test of stores. Then a process with
  * three nodes on three databases is killed in the middle of its writes, and another one goes on with what is there: no
- * write that was acknowledged may be missing. A node whose database was lost must not start.
+ * write that was acknowledged may be missing, though snapshots, which are files beside the database, have taken the
+ * place of the oldest ones in the log. A node whose database was lost must not start.
  *
  *     cc custom_storage*.c $(pkg-config --cflags --libs raftz) -lsqlite3 -o custom_storage && ./custom_storage
  */
@@ -26,6 +27,8 @@ typedef struct databases {
 static bool configure(raftz_config *config, char *path) {
     raftz_error *error = NULL;
     const raftz_storage storage = sqlite_at(path);
+    char snapshots[PATH_MAX_BYTES + 16];
+    snprintf(snapshots, sizeof snapshots, "%s-snapshots", path);
     for (uint64_t founder = 1; founder <= NODES; founder++) {
         char address[32];
         snprintf(address, sizeof address, "127.0.0.1:%d", 7000 + (int)founder);
@@ -33,7 +36,10 @@ static bool configure(raftz_config *config, char *path) {
             return false;
         }
     }
-    return ok("storage", raftz_config_set_storage(config, &storage, &error), &error);
+    return ok("storage", raftz_config_set_storage(config, &storage, &error), &error) &&
+           ok("snapshots", raftz_config_set(config, "snapshot_directory", snapshots, &error), &error) &&
+           ok("often", raftz_config_set(config, "snapshot_log_entries", "100", &error), &error) &&
+           ok("retain", raftz_config_set(config, "snapshot_retain_bytes", "0", &error), &error);
 }
 
 /* Starts all three; the first time it founds them as well. If that fails trio_stop() is due all the same. */
@@ -138,12 +144,25 @@ static bool holds_all(trio *nodes, uint64_t last, uint64_t index) {
     return true;
 }
 
+/* The database does not grow for ever. */
+static bool was_shortened(const raftz_node *node) {
+    raftz_error *error = NULL;
+    raftz_state *state = NULL;
+    raftz_state_info info = RAFTZ_STATE_INFO_INIT;
+    const bool is_known = ok("state", raftz_node_state(node, &state, &error), &error) &&
+                          ok("state", raftz_state_get(state, &info, &error), &error);
+    raftz_state_free(state);
+    printf("the log goes from entry %" PRIu64 " to %" PRIu64 "; a snapshot stands for what was before\n",
+           info.base_index + 1, info.last_index);
+    return is_known && info.base_index > 0;
+}
+
 static bool goes_on(databases *at, uint64_t *last) {
     trio nodes = {0};
     uint64_t index = 0;
     /* A new write is behind all old ones: who has applied it has applied them. */
     const bool is_whole = start(&nodes, at, false) && set(nodes.node[0], ++*last, &index) &&
-                          holds_all(&nodes, *last, index);
+                          holds_all(&nodes, *last, index) && was_shortened(nodes.node[0]);
     return trio_stop(&nodes) && is_whole;
 }
 

@@ -13,9 +13,15 @@ use bytes::Bytes;
 use raftz_core::machine::{
     Command, KvCommand, KvQuery, KvReply, KvStore, MachineError, SnapshotView, StateMachine,
 };
-use raftz_core::node::{Config, Node, NodeError, ProposeOptions};
+use raftz_core::node::{Config, Node, NodeError, ProposeOptions, StorageKind};
+use raftz_core::storage::vfs::RealVfs;
+use raftz_core::storage::wal::{BootstrapSpec, Expect, Wal, WalOptions};
+use raftz_core::storage::{Storage, StorageError};
 use raftz_core::transport::memory::MemoryNetwork;
-use raftz_core::types::{ClusterId, Event, FaultReason, Index, Reply, Role, SnapshotPhase};
+use raftz_core::types::{
+    Base, ClusterId, Event, FaultReason, Index, Member, Membership, Reply, Role, Settings,
+    SnapshotPhase,
+};
 use support::{LONG, done, id, until};
 
 type Seen = Arc<Mutex<Vec<Event>>>;
@@ -25,6 +31,8 @@ struct Cluster {
     root: tempfile::TempDir,
     addresses: Vec<String>,
     seen: Vec<Seen>,
+    /// Whether the log is in a store of the user's own, and snapshots are in a directory of theirs.
+    is_apart: bool,
 }
 
 impl Cluster {
@@ -33,12 +41,17 @@ impl Cluster {
             (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap().to_string()).collect();
         let seen = (0..3).map(|_| Seen::default()).collect();
-        (Self { root: tempfile::tempdir().unwrap(), addresses, seen }, listeners)
+        (Self { root: tempfile::tempdir().unwrap(), addresses, seen, is_apart: false }, listeners)
     }
 
     /// With all nodes running.
     fn founded() -> (Self, Vec<Node>) {
-        let (cluster, listeners) = Self::new();
+        Self::founded_as(false)
+    }
+
+    fn founded_as(is_apart: bool) -> (Self, Vec<Node>) {
+        let (mut cluster, listeners) = Self::new();
+        cluster.is_apart = is_apart;
         let mut nodes = Vec::new();
         for (n, listener) in (1..).zip(listeners) {
             let config = cluster.config(n);
@@ -53,8 +66,17 @@ impl Cluster {
         self.root.path().join(n.to_string())
     }
 
+    /// Where a node's snapshots are.
+    fn snapshots(&self, n: usize) -> PathBuf {
+        if self.is_apart { self.root.path().join(format!("{n}-snapshots")) } else { self.dir(n) }
+    }
+
     fn config(&self, n: usize) -> Config {
         let mut config = Config::new(id(n as u64), ClusterId(0x5a9)).with_directory(self.dir(n));
+        if self.is_apart {
+            config.storage = own_store(self.dir(n));
+            config.snapshot_directory = self.snapshots(n);
+        }
         for (founder, address) in (1..).zip(&self.addresses) {
             config = config.with_founder(id(founder), address.clone());
         }
@@ -77,6 +99,31 @@ impl Cluster {
     fn was(&self, n: usize, wanted: impl Fn(&Event) -> bool) -> usize {
         self.seen[n - 1].lock().unwrap().iter().filter(|event| wanted(event)).count()
     }
+}
+
+/// A store that the library knows nothing of. That it is the library's own makes no difference.
+fn own_store(dir: PathBuf) -> StorageKind {
+    StorageKind::Custom(Arc::new(move |config: &Config| {
+        let options = WalOptions { segment_bytes: config.segment_bytes, reserve_bytes: 0 };
+        if !Wal::is_formatted(&RealVfs, &dir)? {
+            let members = config.founders.iter().map(|it| (it.id, Member::at(&it.address)));
+            let settings = Settings {
+                election_timeout_min_ms: config.election_timeout_min_ms,
+                entry_bytes_max: config.entry_bytes_max,
+                ..Settings::default()
+            };
+            let spec = BootstrapSpec {
+                cluster: config.cluster_id,
+                epoch: 0,
+                node: config.node_id,
+                base: Base::founding(Membership::of_voters(members), settings),
+            };
+            Wal::bootstrap(&RealVfs, &dir, &spec, options)?;
+        }
+        let expect = Expect { cluster: config.cluster_id, node: config.node_id };
+        let (wal, recovered) = Wal::open(Arc::new(RealVfs), &dir, expect, options)?;
+        Ok((Box::new(wal) as Box<dyn Storage>, recovered))
+    }))
 }
 
 fn is_phase(wanted: SnapshotPhase) -> impl Fn(&Event) -> bool {
@@ -119,7 +166,16 @@ fn leader(nodes: &[Node]) -> &Node {
 
 #[test]
 fn a_node_that_was_away_comes_back_by_snapshot_while_writes_go_on_and_logs_stay_short() {
-    let (cluster, mut nodes) = Cluster::founded();
+    comes_back_by_snapshot(false);
+}
+
+#[test]
+fn so_it_does_where_logs_are_in_stores_of_the_users_own() {
+    comes_back_by_snapshot(true);
+}
+
+fn comes_back_by_snapshot(is_apart: bool) {
+    let (cluster, mut nodes) = Cluster::founded_as(is_apart);
     set(leader(&nodes), 0..100);
     let away = nodes.iter().position(|node| node.status().role != Role::Leader).unwrap();
     nodes.remove(away).shutdown(LONG).unwrap();
@@ -143,9 +199,9 @@ fn a_node_that_was_away_comes_back_by_snapshot_while_writes_go_on_and_logs_stay_
     }
     // Two thousand entries of a kilobyte were written, sixteen segments of them; what is kept is less.
     for n in 1..=3 {
-        let dir = cluster.dir(n);
-        until("old segments to go", || files(&dir, "wal-") <= 8);
-        until("old snapshots to go", || (1..=2).contains(&files(&dir, "snap-")));
+        let (log, snapshots) = (cluster.dir(n), cluster.snapshots(n));
+        until("old segments to go", || files(&log, "wal-") <= 8);
+        until("old snapshots to go", || (1..=2).contains(&files(&snapshots, "snap-")));
     }
 
     // Everything again from what is on the disks.
@@ -159,6 +215,45 @@ fn a_node_that_was_away_comes_back_by_snapshot_while_writes_go_on_and_logs_stay_
         node.wait_for_applied(last, LONG).unwrap();
         assert_eq!(digest(node).0, 500);
     }
+}
+
+#[test]
+fn a_directory_of_snapshots_is_one_nodes_and_without_one_it_is_said_that_there_are_none() {
+    let (mut cluster, _) = Cluster::new();
+    cluster.is_apart = true;
+    let begin = |config: Config| Node::start(config, || Ok(Box::new(KvStore::new())));
+    let alone = |n: usize| {
+        let mut config = cluster.config(n);
+        config.founders.retain(|founder| founder.id == config.node_id);
+        config.listen_address = "127.0.0.1:0".into();
+        config
+    };
+    let node = begin(alone(1)).unwrap();
+    let mut other = alone(2);
+    other.snapshot_directory = cluster.snapshots(1);
+    let error = begin(other).map(drop).unwrap_err();
+    assert!(matches!(error, NodeError::Storage(StorageError::Locked { .. })), "{error}");
+    node.shutdown(LONG).unwrap();
+
+    let mut without = alone(2);
+    without.snapshot_directory = PathBuf::new();
+    let node = begin(without).unwrap();
+    node.wait_for_leader(LONG).unwrap();
+    set(&node, 0..500);
+    let asked = Instant::now();
+    let error = node.snapshot(LONG).unwrap_err();
+    assert!(error.to_string().contains("snapshot_directory is not set"), "{error}");
+    assert!(asked.elapsed() < LONG / 2, "it was waited for");
+
+    let mut beside = alone(3).with_directory(cluster.dir(3));
+    let error = begin(beside.clone()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("snapshot_directory = "), "{error}");
+    beside.storage = StorageKind::Memory;
+    assert!(begin(beside).is_err(), "in memory, too");
+    let mut nowhere = alone(3);
+    nowhere.snapshot_directory = cluster.root.path().join("not/there");
+    let error = begin(nowhere).map(drop).unwrap_err();
+    assert!(error.to_string().contains("whose parent must exist"), "{error}");
 }
 
 #[test]

@@ -28,6 +28,9 @@ use crate::transport::{self, raftz_transport};
 /// - `listen_address`: `host:port`; 127.0.0.1:0.
 /// - `founders`: founding members, `1=host:port,2=host:port`; none.
 /// - `storage`: `memory` or `directory:path`, or `custom` after raftz_config_set_storage(); memory.
+/// - `snapshot_directory`: where a node with a store of the program's own keeps its snapshots; made if it is not
+///   there, and one node's alone. Empty: it takes none, and its log is never shortened. Other stores keep them beside
+///   the log; empty.
 /// - `insecure_plaintext`: allows addresses beyond this machine, although links are not encrypted; false.
 /// - `election_timeout_min_ms`, `election_timeout_max_ms`: time without a sign of a leader after which a
 ///   node stands for election; each wait is drawn between the two; 150 and 300.

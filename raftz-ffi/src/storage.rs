@@ -102,7 +102,8 @@ pub const RAFTZ_STORAGE_NEVER_BLOCKS: u32 = 1;
 /// and does not stand for election until the leader has given them to it anew. If the record is, or if the node is alone
 /// in its cluster, it does not start.
 ///
-/// In this version a node with such a store takes no snapshots: its log is never shortened.
+/// Snapshots are files all the same: in the directory that the key `snapshot_directory` names. Without it a node with
+/// such a store takes none, its log is never shortened, and nobody can bring it back by one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct raftz_storage {

@@ -251,12 +251,16 @@ static void keep(raftz_config *config, const char *directory)
 #ifdef ON_SQLITE
     /* As long as the node. */
     static char path[WORDS_BYTES];
+    char snapshots[WORDS_BYTES];
     if (mkdir(directory, 0700) != 0 && errno != EEXIST)
         give_up("no directory for the database");
     if (snprintf(path, sizeof path, "%s/log.db", directory) >= (int)sizeof path)
         give_up("the name of the directory is too long");
     raftz_storage storage = sqlite_at(path);
     must(raftz_config_set_storage(config, &storage, &error), &error);
+    if (snprintf(snapshots, sizeof snapshots, "%s/snapshots", directory) >= (int)sizeof snapshots)
+        give_up("the name of the directory is too long");
+    must(raftz_config_set(config, "snapshot_directory", snapshots, &error), &error);
 #else
     must(raftz_config_set_directory(config, directory, &error), &error);
 #endif
@@ -283,6 +287,9 @@ static raftz_config *configure(int count, char **arguments)
     snprintf(directory, bytes, "%s/node-%" PRIu64, arguments[2], id);
     keep(config, directory);
     free(directory);
+    /* So few that logs are shortened all the time, and who was away for a moment needs a snapshot. */
+    must(raftz_config_set(config, "snapshot_log_entries", "500", &error), &error);
+    must(raftz_config_set(config, "snapshot_retain_bytes", "20000", &error), &error);
     for (int at = 4; at < count; at++) {
         char *value = strchr(arguments[at], '=');
         if (value == NULL)

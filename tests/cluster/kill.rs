@@ -161,6 +161,9 @@ fn run(rounds: u64, mut crew: Crew, options: &[&str]) -> Crew {
     cluster.wait_acknowledged(100);
     cluster.quiet(&[true; 3]);
     cluster.settle();
+    for place in ALL {
+        assert!(cluster.has_snapshot(place), "node {} took no snapshot", place + 1);
+    }
     let acknowledged = cluster.acknowledged_keys();
     let first = cluster.dump(0);
     for place in 1..3 {

@@ -451,6 +451,13 @@ impl Cluster {
         }
     }
 
+    /// Whether a node's disk has a snapshot: beside its log, or where those of a store of its own are.
+    pub(crate) fn has_snapshot(&self, place: usize) -> bool {
+        let dir = self.directory(place);
+        let names = [dir.join("snapshots"), dir].into_iter().flat_map(std::fs::read_dir).flatten();
+        names.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("snap-"))
+    }
+
     /// Waits until all running nodes have applied the same and nothing is on its way.
     pub(crate) fn settle(&mut self) {
         if let Err(seen) = self.try_settle() {

@@ -95,6 +95,9 @@ pub struct Config {
     pub founders: Vec<Founder>,
     /// Where the log is kept. Default: memory.
     pub storage: StorageKind,
+    /// Where a node with a store of the user's own keeps its snapshots; made if it is not there. Empty: it takes none,
+    /// and its log is never shortened. With every other store snapshots lie beside the log. Default empty.
+    pub snapshot_directory: PathBuf,
     /// Allows addresses beyond this machine although links are not encrypted. Default `false`.
     pub insecure_plaintext: bool,
 
@@ -204,6 +207,7 @@ impl Config {
             listen_address: "127.0.0.1:0".into(),
             founders: Vec::new(),
             storage: StorageKind::Memory,
+            snapshot_directory: PathBuf::new(),
             insecure_plaintext: false,
             election_timeout_min_ms: 150,
             election_timeout_max_ms: 300,

@@ -227,6 +227,12 @@ impl Host {
         if let Some(reason) = &member.halted {
             return wish.grant(Err(NodeError::Faulted { reason: reason.to_string() }));
         }
+        if self.snapshots.is_none() {
+            let detail = "this node takes none: its log is in a store of the program's own, and snapshot_directory \
+                          is not set"
+                .into();
+            return wish.grant(Err(NodeError::Snapshot { detail }));
+        }
         wish.applied = member.applied;
         if let Some(newest) = member.replica.newest_snapshot()
             && newest.base.id.index >= wish.applied

@@ -58,7 +58,8 @@ pub(super) fn open(config: &Config) -> Result<Opened, NodeError> {
             let (storage, recovered) = guarded(|| make(config))
                 .map_err(|panic| custom_panicked("factory", &panic))?
                 .map_err(NodeError::from)?;
-            Ok(Opened { storage, snapshots: None, recovered })
+            let snapshots = beside_custom(config, &recovered.identity)?;
+            Ok(Opened { storage, snapshots, recovered })
         }
         StorageKind::Directory(path) => {
             let expect = Expect { cluster: config.cluster_id, node: config.node_id };
@@ -70,6 +71,18 @@ pub(super) fn open(config: &Config) -> Result<Opened, NodeError> {
             Ok(Opened { storage: Box::new(wal), snapshots: Some(snapshots), recovered })
         }
     }
+}
+
+/// The snapshots of a node whose log is in a store of the user's own.
+fn beside_custom(
+    config: &Config,
+    identity: &Identity,
+) -> Result<Option<Arc<dyn SnapshotStore>>, NodeError> {
+    let path = &config.snapshot_directory;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(FileSnapshots::open_apart(Arc::new(RealVfs), path, identity)?)))
 }
 
 /// What is told of a store of the user's own that panicked while the node started.

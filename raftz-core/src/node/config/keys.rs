@@ -61,6 +61,14 @@ pub(super) const KEYS: &[Key] = &[
             StorageKind::Custom(_) => "custom".into(),
         },
     },
+    Key {
+        name: "snapshot_directory",
+        set: |config, text| {
+            config.snapshot_directory = text.into();
+            Ok(())
+        },
+        show: |config| config.snapshot_directory.display().to_string(),
+    },
     number!(insecure_plaintext, boolean),
     number!(election_timeout_min_ms, count),
     number!(election_timeout_max_ms, count),

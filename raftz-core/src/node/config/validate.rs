@@ -24,8 +24,18 @@ pub(super) fn validate(config: &Config) -> Checked {
         StorageKind::Directory(path) if path.as_os_str().is_empty() => {
             bad("storage", "directory:", "the path is empty; name a directory")
         }
+        StorageKind::Custom(_) => Ok(()),
+        StorageKind::Memory | StorageKind::Directory(_)
+            if !config.snapshot_directory.as_os_str().is_empty() =>
+        {
+            contradiction(format!(
+                "snapshot_directory = {:?} is for a store of the program's own; in memory and in a directory \
+                 snapshots lie beside the log: leave it empty",
+                config.snapshot_directory.display().to_string()
+            ))
+        }
         StorageKind::Memory => validate_founding(config),
-        StorageKind::Directory(_) | StorageKind::Custom(_) => Ok(()),
+        StorageKind::Directory(_) => Ok(()),
     }
 }
 
@@ -396,6 +406,7 @@ mod tests {
                 &[("append_bytes_max", "2g"), ("window_bytes", "8g")],
                 &["append_bytes_max", "larger than 16 MiB"],
             ),
+            (&[("snapshot_directory", "/s")], &["snapshot_directory", "program's own"]),
             (&[("segment_bytes", "65g")], &["segment_bytes", "larger than 64 GiB"]),
             (&[("segment_bytes", "18446744073709551615")], &["segment_bytes", "64 GiB"]),
             (

@@ -13,15 +13,18 @@ use super::read::Reader;
 use super::sink::FileSink;
 use super::{SnapshotIntake, SnapshotSink, SnapshotStore, intake};
 use crate::storage::StorageError;
-use crate::storage::vfs::Vfs;
+use crate::storage::vfs::{Vfs, VfsLock};
+use crate::storage::wal::{lock, make_dir};
 use crate::types::{Base, GroupId, Identity, Snapshot, SnapshotId};
 
-/// Snapshots in a node's data directory. Clones share it; there is one for a directory at a time, which
-/// the log's lock sees to.
+/// Snapshots in a node's data directory, or in one of their own. Clones share it; there is one for a directory at a
+/// time, which the log's lock sees to, or one of theirs.
 #[derive(Clone)]
 pub struct FileSnapshots {
     dir: Arc<Dir>,
     notes: Arc<[String]>,
+    /// Where the directory is their own.
+    _lock: Option<Arc<dyn VfsLock>>,
 }
 
 impl FileSnapshots {
@@ -47,7 +50,23 @@ impl FileSnapshots {
         if removed {
             dir.sync()?;
         }
-        Ok(Self { dir, notes: notes.into() })
+        Ok(Self { dir, notes: notes.into(), _lock: None })
+    }
+
+    /// Opens the store in a directory of its own, which is made, if its parent exists, and locked: for a log that is
+    /// kept elsewhere.
+    ///
+    /// # Errors
+    /// As [`FileSnapshots::open`]; also if another node has the directory.
+    pub fn open_apart(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        identity: &Identity,
+    ) -> Result<Self, StorageError> {
+        make_dir(vfs.as_ref(), dir)?;
+        let lock = lock(vfs.as_ref(), dir)?;
+        let opened = Self::open(vfs, dir, identity)?;
+        Ok(Self { _lock: Some(lock.into()), ..opened })
     }
 
     /// What a person should know of this open: which snapshots are damaged.

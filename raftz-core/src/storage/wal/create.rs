@@ -23,7 +23,10 @@ use crate::storage::vfs::{OpenMode, Vfs, VfsLock};
 use crate::types::{Base, Boot, GroupId, HardState, Identity};
 
 /// Takes the directory's lock for as long as the answer lives.
-pub(super) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn VfsLock>, StorageError> {
+pub(in crate::storage) fn lock(
+    vfs: &dyn Vfs,
+    dir: &Path,
+) -> Result<Box<dyn VfsLock>, StorageError> {
     let path = dir.join(LOCK);
     vfs.lock(&path)
         .map_err(|source| io_error(&path, "locking", source))?
@@ -97,7 +100,8 @@ pub(super) fn remove_marker(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageErro
     sync_dir(vfs, dir)
 }
 
-fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
+/// Makes the directory, durably, unless it is there.
+pub(in crate::storage) fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), StorageError> {
     let found = match vfs.make_dir(dir) {
         Ok(()) => false,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => true,

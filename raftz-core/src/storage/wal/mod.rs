@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+pub(super) use self::create::{lock, make_dir};
 use self::files::{FORMATTING, SUPERBLOCK, VOTE};
 pub(super) use self::files::{corrupt, io_error};
 pub(super) use self::format::{crc_holds, seal_crc};
