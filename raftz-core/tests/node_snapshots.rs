@@ -233,7 +233,14 @@ fn a_directory_of_snapshots_is_one_nodes_and_without_one_it_is_said_that_there_a
     other.snapshot_directory = cluster.snapshots(1);
     let error = begin(other).map(drop).unwrap_err();
     assert!(matches!(error, NodeError::Storage(StorageError::Locked { .. })), "{error}");
+    let last = set(&node, 0..500);
+    assert!(node.snapshot(LONG).unwrap().base.id.index >= last);
+    until("a shorter log", || node.status().base.index > Index::ZERO);
     node.shutdown(LONG).unwrap();
+    let mut forgotten = alone(1);
+    forgotten.snapshot_directory = PathBuf::new();
+    let error = begin(forgotten).map(drop).unwrap_err();
+    assert!(error.to_string().contains("(snapshot_directory)"), "{error}");
 
     let mut without = alone(2);
     without.snapshot_directory = PathBuf::new();

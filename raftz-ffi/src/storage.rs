@@ -100,7 +100,7 @@ pub const RAFTZ_STORAGE_NEVER_BLOCKS: u32 = 1;
 ///
 /// The whole log is read once when a node starts. If entries are missing then, or garbage, the node starts without them
 /// and does not stand for election until the leader has given them to it anew. If the record is, or if the node is alone
-/// in its cluster, it does not start.
+/// in its cluster, it does not start. One record is written; if that is not completed within 30 seconds the start fails.
 ///
 /// Snapshots are files all the same: in the directory that the key `snapshot_directory` names. Without it a node with
 /// such a store takes none, its log is never shortened, and nobody can bring it back by one.

@@ -300,8 +300,13 @@ pub(crate) fn restore_at_start(
             ));
             return Ok((None, news));
         }
+        let advice = if store.is_some() {
+            "restore the directory from a copy, or remove this node and join under a new id"
+        } else {
+            "name the directory that has its snapshots (snapshot_directory)"
+        };
         let detail = format!(
-            "the log begins after entry {base}, and no snapshot that covers it can be read; restore the directory from a copy, or remove this node and join under a new id"
+            "the log begins after entry {base}, and no snapshot that covers it can be read; {advice}"
         );
         return Err(StorageError::Missing { index: base, detail }.into());
     }
