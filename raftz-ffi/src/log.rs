@@ -1,10 +1,9 @@
 //! A node's log lines, for C.
 
-use std::fmt::Write as _;
 use std::os::raw::c_void;
 use std::sync::Arc;
 
-use tracing::field::{Field, Visit};
+use raftz_core::node::log_text;
 use tracing::{Level, Metadata, Subscriber, span};
 
 use crate::bytes::raftz_slice;
@@ -71,9 +70,7 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let text = line.message + &line.fields;
+        let text = log_text(event);
         let slice = raftz_slice::of(text.as_bytes());
         // SAFETY: the user's function, called with the user's data and a line that lives meanwhile.
         unsafe { (self.0.call)(self.0.user_data.get(), number(*event.metadata().level()), slice) }
@@ -82,21 +79,4 @@ impl Subscriber for Lines {
     fn enter(&self, _: &span::Id) {}
 
     fn exit(&self, _: &span::Id) {}
-}
-
-/// A line: the message first, then the fields.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
 }

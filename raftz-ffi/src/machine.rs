@@ -14,8 +14,7 @@ use crate::bytes::raftz_slice;
 use crate::error::Failure;
 use crate::guard::{self, Call, Out, borrow_mut, call, invalid, null};
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_OK, raftz_status, shown};
-use crate::version::RAFTZ_ABI_VERSION;
+use crate::status::{RAFTZ_OK, raftz_status, shown};
 
 /// \brief One committed command, in the order of the log. The layout of this struct is frozen.
 #[repr(C)]
@@ -107,7 +106,7 @@ pub struct raftz_machine {
     /// any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
     ///
     /// raftz_node_start() takes the struct unless it returns RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
-    /// RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
+    /// RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
     pub destroy: Option<unsafe extern "C" fn(machine: *mut c_void)>,
     /// \brief Applies commands in order and answers each, with raftz_replies_push() or
     /// raftz_replies_reject(). Required.
@@ -364,19 +363,8 @@ impl Table {
     pub(crate) unsafe fn read(pointer: *const raftz_machine) -> Call<Option<Self>> {
         // SAFETY: the caller's contract.
         let Some(table) = unsafe { sized::read(pointer) }? else { return Ok(None) };
-        if table.abi_version == 0 || table.abi_version > RAFTZ_ABI_VERSION {
-            let message = format!(
-                "raftz_machine.abi_version is {}; set it to RAFTZ_ABI_VERSION, which this library knows up to {RAFTZ_ABI_VERSION}",
-                table.abi_version
-            );
-            return Err(Failure::new(RAFTZ_ABI_MISMATCH, message));
-        }
-        if table.flags & !RAFTZ_MACHINE_NEVER_BLOCKS != 0 {
-            return Err(invalid(format!("raftz_machine.flags is {:#x}", table.flags)));
-        }
-        if table.apply.is_none() {
-            return Err(null("raftz_machine.apply"));
-        }
+        sized::known::<raftz_machine>(table.abi_version, table.flags, RAFTZ_MACHINE_NEVER_BLOCKS)?;
+        sized::required::<raftz_machine>(&[("apply", table.apply.is_some())])?;
         let snapshot = [
             ("snapshot_begin", table.snapshot_begin.is_some()),
             ("snapshot_read", table.snapshot_read.is_some()),
@@ -598,6 +586,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::status::RAFTZ_CALLBACK_FAILED;
+    use crate::version::RAFTZ_ABI_VERSION;
 
     /// A machine that is a vector of bytes; its snapshot is handed out byte by byte.
     unsafe extern "C" fn begin(

@@ -3,6 +3,7 @@
 use crate::error::Failure;
 use crate::guard::{Call, invalid, null};
 use crate::status::RAFTZ_ABI_MISMATCH;
+use crate::version::RAFTZ_ABI_VERSION;
 
 /// A struct of integers, pointers and optional function pointers alone, whose first field is
 /// `size: usize`, and for which zero is a good value everywhere.
@@ -45,6 +46,29 @@ pub(crate) unsafe fn read<T: Sized>(pointer: *const T) -> Call<Option<T>> {
         return Err(Failure::new(RAFTZ_ABI_MISMATCH, message));
     }
     Ok(Some(value))
+}
+
+/// Checks what every table of functions says of itself: its version, and flags of which these are known.
+pub(crate) fn known<T: Sized>(abi_version: u32, flags: u32, flags_known: u32) -> Call<()> {
+    let name = T::NAME;
+    if abi_version == 0 || abi_version > RAFTZ_ABI_VERSION {
+        let message = format!(
+            "{name}.abi_version is {abi_version}; set it to RAFTZ_ABI_VERSION, which this library knows up to {RAFTZ_ABI_VERSION}"
+        );
+        return Err(Failure::new(RAFTZ_ABI_MISMATCH, message));
+    }
+    if flags & !flags_known != 0 {
+        return Err(invalid(format!("{name}.flags is {flags:#x}")));
+    }
+    Ok(())
+}
+
+/// Checks that these functions of a table are there.
+pub(crate) fn required<T: Sized>(functions: &[(&str, bool)]) -> Call<()> {
+    match functions.iter().find(|(_, is_there)| !is_there) {
+        Some((function, _)) => Err(null(&format!("{}.{function}", T::NAME))),
+        None => Ok(()),
+    }
 }
 
 /// A caller's struct for output, whose size was found good.

@@ -24,8 +24,7 @@ use crate::error::{Failure, raftz_error};
 use crate::guard::{self, Call, Out, borrow, borrow_mut, call, invalid, null};
 use crate::machine::raftz_sink;
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_ABI_MISMATCH, RAFTZ_IN_CALLBACK, RAFTZ_STORAGE, raftz_status};
-use crate::version::RAFTZ_ABI_VERSION;
+use crate::status::{RAFTZ_IN_CALLBACK, RAFTZ_STORAGE, raftz_status};
 
 /// What messages name where those of a directory name its path.
 pub(crate) const NAME: &str = "the program's storage";
@@ -209,26 +208,14 @@ impl Table {
     pub(crate) unsafe fn read(pointer: *const raftz_storage) -> Call<Self> {
         // SAFETY: the caller's contract.
         let table = unsafe { sized::read(pointer) }?.ok_or_else(|| null("storage"))?;
-        if table.abi_version == 0 || table.abi_version > RAFTZ_ABI_VERSION {
-            let message = format!(
-                "raftz_storage.abi_version is {}; set it to RAFTZ_ABI_VERSION, which this library knows up to {RAFTZ_ABI_VERSION}",
-                table.abi_version
-            );
-            return Err(Failure::new(RAFTZ_ABI_MISMATCH, message));
-        }
-        if table.flags & !RAFTZ_STORAGE_NEVER_BLOCKS != 0 {
-            return Err(invalid(format!("raftz_storage.flags is {:#x}", table.flags)));
-        }
-        let required = [
+        sized::known::<raftz_storage>(table.abi_version, table.flags, RAFTZ_STORAGE_NEVER_BLOCKS)?;
+        sized::required::<raftz_storage>(&[
             ("open", table.open.is_some()),
             ("load", table.load.is_some()),
             ("submit", table.submit.is_some()),
             ("read", table.read.is_some()),
-        ];
-        match required.iter().find(|(_, is_there)| !is_there) {
-            Some((field, _)) => Err(null(&format!("raftz_storage.{field}"))),
-            None => Ok(Self(table)),
-        }
+        ])?;
+        Ok(Self(table))
     }
 
     pub(crate) fn is_formatted(&self) -> Result<bool, StorageError> {

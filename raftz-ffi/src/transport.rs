@@ -21,12 +21,11 @@ use raftz_core::types::NodeId;
 use shared::{Context, Shared};
 
 use crate::bytes::{raftz_bytes, raftz_slice, take_over};
-use crate::error::{Failure, raftz_error};
+use crate::error::raftz_error;
 use crate::guard::{self, Call, Out, borrow, call, free, invalid, null, value};
 use crate::machine::raftz_sink;
 use crate::sized::{self, Sized};
-use crate::status::{RAFTZ_ABI_MISMATCH, raftz_status};
-use crate::version::RAFTZ_ABI_VERSION;
+use crate::status::raftz_status;
 
 /// \brief How urgent a message is: elections, heartbeats, acknowledgements; first of all.
 pub const RAFTZ_MESSAGE_CONTROL: u32 = 0;
@@ -176,25 +175,13 @@ impl Table {
     pub(crate) unsafe fn read(pointer: *const raftz_transport) -> Call<Self> {
         // SAFETY: the caller's contract.
         let table = unsafe { sized::read(pointer) }?.ok_or_else(|| null("transport"))?;
-        if table.abi_version == 0 || table.abi_version > RAFTZ_ABI_VERSION {
-            let message = format!(
-                "raftz_transport.abi_version is {}; set it to RAFTZ_ABI_VERSION, which this library knows up to {RAFTZ_ABI_VERSION}",
-                table.abi_version
-            );
-            return Err(Failure::new(RAFTZ_ABI_MISMATCH, message));
-        }
-        if table.flags != 0 {
-            return Err(invalid(format!("raftz_transport.flags is {:#x}", table.flags)));
-        }
-        let required = [
+        sized::known::<raftz_transport>(table.abi_version, table.flags, 0)?;
+        sized::required::<raftz_transport>(&[
             ("open", table.open.is_some()),
             ("send", table.send.is_some()),
             ("end", table.end.is_some()),
-        ];
-        match required.iter().find(|(_, is_there)| !is_there) {
-            Some((field, _)) => Err(null(&format!("raftz_transport.{field}"))),
-            None => Ok(Self(table)),
-        }
+        ])?;
+        Ok(Self(table))
     }
 
     /// Opens it for a node that says this of itself.

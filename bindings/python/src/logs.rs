@@ -1,13 +1,12 @@
 //! Log lines on their way to `logging`. A node's threads put them into a bounded ring and never wait; a thread of
 //! Python's hands them on.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use pyo3::prelude::*;
-use tracing::field::{Field, Visit};
+use raftz_core::node::log_text;
 use tracing::subscriber::Interest;
 use tracing::{Level, Metadata, Subscriber, span};
 
@@ -88,9 +87,7 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let text = line.message + &line.fields;
+        let text = log_text(event);
         if RING.0.try_send(Some((number(*event.metadata().level()), text))).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
@@ -99,21 +96,4 @@ impl Subscriber for Lines {
     fn enter(&self, _: &span::Id) {}
 
     fn exit(&self, _: &span::Id) {}
-}
-
-/// A line: the message first, then the fields.
-#[derive(Default)]
-struct Line {
-    message: String,
-    fields: String,
-}
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string cannot fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.fields, " {name}={value:?}"),
-        };
-    }
 }

@@ -5,6 +5,9 @@
 //! in `left_out` how many were not.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use tracing::field::{Field, Visit};
 
 use crate::types::{Event, EventKind, GroupId, NodeId, Role};
 
@@ -31,6 +34,29 @@ impl Line {
     /// A line about another node.
     pub(crate) const fn about(peer: NodeId, text: String) -> Self {
         Self { group: GroupId::FIRST, peer: Some(peer), text }
+    }
+}
+
+/// What a log line says, as text: the message first, then the fields. For subscribers of a program's own.
+pub fn log_text(event: &tracing::Event<'_>) -> String {
+    let mut words = Words::default();
+    event.record(&mut words);
+    words.message + &words.fields
+}
+
+#[derive(Default)]
+struct Words {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // Writing to a string cannot fail.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
     }
 }
 

@@ -45,6 +45,7 @@ pub use callbacks::EventObserver;
 pub use config::{Config, ConfigError, Founder, StorageFactory, StorageKind};
 pub use error::NodeError;
 pub use handle::{Node, ProposeOptions, ReadOptions};
+pub use log::log_text;
 pub use metrics::{Metrics, PeerMetrics, PeerNumbers};
 pub use pending::{Answer, Pending};
 #[cfg(feature = "sim")]
