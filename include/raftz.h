@@ -1503,7 +1503,7 @@ typedef struct raftz_machine {
      * any other function; without `create` once for every raftz_node_start() that took the struct. Optional.
      *
      * raftz_node_start() takes the struct unless it returns RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG,
-     * RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
+     * RAFTZ_UNSUPPORTED or RAFTZ_FORKED.
      */
     void (*destroy)(void *machine);
     /**
@@ -3896,8 +3896,8 @@ raftz_status raftz_node_bootstrap(const struct raftz_config *config,
 /**
  * \brief Starts a node. Never formats anything: found the cluster first, with raftz_node_bootstrap().
  *
- * A process that forks does so before, or its child runs another program (exec): in a child of a process
- * with nodes none is to be started.
+ * A process that forks does so before, or after all nodes were freed, or its child runs another program (exec): a
+ * child of a process that had nodes can have none.
  *
  * Threads: any; one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
  *
@@ -3908,7 +3908,7 @@ raftz_status raftz_node_bootstrap(const struct raftz_config *config,
  * \param node [out] The node, to be freed with raftz_node_free().
  * \param error [out] Why not; nothing runs then. May be NULL.
  * \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED,
- *         RAFTZ_FORKED (the queue for its events is of the parent process), RAFTZ_CONFIG, RAFTZ_STORAGE,
+ *         RAFTZ_FORKED (the parent process had nodes, or the queue for its events is its), RAFTZ_CONFIG, RAFTZ_STORAGE,
  *         RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
  */
 raftz_status raftz_node_start(const struct raftz_config *config,

@@ -1,6 +1,6 @@
 //! Whether the process was forked since. A child has the parent's memory and none of its threads.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::error::Failure;
 use crate::guard::Call;
@@ -71,6 +71,37 @@ impl ForkMark {
             return Err(Failure::new(RAFTZ_FORKED, message));
         }
         Ok(())
+    }
+}
+
+/// The process that has nodes, or had the last ones, and how many.
+static PROCESS: AtomicU32 = AtomicU32::new(0);
+static NODES: AtomicUsize = AtomicUsize::new(0);
+
+/// A node that counts, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Resident(());
+
+impl Resident {
+    /// Counts a node; refused in a child of a process that had nodes when it was forked. Their threads are not here,
+    /// and what they were waiting for, or held, is in a state that nobody mends.
+    pub(crate) fn new() -> Call<Self> {
+        let me = std::process::id();
+        if PROCESS.load(Ordering::Relaxed) != me {
+            if NODES.load(Ordering::Relaxed) > 0 {
+                let message = "the process was forked while it had nodes, and the child can have none; fork before nodes are started or after they were freed, or exec in the child";
+                return Err(Failure::new(RAFTZ_FORKED, message));
+            }
+            PROCESS.store(me, Ordering::Relaxed);
+        }
+        NODES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        NODES.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ use raftz_core::types::Index;
 use crate::bytes::raftz_bytes;
 use crate::config::raftz_config;
 use crate::error::{Failure, raftz_error};
-use crate::fork::ForkMark;
+use crate::fork::{ForkMark, Resident};
 use crate::guard::{Call, Out, borrow, call, invalid, take_back, value};
 use crate::log::Logger;
 use crate::machine::{RAFTZ_BUILTIN_KV, Table, builtin, raftz_machine};
@@ -33,6 +33,7 @@ pub struct raftz_node(Handle);
 pub(crate) struct Handle {
     node: Node,
     mark: ForkMark,
+    _resident: Resident,
     /// A call panicked inside; what it was doing may be half done.
     is_poisoned: AtomicBool,
 }
@@ -222,8 +223,8 @@ unsafe fn listener(fd: i32) -> Call<TcpListener> {
 
 /// \brief Starts a node. Never formats anything: found the cluster first, with raftz_node_bootstrap().
 ///
-/// A process that forks does so before, or its child runs another program (exec): in a child of a process
-/// with nodes none is to be started.
+/// A process that forks does so before, or after all nodes were freed, or its child runs another program (exec): a
+/// child of a process that had nodes can have none.
 ///
 /// Threads: any; one at a time for the configuration. Inside callbacks: yes. Blocks: for the disk.
 ///
@@ -234,7 +235,7 @@ unsafe fn listener(fd: i32) -> Call<TcpListener> {
 /// \param node [out] The node, to be freed with raftz_node_free().
 /// \param error [out] Why not; nothing runs then. May be NULL.
 /// \return RAFTZ_OK, RAFTZ_NULL_ARG, RAFTZ_INVALID_ARG, RAFTZ_ABI_MISMATCH, RAFTZ_UNSUPPORTED,
-///         RAFTZ_FORKED (the queue for its events is of the parent process), RAFTZ_CONFIG, RAFTZ_STORAGE,
+///         RAFTZ_FORKED (the parent process had nodes, or the queue for its events is its), RAFTZ_CONFIG, RAFTZ_STORAGE,
 ///         RAFTZ_NETWORK, RAFTZ_MACHINE or RAFTZ_THREAD.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn raftz_node_start(
@@ -281,12 +282,18 @@ pub unsafe extern "C" fn raftz_node_start(
             }
         };
         let mark = ForkMark::new()?;
+        let resident = Resident::new()?;
         let mut settings = config.config.clone();
         settings.on_event = config.events.as_ref().map(|to| to.observer(settings.node_id));
         let logger = config.logger.as_ref().map(Arc::clone);
         let dispatch = Logger::dispatch(logger.as_ref());
         let started = tracing::dispatcher::with_default(&dispatch, || start(settings, reach, make));
-        let handle = Handle { node: started?, mark, is_poisoned: AtomicBool::new(false) };
+        let handle = Handle {
+            node: started?,
+            mark,
+            _resident: resident,
+            is_poisoned: AtomicBool::new(false),
+        };
         // SAFETY: the caller's contract.
         unsafe { out.give(raftz_node(handle)) };
         Ok(())

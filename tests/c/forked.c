@@ -59,14 +59,32 @@ static void in_child(raftz_node *node, raftz_queue *queue, raftz_config *config,
     REFUSED(raftz_queue_next(queue, RAFTZ_WAIT_FOREVER, &event, &failure));
     REFUSED(raftz_config_set_event_queue(config, RAFTZ_EVENTS_ALL, queue, &failure));
     raftz_node *mine = NULL;
+    raftz_config *own = new_config(1, 1);
     REFUSED(raftz_node_start(config, NULL, NULL, &mine, &failure));
+    REFUSED(raftz_node_start(own, NULL, NULL, &mine, &failure));
     CHECK(mine == NULL);
     CHECK(raftz_node_id(node) == 0 && raftz_queue_fd(queue) == -1 && raftz_queue_dropped(queue) == 0);
     CHECK(leader_id == 77 && event == NULL && state == NULL && reply.bytes == NULL);
     CHECK(tally_now(&told) == 0);
     raftz_node_free(node);
+    REFUSED(raftz_node_start(own, NULL, NULL, &mine, &failure));
+    raftz_config_free(own);
     raftz_queue_free(queue);
     raftz_config_free(config);
+    _exit(0);
+}
+
+/* Of a process that has no nodes any more. */
+static void in_later_child(void) {
+    watchdog(30);
+    raftz_network *network = NULL;
+    raftz_config *config = new_config(1, 1);
+    OK(raftz_network_new(&network, &failure));
+    raftz_node *node = start_in(network, config, NULL);
+    OK(raftz_node_wait_for_leader(node, 20000, NULL, &failure));
+    stop_and_free(node);
+    raftz_config_free(config);
+    raftz_network_free(network);
     _exit(0);
 }
 
@@ -128,5 +146,11 @@ int main(void) {
     raftz_queue_free(queue);
     raftz_config_free(config);
     raftz_network_free(network);
+    pid_t later = fork();
+    if (later == 0) {
+        in_later_child();
+    }
+    int status = 0;
+    CHECK(later > 0 && waitpid(later, &status, 0) == later && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     return 0;
 }

@@ -44,7 +44,8 @@ pub trait StateMachine: Send {
     /// Applies commands in order and pushes exactly one reply for each.
     ///
     /// # Errors
-    /// Faults this replica. A half-applied batch is never taken for an applied one.
+    /// Faults this replica. A half-applied batch is never taken for an applied one. The fault names the first
+    /// command without a reply.
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError>;
 
     /// Answers a read-only request from the present state.

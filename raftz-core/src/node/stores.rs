@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::storage::snapshot::{FileSnapshots, MemorySnapshots, SnapshotStore};
@@ -22,6 +23,7 @@ use super::threads::guarded;
 /// Formats the configured directory.
 pub(super) fn bootstrap(config: &Config) -> Result<(), NodeError> {
     let StorageKind::Directory(path) = &config.storage else { return Ok(()) };
+    let path = &wherever_we_go(path)?;
     let spec = BootstrapSpec {
         cluster: config.cluster_id,
         epoch: 0,
@@ -35,7 +37,16 @@ pub(super) fn bootstrap(config: &Config) -> Result<(), NodeError> {
 /// Whether the configured directory holds a node's data.
 pub(super) fn is_formatted(config: &Config) -> Result<bool, NodeError> {
     let StorageKind::Directory(path) = &config.storage else { return Ok(true) };
-    Ok(Wal::is_formatted(&RealVfs, path)?)
+    Ok(Wal::is_formatted(&RealVfs, &wherever_we_go(path)?)?)
+}
+
+/// The same directory, also once the process has changed its working directory: files are made there by name as long
+/// as the node runs.
+fn wherever_we_go(path: &Path) -> Result<PathBuf, NodeError> {
+    std::path::absolute(path).map_err(|source| {
+        let (path, doing) = (path.to_path_buf(), "finding the working directory".to_owned());
+        NodeError::Storage(StorageError::Io { path, doing, source: Arc::new(source) })
+    })
 }
 
 /// What a node keeps its state in.
@@ -62,6 +73,7 @@ pub(super) fn open(config: &Config) -> Result<Opened, NodeError> {
             Ok(Opened { storage, snapshots, recovered })
         }
         StorageKind::Directory(path) => {
+            let path = &wherever_we_go(path)?;
             let expect = Expect { cluster: config.cluster_id, node: config.node_id };
             let vfs = Arc::new(RealVfs);
             let (wal, recovered) =
@@ -82,7 +94,8 @@ fn beside_custom(
     if path.as_os_str().is_empty() {
         return Ok(None);
     }
-    Ok(Some(Arc::new(FileSnapshots::open_apart(Arc::new(RealVfs), path, identity)?)))
+    let path = wherever_we_go(path)?;
+    Ok(Some(Arc::new(FileSnapshots::open_apart(Arc::new(RealVfs), &path, identity)?)))
 }
 
 /// What is told of a store of the user's own that panicked while the node started.

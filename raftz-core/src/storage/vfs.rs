@@ -185,11 +185,39 @@ impl VfsFile for RealFile {
 }
 
 struct RealLock {
-    // The lock lives as long as the open file description.
-    _file: File,
+    file: File,
+    process: u32,
+}
+
+impl RealLock {
+    /// `None` if somebody has it.
+    fn take(path: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { file, process: std::process::id() })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 impl VfsLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile shares the lock: to close the file alone would leave it there. And what
+        // a child drops is its parent's.
+        if self.process == std::process::id() {
+            let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+        }
+    }
+}
 
 impl Vfs for RealVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
@@ -233,18 +261,7 @@ impl Vfs for RealVfs {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn VfsLock>>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(RealLock::take(path)?.map(|lock| Box::new(lock) as Box<dyn VfsLock>))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -260,5 +277,34 @@ impl Vfs for RealVfs {
     #[allow(clippy::disallowed_methods)]
     fn background(&self, job: Job) -> io::Result<()> {
         std::thread::Builder::new().name("raftz-prepare".into()).spawn(job).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_lock_ends_with_its_owner_although_a_child_that_was_forked_shares_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = RealLock::take(&path).unwrap().unwrap();
+        assert!(RealLock::take(&path).unwrap().is_none());
+        // As fork() does.
+        let of_the_child = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(RealLock::take(&path).unwrap().is_some());
+        drop(of_the_child);
+    }
+
+    #[test]
+    fn what_a_child_drops_stays_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = RealLock::take(&path).unwrap().unwrap();
+        let file = lock.file.try_clone().unwrap();
+        drop(RealLock { file, process: lock.process + 1 });
+        assert!(RealLock::take(&path).unwrap().is_none());
     }
 }

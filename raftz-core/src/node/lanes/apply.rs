@@ -79,26 +79,27 @@ impl Applier {
     pub(crate) fn apply(&mut self, entries: &[Entry]) -> ApplyStep {
         let commands = rules::commands(entries);
         let Some(first) = commands.first() else { return Ok(Vec::new()) };
-        let index = first.index;
-        let fail = |detail: String| ApplyFailure { index, kind: "apply", detail };
+        let fail = |index, detail: String| ApplyFailure { index, kind: "apply", detail };
         if let Some(earlier) = &self.failed {
-            return Err(fail(format!("it had failed before: {earlier}")));
+            return Err(fail(first.index, format!("it had failed before: {earlier}")));
         }
         let Some(machine) = &mut self.machine else {
-            return Err(fail("it is gone".into()));
+            return Err(fail(first.index, "it is gone".into()));
         };
         let mut replies = Vec::with_capacity(commands.len());
         let ran = guarded(|| {
             run_inside("the state machine's apply", || machine.apply(&commands, &mut replies))
         });
+        // It stopped at the first command that it has not answered.
+        let at = commands.get(replies.len()).unwrap_or(first).index;
         let paired = match ran {
-            Ok(Ok(())) => rules::pair(&commands, replies),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(panic) => Err(format!("it panicked: {panic}")),
+            Ok(Ok(())) => rules::pair(&commands, replies).map_err(|detail| (first.index, detail)),
+            Ok(Err(error)) => Err((at, error.to_string())),
+            Err(panic) => Err((at, format!("it panicked: {panic}"))),
         };
-        paired.map_err(|detail| {
+        paired.map_err(|(index, detail)| {
             self.failed = Some(detail.clone());
-            fail(detail)
+            fail(index, detail)
         })
     }
 
@@ -532,11 +533,11 @@ mod tests {
 
     #[test]
     fn a_machine_that_loses_count_or_panics_is_never_called_again() {
-        for (mut applier, word) in
-            [(applier(true, 0), "3 replies to 2 commands"), (applier(false, 2), "on purpose")]
+        for (mut applier, index, word) in
+            [(applier(true, 0), 1, "3 replies to 2 commands"), (applier(false, 2), 2, "on purpose")]
         {
             let failure = applier.apply(&[entry(1), entry(2)]).unwrap_err();
-            assert_eq!((failure.index, failure.kind), (Index(1), "apply"));
+            assert_eq!((failure.index, failure.kind), (Index(index), "apply"));
             assert!(failure.detail.contains(word), "{}", failure.detail);
             let again = applier.apply(&[entry(4)]).unwrap_err();
             assert!(again.detail.contains("failed before"), "{}", again.detail);

@@ -106,6 +106,14 @@ struct Conn {
     is_shut: bool,
 }
 
+impl Drop for Conn {
+    fn drop(&mut self) {
+        // A child that was forked meanwhile shares the connection: to close it here alone would leave the other side
+        // in the belief that somebody is there.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
 struct TcpWaker(mio::Waker);
 
 impl Wake for TcpWaker {
