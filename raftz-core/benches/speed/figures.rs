@@ -33,6 +33,7 @@ const TARGETS: &[(&str, Option<Target>)] = &[
     ("allocations_per_frame_of_64", None),
     ("idle_rss_mib", Some(AtMost(32.0))),
     ("idle_cpu_percent", Some(AtMost(0.5))),
+    ("idle_floor_cpu_percent", None),
     ("failover_worst_ms", Some(AtMost(600.0))),
     ("failover_median_ms", Some(AtMost(390.0))),
     ("snapshot_freeze_ms", Some(AtMost(10.0))),
