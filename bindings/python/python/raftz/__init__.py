@@ -31,6 +31,7 @@ Threads, in ten rules:
 10. `raftz.aio` has no loop of its own, and does not mind one that was closed.
 """
 
+from . import _interpreter as _interpreter  # before everything else
 from . import _folders as _folders  # before what closes nodes at the end
 from . import aio, events, kv
 from ._raftz import Done, Entry, Future, Histogram, Listener, SnapshotReader, SnapshotWriter
