@@ -160,6 +160,36 @@ def test_without_a_quorum_calls_end_in_time_and_say_who_is_missing() -> None:
             cluster.wait_for_leader(0.1)
 
 
+def test_a_read_that_ends_too_late_says_what_it_waited_for() -> None:
+    goes_on, entered = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        entered.set()
+        goes_on.wait(PATIENCE)
+
+    class Slow(Counter):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            keep()
+            return super().apply(entry)
+
+    with raftz.LocalCluster(1, Slow) as cluster:
+        node = cluster.wait_for_leader(PATIENCE)
+        for wait, missing in (
+            (lambda: node.propose(b"1", timeout=PATIENCE), raftz.ApplyTimeout),
+            (lambda: node.read_future(lambda _: keep(), timeout=PATIENCE), raftz.ReadTimeout),
+        ):
+            entered.clear()
+            goes_on.clear()
+            future = wait()
+            try:
+                assert entered.wait(PATIENCE)
+                with pytest.raises(missing):
+                    node.read(lambda counter: counter.n, timeout=0.1)
+            finally:
+                goes_on.set()
+            assert future.exception(PATIENCE) is None
+
+
 def test_events_can_be_iterated_over_from_another_thread() -> None:
     with raftz.LocalCluster(1, Counter) as cluster:
         node = cluster.wait_for_leader(PATIENCE)
