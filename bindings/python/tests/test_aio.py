@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -180,3 +183,182 @@ def test_a_start_that_is_cancelled_leaves_no_node_behind() -> None:
             await asyncio.sleep(0.01)
 
     run(program())
+
+
+def test_a_node_closes_while_asyncios_pool_is_full() -> None:
+    async def program() -> None:
+        pool = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(pool)
+        released = threading.Event()
+        it = node()
+        # It starts without the pool, too.
+        pool.submit(released.wait, PATIENCE)
+        await it.start()
+        await it.close(PATIENCE)
+        assert not released.is_set() and it.sync.closed
+        released.set()
+
+    run(program())
+
+
+def watched() -> int:
+    """How many descriptors the loop watches."""
+    loop: Any = asyncio.get_running_loop()
+    return len(loop._selector.get_map())
+
+
+def open_now() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_events_that_nobody_holds_any_more_leave_no_descriptor() -> None:
+    async def program() -> None:
+        async with node() as it:
+            await it.wait_for_leader()
+            before, opened = watched(), open_now()
+            for _ in range(100):
+                events = it.events(raftz.events.Leader)
+                waiting = asyncio.ensure_future(anext(events))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await waiting
+                del events, waiting
+            # The step of the loop that woke this still holds the last ones.
+            await asyncio.sleep(0)
+            gc.collect()
+            await asyncio.sleep(0)
+            assert watched() == before and open_now() < opened + 50
+
+    run(program())
+
+
+def test_events_end_when_they_are_closed_for_who_waits_and_who_comes_later() -> None:
+    async def program() -> None:
+        async with node() as it:
+            await it.wait_for_leader()
+            before = watched()
+            events = it.events(raftz.events.Faulted)
+
+            async def watch() -> list[raftz.events.Event]:
+                return [event async for event in events]
+
+            watching = [asyncio.create_task(watch()) for _ in range(2)]
+            await asyncio.sleep(0)
+            events.close()
+            assert await asyncio.gather(*watching) == [[], []]
+            assert await watch() == [] and events.dropped == 0
+            events.close()
+            assert watched() == before
+
+    run(program())
+
+
+def test_of_two_starts_at_once_one_is_refused() -> None:
+    async def program() -> None:
+        keys: dict[str, Any] = {"node_id": 1, "cluster_id": 1, "founders": {1: "127.0.0.1:7001"}}
+        it = raftz.aio.Node(raftz.KvStore(), listen_address="127.0.0.1:0", **keys)
+        started = await asyncio.gather(it.start(), it.start(), return_exceptions=True)
+        assert started[0] is it and "started already" in str(started[1]), started
+        await it.close(PATIENCE)
+        with pytest.raises(RuntimeError, match="already"):
+            await it.start()
+
+    run(program())
+
+
+def test_a_start_that_failed_may_be_tried_again(tmp_path: Path) -> None:
+    place = tmp_path / "node"
+    place.write_text("no folder")
+
+    async def program() -> None:
+        keys: dict[str, Any] = {"node_id": 1, "cluster_id": 1, "founders": {1: "127.0.0.1:7001"}}
+        it = raftz.aio.Node(
+            raftz.KvStore(), data_dir=place, bootstrap=True, listen_address="127.0.0.1:0", **keys
+        )
+        before = watched()
+        with pytest.raises(raftz.StorageError):
+            await it.start()
+        await asyncio.sleep(0)
+        assert watched() == before
+        place.unlink()
+        async with it:
+            await it.wait_for_leader(PATIENCE)
+
+    run(program())
+
+
+def test_without_a_descriptor_for_the_loop_no_node_is_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left() -> None:
+        raise OSError("no descriptor")
+
+    async def program() -> None:
+        with pytest.raises(OSError, match="no descriptor"):
+            await node().start()
+        assert not any(thread.name.startswith("raftz-1-") for thread in threading.enumerate())
+
+    monkeypatch.setattr(raftz._raftz, "LoopDesk", none_left)
+    run(program())
+
+
+def is_watched(it: raftz.aio.Node[Any]) -> bool:
+    """Whether its loop still watches for its answers. Ends that."""
+    assert it._desk is not None
+    return asyncio.get_running_loop().remove_reader(it._desk.fileno())
+
+
+def test_the_loop_watches_a_node_no_more_whoever_has_closed_it() -> None:
+    async def program() -> None:
+        one = await node().start()
+        await one.close(PATIENCE)
+        assert not is_watched(one)
+
+        other = await node().start()
+        await other.wait_for_leader()
+        waiting = other.propose(b"1")
+        await asyncio.to_thread(other.sync.close, PATIENCE)
+        assert not is_watched(other)
+        assert waiting.done()
+        await asyncio.gather(waiting, return_exceptions=True)
+        with pytest.raises(raftz.Closed):
+            await other.propose(b"1")
+
+        third = await node().start()
+        closing = asyncio.create_task(third.close(PATIENCE))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        while not third.sync.closed:
+            await asyncio.sleep(0.01)
+        await third.close()
+        assert not is_watched(third)
+
+    run(program())
+
+
+def test_a_start_that_the_loop_does_not_wait_for_leaves_no_node_behind() -> None:
+    program = """
+        import asyncio
+        warnings.simplefilter("always")
+        may_start = threading.Event()
+        async def main():
+            node = raftz.aio.Node(raftz.KvStore(), node_id=1, cluster_id=1,
+                founders={1: "127.0.0.1:7001"}, listener=raftz.Listener())
+            make = node._make
+            def later():
+                may_start.wait()
+                return make()
+            node._make = later
+            asyncio.create_task(node.start())
+            await asyncio.sleep(0)
+        asyncio.run(main())
+        may_start.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("raftz-") and thread.name != "raftz-log":
+                thread.join(60)
+        print("over")
+    """
+    assert says(program) == "over\n"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import PATIENCE, Counter
+from conftest import PATIENCE, Counter, says
 
 import raftz
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from typing import Any
 
 
 def test_the_store_does_what_it_says_from_every_node() -> None:
@@ -158,6 +160,36 @@ def test_without_a_quorum_calls_end_in_time_and_say_who_is_missing() -> None:
             cluster.wait_for_leader(0.1)
 
 
+def test_a_read_that_ends_too_late_says_what_it_waited_for() -> None:
+    goes_on, entered = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        entered.set()
+        goes_on.wait(PATIENCE)
+
+    class Slow(Counter):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            keep()
+            return super().apply(entry)
+
+    with raftz.LocalCluster(1, Slow) as cluster:
+        node = cluster.wait_for_leader(PATIENCE)
+        for wait, missing in (
+            (lambda: node.propose(b"1", timeout=PATIENCE), raftz.ApplyTimeout),
+            (lambda: node.read_future(lambda _: keep(), timeout=PATIENCE), raftz.ReadTimeout),
+        ):
+            entered.clear()
+            goes_on.clear()
+            future = wait()
+            try:
+                assert entered.wait(PATIENCE)
+                with pytest.raises(missing):
+                    node.read(lambda counter: counter.n, timeout=0.1)
+            finally:
+                goes_on.set()
+            assert future.exception(PATIENCE) is None
+
+
 def test_events_can_be_iterated_over_from_another_thread() -> None:
     with raftz.LocalCluster(1, Counter) as cluster:
         node = cluster.wait_for_leader(PATIENCE)
@@ -172,3 +204,99 @@ def test_events_can_be_iterated_over_from_another_thread() -> None:
         assert not thread.is_alive()
         kinds = {type(event) for event in seen}
         assert raftz.events.Snapshot in kinds, seen
+
+
+def test_what_cannot_be_a_cluster_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for size in (0, -1):
+        with pytest.raises(raftz.InvalidArgument, match=f"size = {size}: "):
+            raftz.LocalCluster(size, raftz.KvStore)
+    with pytest.raises(raftz.ConfigError, match="listen_address") as refused:
+        raftz.LocalCluster(1, raftz.KvStore, listen_address="127.0.0.1:7001")
+    assert refused.value.code == -64
+    with pytest.raises(ZeroDivisionError):
+        raftz.LocalCluster(2, lambda: 1 // 0)  # type: ignore[type-var]
+
+    def none_left() -> Any:
+        raise OSError("no descriptor")
+
+    monkeypatch.setattr(raftz._raftz, "Listener", none_left)
+    with pytest.raises(OSError, match="no descriptor"):
+        raftz.LocalCluster(1, raftz.KvStore)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wait_for_a_leader_takes_no_time_that_is_none() -> None:
+    with raftz.LocalCluster(1, Counter) as cluster:
+        cluster.wait_for_leader(PATIENCE)
+        for timeout in (float("nan"), -1.0):
+            with pytest.raises(raftz.InvalidArgument, match="timeout"):
+                cluster.wait_for_leader(timeout)
+        assert cluster.wait_for_leader(0.0) is cluster[1]
+
+
+def test_a_cluster_waits_for_nobody_in_a_callback() -> None:
+    with raftz.LocalCluster(1, Counter) as cluster:
+        node = cluster.wait_for_leader(PATIENCE)
+        raised: list[type[BaseException]] = []
+        called = threading.Event()
+
+        def callback(_: object) -> None:
+            for wait in (cluster.wait_for_leader, lambda: cluster.stop(1), cluster.close):
+                try:
+                    wait()
+                except BaseException as error:
+                    raised.append(type(error))
+            called.set()
+
+        node.propose(b"1").add_done_callback(callback)
+        assert called.wait(PATIENCE)
+        assert raised == [raftz.ReentrantCall] * 3
+        assert cluster.wait_for_leader() is node
+
+
+def test_a_node_that_did_not_stop_in_time_is_not_forgotten() -> None:
+    goes_on, entered = threading.Event(), threading.Event()
+
+    class Slow(Counter):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            entered.set()
+            goes_on.wait(PATIENCE)
+            return super().apply(entry)
+
+    with raftz.LocalCluster(1, Slow) as cluster:
+        node = cluster.wait_for_leader(PATIENCE)
+        node.propose(b"1")
+        assert entered.wait(PATIENCE)
+        try:
+            with pytest.raises(raftz.StillRunning):
+                cluster.stop(1, 0.1)
+            assert cluster[1] is node
+            # It is about to end, and leads nobody.
+            with pytest.raises(raftz.LeaderTimeout):
+                cluster.wait_for_leader(0.0)
+        finally:
+            goes_on.set()
+        cluster.stop(1, PATIENCE)
+        assert node.closed and cluster.nodes == {}
+
+
+def test_a_cluster_that_is_never_closed_takes_its_folder_along(tmp_path: Path) -> None:
+    program = """
+        import tempfile
+        tempfile.tempdir = sys.argv[1]
+        kept = raftz.LocalCluster(2, raftz.KvStore)
+        stopped = raftz.LocalCluster(1, raftz.KvStore)
+        stopped.stop(1)
+        pid = os.fork()
+        if pid == 0:
+            # A child's end is not the parent's, nor is what it closes.
+            stopped.close()
+            sys.exit()
+        assert os.waitpid(pid, 0)[1] == 0
+        print(len(os.listdir(sys.argv[1])))
+    """
+    assert says(program, str(tmp_path)) == "2\n"
+    assert list(tmp_path.iterdir()) == []

@@ -24,13 +24,18 @@ Threads, in ten rules:
 3. None of them needs a lock, with a GIL or without.
 4. Calls that block let other threads run, end in time, and notice Ctrl-C within 50 ms.
 5. A blocking call inside a callback raises `ReentrantCall` at once.
-6. A node that is collected without being closed stops by itself, with a `ResourceWarning`; nobody waits for it.
+6. A node that is collected without being closed stops by itself, with a `ResourceWarning`; nobody waits for it. One
+   that its own machine refers to is never collected: close it.
 7. Nodes that are still open when the process ends are closed first.
-8. After a fork a node is of no use in the child: calls raise `ForkedProcess`.
+8. After a fork a node is of no use in the child: calls raise `ForkedProcess`, and no future ends. Nor can the child
+   start one of its own if there were live nodes at the fork, which raises the same. Fork before there is one, or after
+   `close`.
 9. Log lines go to the logger "raftz", from a thread of their own.
 10. `raftz.aio` has no loop of its own, and does not mind one that was closed.
 """
 
+from . import _interpreter as _interpreter  # before everything else
+from . import _folders as _folders  # before what closes nodes at the end
 from . import aio, events, kv
 from ._raftz import Done, Entry, Future, Histogram, Listener, SnapshotReader, SnapshotWriter
 from .cluster import LocalCluster

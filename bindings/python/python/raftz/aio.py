@@ -12,10 +12,15 @@ To cancel the wait does not take a proposal back: it may still be done.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import weakref
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from . import _raftz, node
-from .errors import Closed
+from ._threads import start
+from .errors import Closed, RaftzError
 from .events import Event, _event
 from .machine import CountingMachine, KvStore, StateMachine
 from .node import ReadLevel, Snapshot
@@ -43,41 +48,60 @@ class Events:
     """Events of a node from some moment on; see `Node.events`. For `async for`, which ends with the node."""
 
     def __init__(self, native: _raftz.Subscription) -> None:
-        self._native = native
-        self._loop = asyncio.get_running_loop()
-        self._desk = _raftz.LoopDesk()
+        self._native: _raftz.Subscription | None = native
+        self._dropped = 0
         self._come = asyncio.Event()
-        native.wake(self._desk)
-        self._loop.add_reader(self._desk.fileno(), self._woken)
+        desk, come = _raftz.LoopDesk(), self._come
 
-    def _woken(self) -> None:
-        self._desk.take()
-        self._come.set()
+        def woken(desk: _raftz.LoopDesk) -> None:
+            desk.take()
+            come.set()
+
+        # The loop holds what it wakes, but not this, so that nobody need close it.
+        self._leave = weakref.finalize(self, _watch(desk, woken))
+        self._leave.atexit = False
+        native.wake(desk)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        while True:
+        while self._native is not None:
             self._come.clear()
             try:
                 shown = self._native.try_next()
             except Closed:
-                self.close()
-                raise StopAsyncIteration from None
+                break
             if shown is not None:
                 return _event(shown)
             await self._come.wait()
+        self.close()
+        raise StopAsyncIteration
 
     def close(self) -> None:
-        """Lets the events go. Happens by itself at the end of the node."""
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._desk.fileno())
+        """Lets the events go, and ends whoever iterates over them. Happens by itself when the last event of the node
+        was taken, or when nobody holds this any more."""
+        if self._native is not None:
+            self._dropped = self._native.dropped
+            self._native = None
+            self._come.set()
+            self._leave()
 
     @property
     def dropped(self) -> int:
         """How many events were dropped because nobody took them in time."""
-        return self._native.dropped
+        return self._dropped if self._native is None else self._native.dropped
+
+
+class _Node(node.Node[_M_co]):
+    """The node for threads, which tells the loop that it is closed, whoever has done that."""
+
+    _leave: Callable[[], None] | None = None
+
+    def close(self, timeout: float = 10.0) -> None:
+        super().close(timeout)
+        if self._leave is not None:
+            self._leave()
 
 
 class Node(Generic[_M_co]):
@@ -98,25 +122,30 @@ class Node(Generic[_M_co]):
     """
 
     def __init__(self, machine: _M_co, **keys: Any) -> None:
-        self._make: Callable[[], node.Node[_M_co]] = lambda: node.Node(machine, **keys)
-        self._sync: node.Node[_M_co] | None = None
+        self._make: Callable[[], _Node[_M_co]] = lambda: _Node(machine, **keys)
+        self._sync: _Node[_M_co] | None = None
         self._desk: _raftz.LoopDesk | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> Self:
         """Starts the node. Its calls belong to the loop that runs this."""
-        if self._sync is not None:
+        if self._loop is not None:
             raise RuntimeError("the node was started already")
         self._loop = asyncio.get_running_loop()
-        # A start that nobody waits for any more is not one that nobody closes.
-        starting = asyncio.ensure_future(asyncio.to_thread(self._make))
+        leave: Callable[[], None] | None = None
         try:
-            self._sync = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            starting.add_done_callback(_abandon)
+            # What can fail comes before the node, which nobody would close then.
+            desk = _raftz.LoopDesk()
+            leave = _watch(desk, _drain)
+            # A start that nobody waits for any more is not one that nobody closes.
+            sync = await _apart("raftz-start", self._make, unwanted=_abandon)
+        except BaseException:
+            self._loop = None
+            if leave is not None:
+                leave()
             raise
-        self._desk = _raftz.LoopDesk()
-        self._loop.add_reader(self._desk.fileno(), _drain, self._desk)
+        self._desk, self._sync = desk, sync
+        sync._leave = leave
         return self
 
     @property
@@ -226,13 +255,10 @@ class Node(Generic[_M_co]):
         return asyncio.to_thread(self.sync.step_down, timeout)
 
     async def close(self, timeout: float = 10.0) -> None:
-        """Stops the node, as `raftz.Node.close`. Calls in flight have their answers then."""
-        if self._sync is None or self._sync.closed:
-            return
-        await asyncio.to_thread(self._sync.close, timeout)
-        if self._desk is not None and self._loop is not None:
-            self._loop.remove_reader(self._desk.fileno())
-            _drain(self._desk)
+        """Stops the node, as `raftz.Node.close`. Calls in flight have their answers then. To cancel the wait does not
+        keep it from stopping."""
+        if self._sync is not None and not self._sync.closed:
+            await _apart("raftz-close", functools.partial(self._sync.close, timeout))
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -244,6 +270,23 @@ class Node(Generic[_M_co]):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _watch(desk: _raftz.LoopDesk, woken: Callable[[_raftz.LoopDesk], None]) -> Callable[[], None]:
+    """Has the running loop call `woken` when there is something on the desk. Gives what ends that, from any thread."""
+    loop = asyncio.get_running_loop()
+    loop.add_reader(desk.fileno(), woken, desk)
+
+    def left() -> None:
+        loop.remove_reader(desk.fileno())
+        woken(desk)
+
+    def leave() -> None:
+        # A loop that was closed watches nothing. The desk, and with it the descriptor's number, lasts until then.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(left)
+
+    return leave
 
 
 def _drain(desk: _raftz.LoopDesk) -> None:
@@ -262,7 +305,38 @@ def _drain(desk: _raftz.LoopDesk) -> None:
             future.set_exception(error)
 
 
-def _abandon(starting: asyncio.Future[node.Node[Any]]) -> None:
+async def _apart(
+    name: str, call: Callable[[], _T], unwanted: Callable[[_T], object] | None = None
+) -> _T:
+    """Has a thread of its own make a blocking call: asyncio's pool may be full of calls that take longer. If nobody
+    waits any more, because the wait was cancelled or the loop closed, `unwanted` has what it gives."""
+    loop, come = asyncio.get_running_loop(), asyncio.Event()
+    ended: concurrent.futures.Future[_T] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(call())
+        except BaseException as error:
+            ended.set_exception(error)
+        # A loop that was closed meanwhile waits for nothing.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(come.set)
+
+    def let_go() -> None:
+        if unwanted is not None and ended.exception() is None:
+            unwanted(ended.result())
+
+    start(name, run)
+    try:
+        await come.wait()
+    except BaseException:
+        ended.add_done_callback(lambda _: start(name, let_go))
+        raise
+    return ended.result()
+
+
+def _abandon(started: node.Node[Any]) -> None:
     """Closes what was started for somebody who did not wait."""
-    if not starting.cancelled() and starting.exception() is None:
-        starting.get_loop().run_in_executor(None, starting.result().close)
+    # What does not end in time ends by itself later.
+    with contextlib.suppress(RaftzError):
+        started.close()

@@ -312,8 +312,9 @@ class Node(Generic[_M_co]):
 
         It runs between two commands on the machine's thread: it needs no lock, must change nothing, and must return
         nothing that later commands change. What it raises is raised here. Blocks for `timeout` seconds at most, or
-        without a value of its own for `read_timeout_ms`, and raises `ReadTimeout` then. A read that fails has changed
-        nothing and may be tried again.
+        without a value of its own for `read_timeout_ms`. Then it raises `LeaderTimeout` if no leader has confirmed that
+        the answer would be new enough, `ApplyTimeout` if this node's machine has not come so far, and `ReadTimeout` if
+        it has, but had no time for the function. A read that fails has changed nothing and may be tried again.
 
         >>> index = node.propose(b"41").result().index
         >>> node.read(lambda counter: counter.n)
@@ -396,13 +397,13 @@ class Node(Generic[_M_co]):
         return Snapshot(*self._native.snapshot(timeout))
 
     def transfer_leadership(self, target: int | None = None, timeout: float = 10.0) -> int:
-        """Has another node lead, `target` or whoever suits best, and gives the new leader. Only a leader can; raises
-        `TransferError`, which says why it stayed."""
+        """Has another node lead, `target` or whoever suits best, and gives the new leader. Raises `NotLeader` on a node
+        that does not lead, which names who does if it knows, and `TransferError`, which says why it stayed."""
         return self._native.transfer_leadership(target, timeout)
 
     def step_down(self, timeout: float = 10.0) -> int:
-        """Has the best of the others lead, and leaves elections to them for a while. Gives the new leader, or raises
-        `TransferError`."""
+        """Has the best of the others lead, and leaves elections to them for a while. Gives the new leader, or raises as
+        `transfer_leadership` does."""
         return self._native.step_down(timeout)
 
     def campaign(self) -> None:
