@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 
-use crate::error::{IN_CALLBACK, failure};
+use crate::error::{IN_CALLBACK, THREAD, failure};
 use crate::future::Future;
 
 thread_local! {
@@ -58,18 +58,36 @@ impl Calls {
         let (give, take) = unbounded();
         Self { give: Mutex::new(Some(give)), take, is_served: AtomicBool::new(false), serve }
     }
+
+    /// Whether the thread is there, or about to be. Once the node is closed it no longer changes to that.
+    #[getter]
+    fn is_served(&self) -> bool {
+        let _open = self.give.lock();
+        self.is_served.load(Ordering::Relaxed)
+    }
 }
 
 impl Calls {
     /// What tells a thread, which is started if need be, that a future has ended. Once the node is closed each has a
     /// thread of its own.
     pub(crate) fn bell(&self, future: &Bound<'_, Future>) -> PyResult<Arc<Bell>> {
-        let open = self.give.lock().clone();
-        let is_served = open.is_some() && self.is_served.swap(true, Ordering::Relaxed);
+        let py = future.py();
+        let (open, is_served) = {
+            let open = self.give.lock();
+            (open.clone(), open.is_some() && self.is_served.swap(true, Ordering::Relaxed))
+        };
+        let was_open = open.is_some();
         let (give, take) = open.map_or_else(unbounded, |give| (give, self.take.clone()));
         if !is_served {
-            let served = self.serve.call1(future.py(), ((CallQueue(take),),));
-            served.inspect_err(|_| self.is_served.store(false, Ordering::Relaxed))?;
+            self.serve.call1(py, ((CallQueue(take),),)).map_err(|error| {
+                if was_open {
+                    self.is_served.store(false, Ordering::Relaxed);
+                }
+                let message = format!(
+                    "no thread for callbacks of futures: {error}; raise the limit on threads and retry"
+                );
+                failure(py, THREAD, &message)
+            })?;
         }
         Ok(Arc::new(Bell { give, future: Mutex::new(Some(future.clone().unbind())) }))
     }

@@ -3,6 +3,8 @@
 //!
 //! They are made without a line of Python being run: see the chapter "Exit" of ARCHITECTURE.md.
 
+use std::io;
+
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -12,6 +14,10 @@ use raftz_core::types::{Done, Index, NodeId, Refusal, Term, TransferFailure, Unk
 
 /// `RAFTZ_INVALID_ARG`: an argument has a value that it cannot have.
 pub(crate) const INVALID_ARG: i32 = -97;
+/// `RAFTZ_CONFIG`: the configuration is wrong or contradicts itself.
+pub(crate) const CONFIG: i32 = -64;
+/// `RAFTZ_NETWORK`: the network cannot be used.
+pub(crate) const NETWORK: i32 = -66;
 /// `RAFTZ_FORKED`: the process was forked after the node was started.
 pub(crate) const FORKED: i32 = -102;
 /// `RAFTZ_PANIC`: the library failed inside.
@@ -74,6 +80,11 @@ pub(crate) fn failure_of_python(
 /// The error of this number.
 pub(crate) fn failure(py: Python<'_>, code: i32, message: &str) -> PyErr {
     made(py, code, message, None, None)
+}
+
+/// The error of this number, with the system's own.
+pub(crate) fn failure_of_system(py: Python<'_>, code: i32, what: &str, why: &io::Error) -> PyErr {
+    made(py, code, &format!("{what}: {why}"), None, why.raw_os_error())
 }
 
 /// A node's error.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use pyo3::exceptions::PyTimeoutError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 use raftz_core::node::{NodeError, Pending};
@@ -135,10 +136,11 @@ impl Future {
     }
 
     /// Whether the call has ended. Never blocks.
-    fn done(&self) -> bool {
+    fn done(&self, py: Python<'_>) -> PyResult<bool> {
+        self.origin.check(py)?;
         // Whoever holds the lock is waiting.
         let look = |mut waiting: MutexGuard<'_, Waiting>| self.settle(waiting.try_take());
-        self.ended.get().is_some() || self.waiting.try_lock().is_some_and(look)
+        Ok(self.ended.get().is_some() || self.waiting.try_lock().is_some_and(look))
     }
 
     /// Calls `callback` with this future when the call has ended, on the node's callback thread.
@@ -166,6 +168,24 @@ impl Future {
             me.settle(waiting.try_take())
         });
         std::mem::take(&mut *me.callbacks.lock())
+    }
+
+    /// What a read raised has a traceback, which may have the frame that has this future.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.calls)?;
+        if let Some(callbacks) = self.callbacks.try_lock() {
+            callbacks.iter().try_for_each(|callback| visit.call(callback))?;
+        }
+        self.call.as_ref().map_or(Ok(()), |call| call.traverse(&visit))
+    }
+
+    fn __clear__(&self) {
+        let callbacks = self.callbacks.try_lock().map(|mut it| std::mem::take(&mut *it));
+        // With no lock held: what goes may run code of Python's.
+        drop(callbacks);
+        if let Some(call) = &self.call {
+            call.clear();
+        }
     }
 }
 

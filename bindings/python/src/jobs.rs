@@ -224,7 +224,7 @@ impl Job {
     /// What it is about: entries, a request, a function of the asker's, a reader, a view and a writer.
     fn subject(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         if let Some(call) = &self.call {
-            return Ok(call.function(py));
+            return call.function();
         }
         let task = self.task.lock().take();
         match task {
@@ -257,12 +257,12 @@ impl Job {
 
     /// Gives its asker what the function returned.
     fn returned(&self, value: Py<PyAny>) -> PyResult<()> {
-        self.called(Ok(value))
+        self.called(|call| call.returned(value))
     }
 
     /// Gives its asker what the function raised.
-    fn raised(&self, error: Bound<'_, PyAny>) -> PyResult<()> {
-        self.called(Err(PyErr::from_value(error)))
+    fn raised(&self, error: Py<PyAny>) -> PyResult<()> {
+        self.called(|call| call.raised(error))
     }
 
     /// Answers it.
@@ -291,9 +291,8 @@ impl Job {
 }
 
 impl Job {
-    fn called(&self, value: PyResult<Py<PyAny>>) -> PyResult<()> {
-        let call = self.call.as_ref().ok_or_else(|| misuse("the job is no call"))?;
-        call.end(value);
+    fn called(&self, end: impl FnOnce(&ReadCall)) -> PyResult<()> {
+        end(self.call.as_ref().ok_or_else(|| misuse("the job is no call"))?);
         self.end(Ok(Reported::Reply(Reply::Ok(Bytes::new()))));
         Ok(())
     }

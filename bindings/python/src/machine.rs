@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use raftz_core::machine::{Command, MachineError, SnapshotView, StateMachine};
 use raftz_core::types::{Index, Reply};
@@ -95,10 +96,16 @@ struct Registry {
 pub(crate) struct ReadCall(Arc<Call>);
 
 struct Call {
-    function: Py<PyAny>,
-    value: Mutex<Option<PyResult<Py<PyAny>>>>,
+    /// Until it is called.
+    function: Mutex<Option<Py<PyAny>>>,
+    value: Mutex<Option<Value>>,
     number: u64,
     registry: Arc<Registry>,
+}
+
+enum Value {
+    Returned(Py<PyAny>),
+    Raised(Py<PyAny>),
 }
 
 impl Drop for Call {
@@ -112,6 +119,7 @@ impl Reads {
     pub(crate) fn add(&self, function: Py<PyAny>) -> (ReadCall, Bytes) {
         let number = self.0.latest.fetch_add(1, Ordering::Relaxed) + 1;
         let registry = Arc::clone(&self.0);
+        let function = Mutex::new(Some(function));
         let call = Arc::new(Call { function, value: Mutex::new(None), number, registry });
         self.0.calls.lock().insert(number, Arc::downgrade(&call));
         let mut request = BytesMut::with_capacity(9);
@@ -130,23 +138,58 @@ impl Reads {
 }
 
 impl ReadCall {
-    /// The function.
-    pub(crate) fn function(&self, py: Python<'_>) -> Py<PyAny> {
-        self.0.function.clone_ref(py)
+    /// The function, once: what it has in its cells need not outlast it.
+    pub(crate) fn function(&self) -> PyResult<Py<PyAny>> {
+        self.0.function.lock().take().ok_or_else(|| misuse("the function was called already"))
     }
 
-    /// Keeps what it returned or raised.
-    pub(crate) fn end(&self, value: PyResult<Py<PyAny>>) {
+    /// Keeps what it returned.
+    pub(crate) fn returned(&self, value: Py<PyAny>) {
+        self.end(Value::Returned(value));
+    }
+
+    /// Keeps what it raised.
+    pub(crate) fn raised(&self, error: Py<PyAny>) {
+        self.end(Value::Raised(error));
+    }
+
+    fn end(&self, value: Value) {
         let before = self.0.value.lock().replace(value);
         drop(before);
     }
 
     /// What it returned, or raised.
     pub(crate) fn value(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match &*self.0.value.lock() {
-            Some(Ok(value)) => Ok(value.clone_ref(py)),
-            Some(Err(error)) => Err(error.clone_ref(py)),
-            None => Err(misuse("the function was not called")),
+        let value = match &*self.0.value.lock() {
+            Some(Value::Returned(value)) => Ok(value.clone_ref(py)),
+            Some(Value::Raised(error)) => Err(error.clone_ref(py)),
+            None => return Err(misuse("the function was not called")),
+        };
+        value.map_err(|error| PyErr::from_value(error.into_bound(py)))
+    }
+
+    /// Shows the garbage collector what this holds, for the only one who has it: what a job has, too, is needed.
+    pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if Arc::strong_count(&self.0) > 1 {
+            return Ok(());
         }
+        if let Some(function) = self.0.function.try_lock() {
+            visit.call(&*function)?;
+        }
+        match self.0.value.try_lock().as_deref() {
+            Some(Some(Value::Returned(value) | Value::Raised(value))) => visit.call(value),
+            Some(None) | None => Ok(()),
+        }
+    }
+
+    /// Lets it go, for the same.
+    pub(crate) fn clear(&self) {
+        if Arc::strong_count(&self.0) > 1 {
+            return;
+        }
+        let function = self.0.function.try_lock().and_then(|mut it| it.take());
+        let value = self.0.value.try_lock().and_then(|mut it| it.take());
+        // With no lock held: what goes may run code of Python's.
+        drop((function, value));
     }
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict};
 use raftz_core::machine::{CountingMachine, KvStore, MachineError, StateMachine};
 use raftz_core::node::{self, NodeError, ProposeOptions, ReadOptions};
 use raftz_core::types::{EventKind, EventKinds, Index, Outcome, ReadLevel, Term};
 
 use crate::callbacks::{self, Calls};
-use crate::config::{Config, Listener, node_id_of};
+use crate::config::{Config, Listener, node_id_of, number_of};
 use crate::error::{self, INVALID_ARG, failure, misuse};
 use crate::events::{self, Subscription};
 use crate::fork::Origin;
@@ -25,16 +26,30 @@ use crate::machine::{BYTES, PythonMachine, Reads};
 use crate::told;
 use crate::wait::{self, seconds};
 
-/// The bytes of anything that gives them: copied, for the interpreter may be gone before they are.
+/// The bytes of anything that gives them: copied, for the interpreter may be gone before they are. Where there is no
+/// memory for that it is Python's to say so: a vector that grows by itself would end the process.
 pub(crate) fn bytes_of(object: &Bound<'_, PyAny>) -> PyResult<Bytes> {
     if let Ok(bytes) = object.cast::<PyBytes>() {
-        return Ok(Bytes::copy_from_slice(bytes.as_bytes()));
+        let mut copy = room(bytes.as_bytes().len())?;
+        copy.extend_from_slice(bytes.as_bytes());
+        return Ok(copy.into());
     }
     let buffer = PyBuffer::<u8>::get(object).map_err(|_| {
         let kind = object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
         PyTypeError::new_err(format!("bytes, or something like them, are wanted, not {kind}"))
     })?;
-    buffer.to_vec(object.py()).map(Bytes::from)
+    let mut copy = room(buffer.item_count())?;
+    copy.resize(buffer.item_count(), 0);
+    buffer.copy_to_slice(object.py(), &mut copy)?;
+    Ok(copy.into())
+}
+
+/// Room for so many bytes.
+fn room(bytes: usize) -> PyResult<Vec<u8>> {
+    let mut room = Vec::new();
+    let reserved = room.try_reserve_exact(bytes);
+    let full = |_| PyMemoryError::new_err(format!("no memory for a copy of {bytes} bytes"));
+    reserved.map(|()| room).map_err(full)
 }
 
 /// A running node.
@@ -47,8 +62,16 @@ pub(crate) struct Node {
     /// Functions on their way to the machine, if that is Python's.
     reads: Option<Reads>,
     nudges: Arc<Nudges>,
+    limits: Limits,
     propose_timeout: Duration,
     read_timeout: Duration,
+}
+
+/// What the node takes, so that what it does not take is not copied.
+#[derive(Clone, Copy)]
+struct Limits {
+    command_bytes: u64,
+    batch_bytes: u64,
 }
 
 #[pymethods]
@@ -71,9 +94,12 @@ impl Node {
         let (make, reads) = machine_of(machine)?;
         let taken = |listener: Py<Listener>| {
             let taken = listener.get().take();
-            taken.ok_or_else(|| misuse("this listener was closed, or given to another node"))
+            let message = "listener: it was closed, or given to another node";
+            taken.ok_or_else(|| failure(py, INVALID_ARG, message))
         };
         let listener = listener.map(taken).transpose()?;
+        let limits =
+            Limits { command_bytes: config.entry_bytes_max, batch_bytes: config.calls_bytes_max };
         let propose_timeout = Duration::from_millis(config.propose_timeout_ms);
         let read_timeout = Duration::from_millis(config.read_timeout_ms);
         let started = wait::blocking(py, move || {
@@ -85,7 +111,7 @@ impl Node {
         })?;
         let node = Some(Arc::new(started.map_err(|error| error::of_node(py, &error))?));
         let origin = Origin::here();
-        Ok(Self { node, origin, calls, reads, nudges, propose_timeout, read_timeout })
+        Ok(Self { node, origin, calls, reads, nudges, limits, propose_timeout, read_timeout })
     }
 
     /// Proposes a command.
@@ -96,10 +122,10 @@ impl Node {
         command: &Bound<'_, PyAny>,
         timeout: Option<f64>,
         forward: Option<bool>,
-        expected_term: Option<u64>,
+        expected_term: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Future> {
         let (options, limit) = self.options(py, timeout, forward, expected_term)?;
-        let pending = self.node(py)?.propose_opt(bytes_of(command)?, options);
+        let pending = self.node(py)?.propose_opt(self.limits.command(command)?, options);
         Ok(self.future(py, Waiting::One(pending), None, limit))
     }
 
@@ -111,10 +137,10 @@ impl Node {
         commands: &Bound<'_, PyAny>,
         timeout: Option<f64>,
         forward: Option<bool>,
-        expected_term: Option<u64>,
+        expected_term: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Future> {
         let (options, limit) = self.options(py, timeout, forward, expected_term)?;
-        let commands = batch_of(commands)?;
+        let commands = self.limits.batch(commands)?;
         let pending = self.node(py)?.propose_batch(commands, options);
         Ok(self.future(py, Waiting::Many(pending), None, limit))
     }
@@ -161,14 +187,15 @@ impl Node {
         command: &Bound<'_, PyAny>,
         timeout: Option<f64>,
         forward: Option<bool>,
-        expected_term: Option<u64>,
+        expected_term: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
         let seat = desk.seat(future, None);
         let done = seat.clone();
-        let accepted = self.node(py)?.propose_with(bytes_of(command)?, options, move |outcome| {
-            done.give(Answer::One(outcome));
-        });
+        let accepted =
+            self.node(py)?.propose_with(self.limits.command(command)?, options, move |outcome| {
+                done.give(Answer::One(outcome));
+            });
         Ok(match accepted {
             Ok(()) => true,
             Err(refusal) => {
@@ -189,10 +216,10 @@ impl Node {
         commands: &Bound<'_, PyAny>,
         timeout: Option<f64>,
         forward: Option<bool>,
-        expected_term: Option<u64>,
+        expected_term: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<bool> {
         let (options, _) = self.options(py, timeout, forward, expected_term)?;
-        let commands = batch_of(commands)?;
+        let commands = self.limits.batch(commands)?;
         let count = commands.len();
         let seat = desk.seat(future, None);
         let done = seat.clone();
@@ -272,9 +299,14 @@ impl Node {
     }
 
     /// Waits until its machine has applied everything up to an index.
-    fn wait_for_applied(&self, py: Python<'_>, index: u64, timeout: f64) -> PyResult<()> {
-        let timeout = seconds(py, timeout)?;
-        self.blocking(py, move |node| node.wait_for_applied(Index(index), timeout))
+    fn wait_for_applied(
+        &self,
+        py: Python<'_>,
+        index: &Bound<'_, PyAny>,
+        timeout: f64,
+    ) -> PyResult<()> {
+        let (index, timeout) = (Index(number_of(index, "index")?), seconds(py, timeout)?);
+        self.blocking(py, move |node| node.wait_for_applied(index, timeout))
     }
 
     /// Takes a snapshot: its last index, its term, its bytes.
@@ -289,11 +321,11 @@ impl Node {
     fn transfer_leadership(
         &self,
         py: Python<'_>,
-        target: Option<u64>,
+        target: Option<&Bound<'_, PyAny>>,
         timeout: f64,
     ) -> PyResult<u64> {
         let timeout = seconds(py, timeout)?;
-        let target = target.map(|id| node_id_of(py, id)).transpose()?;
+        let target = target.map(|id| node_id_of(id, "target", INVALID_ARG)).transpose()?;
         Ok(self.blocking(py, move |node| node.transfer_leadership(target, timeout))?.get())
     }
 
@@ -305,8 +337,17 @@ impl Node {
 
     /// Makes it stand for election now.
     fn campaign(&self, py: Python<'_>) -> PyResult<()> {
-        self.node(py)?.campaign();
-        Ok(())
+        let node = self.node(py)?;
+        let status = py.detach(|| node.status());
+        let over = match status.fault {
+            Some(fault) => NodeError::Faulted { reason: fault.to_string() },
+            None if status.shut_down => NodeError::ShutDown,
+            None => {
+                node.campaign();
+                return Ok(());
+            }
+        };
+        Err(error::of_node(py, &over))
     }
 
     /// Stops it.
@@ -359,7 +400,7 @@ impl Node {
         if self.reads.is_none() {
             return Ok(bytes);
         }
-        let mut tagged = Vec::with_capacity(bytes.len() + 1);
+        let mut tagged = room(bytes.len() + 1)?;
         tagged.push(BYTES);
         tagged.extend_from_slice(&bytes);
         Ok(tagged.into())
@@ -396,10 +437,11 @@ impl Node {
         py: Python<'_>,
         timeout: Option<f64>,
         forward: Option<bool>,
-        expected_term: Option<u64>,
+        expected_term: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(ProposeOptions, Duration)> {
         let timeout = timeout.map(|timeout| seconds(py, timeout)).transpose()?;
-        let expected_term = expected_term.map(Term);
+        let term = |term| number_of(term, "expected_term").map(Term);
+        let expected_term = expected_term.map(term).transpose()?;
         let options = ProposeOptions { timeout, forward, expected_term, session: None };
         Ok((options, timeout.unwrap_or(self.propose_timeout)))
     }
@@ -440,8 +482,31 @@ impl Drop for Node {
     }
 }
 
-fn batch_of(commands: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
-    commands.try_iter()?.map(|command| bytes_of(&command?)).collect()
+impl Limits {
+    /// A command. One that is too large is only lent: the node refuses it before this call returns, and keeps nothing.
+    fn command(self, command: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+        match command.cast::<PyBytes>() {
+            Ok(bytes) if bytes.as_bytes().len() as u64 > self.command_bytes => {
+                Ok(Bytes::from_owner(PyBackedBytes::from(bytes.clone())))
+            }
+            Ok(_) | Err(_) => bytes_of(command),
+        }
+    }
+
+    /// Commands. Those beyond what the node takes at once are not copied, since it refuses all of them then.
+    fn batch(self, commands: &Bound<'_, PyAny>) -> PyResult<Vec<Bytes>> {
+        let mut bytes = 0;
+        let each = commands.try_iter()?.map(|command| {
+            let command = command?;
+            if bytes > self.batch_bytes {
+                return Ok(Bytes::new());
+            }
+            let command = self.command(&command)?;
+            bytes += command.len() as u64;
+            Ok(command)
+        });
+        each.collect()
+    }
 }
 
 type Machine = Box<dyn StateMachine>;

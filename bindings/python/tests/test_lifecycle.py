@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
+import logging
 import signal
 import threading
 import time
@@ -158,7 +160,7 @@ def test_a_child_of_a_fork_is_told_and_ends_well() -> None:
         if pid == 0:
             calls = [
                 lambda: node.propose(b"x"), lambda: node.propose_many([b"x"]), lambda: node.query(b"x"),
-                lambda: future.result(), lambda: future.add_done_callback(print), node.status,
+                future.result, future.done, lambda: future.add_done_callback(print), node.status,
                 node.metrics, node.close, lambda: node.wait_for_leader(1), lambda: events.next(1),
                 lambda: node.snapshot(1), node.step_down, node.campaign, node.events,
             ]
@@ -234,6 +236,137 @@ def test_a_node_that_is_collected_warns_and_stops_without_being_waited_for() -> 
         time.sleep(0.01)
 
 
+def test_a_closed_node_has_no_thread_left(start: StartNode) -> None:
+    called: list[int] = []
+    for at in range(20):
+        node = start()
+        future = node.propose(b"1")
+        # Two threads are just being started.
+        future.add_done_callback(lambda _: called.append(1))
+        if at % 2:
+            node.snapshot(PATIENCE)
+        node.close(PATIENCE)
+        assert [it.name for it in threading.enumerate() if it.name.startswith("raftz-1")] == []
+        assert len(called) == at + 1
+
+
+def test_a_callback_that_does_not_return_is_still_running(start: StartNode) -> None:
+    gate, begun = threading.Event(), threading.Event()
+
+    def callback(_: object) -> None:
+        begun.set()
+        gate.wait(PATIENCE)
+
+    node = start()
+    node.propose(b"1").add_done_callback(callback)
+    assert begun.wait(PATIENCE)
+    for _ in range(2):
+        with pytest.raises(raftz.StillRunning, match="raftz-1-call") as told:
+            node.close(0.5)
+        assert told.value.code == -72 and not node.closed
+    gate.set()
+    node.close(PATIENCE)
+    assert node.closed
+    # Whatever the time.
+    node = start()
+    node.close(float("inf"))
+    assert node.closed
+
+
+def test_what_a_read_raised_goes_with_its_future(start: StartNode) -> None:
+    """The exception has the traceback, that the frame, and that the future."""
+    node = start()
+
+    def ask() -> weakref.ref[Any]:
+        future = node.read_future(lambda counter: 1 // counter.n)
+        future.add_done_callback(lambda _: future)
+        with pytest.raises(ZeroDivisionError):
+            future.result(PATIENCE)
+        return weakref.ref(future)
+
+    # What the machine's thread and the callbacks' have of it, they let go before these.
+    gone = [ask() for _ in range(100)]
+    node.read(lambda counter: counter.n, timeout=PATIENCE)
+    end = time.monotonic() + PATIENCE
+    while any(future() is not None for future in gone):
+        gc.collect()
+        assert time.monotonic() < end, "they are kept"
+        time.sleep(0.01)
+
+
+def number_of(_: object, counter: Counter) -> int:
+    return counter.n
+
+
+def test_a_function_that_was_called_is_kept_by_nobody(start: StartNode) -> None:
+    node = start()
+
+    class Thing:
+        pass
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    future = node.read_future(functools.partial(number_of, thing))
+    del thing
+    assert future.result(PATIENCE) == 0
+    node.read(lambda counter: None, timeout=PATIENCE)
+    assert gone() is None and future.result(PATIENCE) == 0
+
+
+def test_without_memory_a_command_is_refused_and_the_process_goes_on() -> None:
+    program = """
+        import resource
+        node = start(raftz.KvStore())
+        large, fixed = bytearray(300 << 20), bytes(300 << 20)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), resource.RLIM_INFINITY))
+        for call in (
+            lambda: node.propose(large),
+            lambda: node.propose(memoryview(large)),
+            lambda: node.propose_many([large]),
+            lambda: node.query(fixed),
+            lambda: node.query(large),
+            lambda: raftz.kv.get(large),
+        ):
+            try:
+                call()
+                print("taken")
+            except MemoryError:
+                pass
+        print(raftz.Kv(node).set(b"a", b"b") > 0)
+    """
+    assert says(program) == "True\n"
+
+
+def test_without_threads_nodes_and_callbacks_are_refused_in_words() -> None:
+    program = """
+        import _thread
+        node = start(raftz.KvStore())
+        def none(*_):
+            raise RuntimeError("can't start new thread")
+        threading._start_new_thread = none
+        class M(raftz.StateMachine):
+            pass
+        machine = M()
+        for _ in range(2):
+            try:
+                start(machine)
+            except raftz.ThreadError as error:
+                assert error.code == -68 and "raise the limit on threads" in str(error), error
+                print("no thread")
+        # The thread that starts the callbacks' serves them itself.
+        called = _thread.allocate_lock()
+        called.acquire()
+        future = node.propose(raftz.kv.set(b"a", b"b"))
+        future.add_done_callback(lambda _: called.release())
+        called.acquire(timeout=60)
+        future.result()
+        node.close()
+        print("over")
+    """
+    assert says(program) == "no thread\nno thread\nover\n"
+
+
 def test_blocking_calls_inside_callbacks_are_refused(start: StartNode) -> None:
     refused: list[str] = []
     all_done = threading.Event()
@@ -307,6 +440,57 @@ def test_a_callback_that_raises_is_reported_and_stops_nothing(
     assert told.wait(PATIENCE)
     assert [type(error) for error in reported] == [ZeroDivisionError]
     reported.clear()
+
+
+def told_by(told: threading.Event, _: object) -> None:
+    told.set()
+
+
+def test_a_hook_that_raises_stops_no_callback(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hook(_: object) -> None:
+        raise OSError("sys.stderr is closed")
+
+    monkeypatch.setattr("threading.excepthook", hook)
+    node = start()
+    for _ in range(2):
+        told = threading.Event()
+        future = node.propose(b"1")
+        future.add_done_callback(lambda _: 1 // 0)
+        future.add_done_callback(functools.partial(told_by, told))
+        assert told.wait(PATIENCE)
+
+
+def test_a_log_handler_that_raises_loses_its_own_lines_alone(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr("threading.excepthook", lambda raised: reported.append(raised.exc_type))
+    lines: list[str] = []
+    leads = threading.Event()
+
+    class Handler(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            lines.append(record.getMessage())
+            if len(lines) == 1:
+                raise ArithmeticError("on purpose")
+            if "node 1 leads" in lines[-1]:
+                leads.set()
+            return True
+
+    logger, handler = logging.getLogger("raftz"), Handler()
+    before = logger.level
+    # Below 0 are all levels.
+    logger.setLevel(-1)
+    logger.addHandler(handler)
+    try:
+        start()
+        assert leads.wait(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert reported == [ArithmeticError]
 
 
 def test_a_thread_that_keeps_the_interpreter_moves_no_leadership() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -216,6 +220,8 @@ def test_a_closed_node_says_so(start: StartNode) -> None:
         node.read(lambda counter: counter.n)
     with pytest.raises(raftz.Closed):
         node.wait_for_leader(1)
+    with pytest.raises(raftz.Closed):
+        node.campaign()
     list(events)
     with pytest.raises(raftz.Closed):
         events.next(PATIENCE)
@@ -226,10 +232,21 @@ def test_wrong_configuration_is_told_with_its_key() -> None:
         raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, segment_byte=1)  # type: ignore[call-arg]
     with pytest.raises(raftz.ConfigError, match='forward = "maybe"'):
         raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, forward="maybe")  # type: ignore[arg-type]
-    with pytest.raises(raftz.InvalidArgument, match="never 0"):
-        raftz.Node(raftz.KvStore(), node_id=0, cluster_id=1)
-    with pytest.raises(raftz.ConfigError, match="hexadecimal"):
-        raftz.Node(raftz.KvStore(), node_id=1, cluster_id="mine")
+    for id, words in ((0, "never 0"), (-1, "node_id = -1: a whole"), (1 << 64, r"2\*\*64 - 1")):
+        with pytest.raises(raftz.ConfigError, match=words) as told:
+            raftz.Node(raftz.KvStore(), node_id=id, cluster_id=1)
+        assert told.value.code == -64
+    with pytest.raises(TypeError, match="node_id: a whole number is wanted, not float"):
+        raftz.Node(raftz.KvStore(), node_id=1.5, cluster_id=1)  # type: ignore[arg-type]
+    for words in ("mine", "", "0x10", "c_1", "+1", "-1", "1-", "\N{ARABIC-INDIC DIGIT THREE}", 33 * "1"):
+        with pytest.raises(raftz.ConfigError, match="1 to 32 hexadecimal") as told:
+            raftz.Node(raftz.KvStore(), node_id=1, cluster_id=words)
+        assert told.value.code == -64
+    for number in (-1, 1 << 128):
+        with pytest.raises(raftz.ConfigError, match=rf"cluster_id = {number}: .*2\*\*128 - 1"):
+            raftz.Node(raftz.KvStore(), node_id=1, cluster_id=number)
+    with pytest.raises(TypeError, match="founders = .*: addresses by id"):
+        raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, founders=[1])  # type: ignore[arg-type]
     taken = raftz.Listener()
     with pytest.raises(raftz.NetworkError) as error:
         raftz.Node(
@@ -240,7 +257,108 @@ def test_wrong_configuration_is_told_with_its_key() -> None:
             listen_address=taken.address,
         )
     assert error.value.code == -66 and error.value.errno is not None
+    with pytest.raises(raftz.NetworkError, match=taken.address) as error:
+        raftz.Listener(taken.address)
+    assert error.value.code == -66 and error.value.errno == errno.EADDRINUSE
+    taken.close()
+    with pytest.raises(raftz.InvalidArgument, match="listener: it was closed"):
+        raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, listener=taken)
 
+
+def test_an_identity_may_be_written_as_a_uuid(start: StartNode) -> None:
+    node = raftz.Node(
+        raftz.KvStore(),
+        node_id=1,
+        cluster_id="00000000-0000-0000-0000-0000000000C1",
+        founders={1: "127.0.0.1:7001"},
+        listener=raftz.Listener(),
+    )
+    with node:
+        assert node.status().cluster_id == 0xC1
+
+
+def test_a_number_out_of_range_is_told_with_its_argument(start: StartNode) -> None:
+    node = start()
+    calls: dict[str, Callable[[], object]] = {
+        r"expected_term = -1: a whole number from 0 to 2\*\*64 - 1": lambda: node.propose(
+            b"1", expected_term=-1
+        ),
+        "expected_term = 1844": lambda: node.propose_many([b"1"], expected_term=1 << 64),
+        r"at_least\(-1\): a whole number": lambda: raftz.ReadLevel.at_least(-1),
+        "index = -1": lambda: node.wait_for_applied(-1),
+        "target = -1": lambda: node.transfer_leadership(-1),
+        "target = 0: a node id is never 0": lambda: node.transfer_leadership(0),
+    }
+    for words, call in calls.items():
+        with pytest.raises(raftz.InvalidArgument, match=words) as told:
+            call()
+        assert told.value.code == -97
+    level: Any = "linearizable"
+    with pytest.raises(TypeError, match="level = 'linearizable': a raftz.ReadLevel is wanted"):
+        node.read(lambda counter: counter.n, level=level)
+    other: Any = object()
+    with pytest.raises(TypeError, match=r"a raftz.Node is wanted.*\.sync"):
+        raftz.Kv(other)
+
+
+def test_a_reason_is_text_or_bytes() -> None:
+    number: Any = 404
+    with pytest.raises(TypeError):
+        raftz.Reject(number)
+    view: Any = memoryview(b"no")
+    assert raftz.Reject(view).reason == b"no"
+    assert raftz.Reject(os.fsdecode(b"caf\xe9")).reason == rb"caf\udce9"
+
+
+def test_a_folder_is_what_it_is_called(start: StartNode, tmp_path: Path) -> None:
+    start(data_dir=f"{tmp_path}/node ")
+    assert raftz.Node.is_formatted(tmp_path / "node ") and not (tmp_path / "node").exists()
+    with pytest.raises(raftz.ConfigError, match="data_dir is empty"):
+        raftz.Node.is_formatted("")
+
+
+def test_a_machine_whose_node_did_not_start_may_be_given_to_another(start: StartNode) -> None:
+    machine, taken = Counter(), raftz.Listener()
+    keys: dict[str, Any] = {"node_id": 1, "cluster_id": 1, "founders": {1: taken.address}}
+    with pytest.raises(raftz.NetworkError):
+        raftz.Node(machine, listen_address=taken.address, **keys)
+    start(machine).propose(b"1").result(PATIENCE)
+    with pytest.raises(raftz.ConfigError, match="has served a node already") as told:
+        raftz.Node(machine, listener=taken, **keys)
+    assert told.value.code == -64
+
+
+def test_a_machine_that_was_restored_in_vain_is_not_taken_again(
+    start: StartNode, tmp_path: Path
+) -> None:
+    class Forgetful(Counter):
+        def restore(self, source: raftz.SnapshotReader) -> None:
+            super().restore(source)
+            raise ArithmeticError("on purpose")
+
+    node = start(data_dir=tmp_path)
+    node.propose(b"1").result(PATIENCE)
+    node.snapshot(PATIENCE)
+    node.close(PATIENCE)
+    machine = Forgetful()
+    with pytest.raises(raftz.MachineError, match="on purpose"):
+        start(machine, data_dir=tmp_path)
+    with pytest.raises(raftz.ConfigError, match="has served a node already"):
+        start(machine)
+
+
+def test_a_command_that_is_too_large_is_not_copied(start: StartNode) -> None:
+    node = start(calls_bytes_max="8m")
+    large = bytes(64 << 20)
+    before = sys.getrefcount(large)
+    future = node.propose(large)
+    assert isinstance(future.exception(PATIENCE), raftz.TooLarge)
+    assert sys.getrefcount(large) == before, "it was kept"
+    assert isinstance(node.propose(bytearray(large)).exception(PATIENCE), raftz.TooLarge)
+    outcomes = node.propose_many([b"1", *[bytes(3 << 20)] * 4]).result(PATIENCE)
+    assert [type(outcome) for outcome in outcomes] == [raftz.Busy] * 5
+    assert node.metrics().proposals_failed["too_large"] == 2
+    assert node.propose(b"1").result(PATIENCE).reply == b"1"
 
 def test_what_is_no_machine_no_age_or_no_name_is_told(start: StartNode, tmp_path: Path) -> None:
     for wrong in (None, Counter, "kv"):
@@ -258,8 +376,7 @@ def test_what_is_no_machine_no_age_or_no_name_is_told(start: StartNode, tmp_path
 
 
 def test_every_key_of_the_core_is_typed() -> None:
-    # The last is for stores of a program's own, which Python does not have.
-    own = {"node_id", "cluster_id", "founders", "storage", "snapshot_directory"}
+    own = {"node_id", "cluster_id", "founders", *raftz.node._ELSEWHERE}
     assert set(raftz.Keys.__annotations__) == set(raftz._raftz.config_keys()) - own
 
 
@@ -277,3 +394,78 @@ def test_codes_are_those_of_the_header() -> None:
     assert type(raftz._raftz.failure(-1000, "of a later version")) is raftz.RaftzError
     full = raftz._raftz.failure(-65, "no space", None, 28)
     assert isinstance(full, OSError) and full.errno == 28
+
+
+class Wordless(Exception):
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+NOT_UTF8 = ValueError("no such file: " + os.fsdecode(b"caf\xe9"))
+
+
+@pytest.mark.parametrize("error", [Wordless(), NOT_UTF8])
+def test_an_exception_that_cannot_be_shown_fails_its_query_alone(
+    start: StartNode, error: Exception
+) -> None:
+    class Asked(Counter):
+        def query(self, request: bytes) -> bytes:
+            if request == b"fail":
+                raise error
+            return super().query(request)
+
+    node = start(Asked())
+    with pytest.raises(raftz.ReadFailed, match=type(error).__name__):
+        node.query(b"fail", timeout=PATIENCE)
+    assert node.query(b"n", timeout=PATIENCE) == b"n=0"
+
+
+@pytest.mark.parametrize("error", [Wordless(), NOT_UTF8])
+def test_an_exception_that_cannot_be_shown_gives_up_its_snapshot_alone(
+    start: StartNode, error: Exception
+) -> None:
+    class Written(Counter):
+        def write_snapshot(self, view: int, out: raftz.SnapshotWriter) -> None:
+            if view == 1:
+                raise error
+            super().write_snapshot(view, out)
+
+    node = start(Written())
+    node.propose(b"1").result(PATIENCE)
+    with pytest.raises(raftz.SnapshotError, match=type(error).__name__):
+        node.snapshot(PATIENCE)
+    node.propose(b"1").result(PATIENCE)
+    assert node.snapshot(PATIENCE).bytes > 0
+
+
+def test_an_exception_that_cannot_be_shown_stops_its_replica_with_a_reason(
+    start: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(raftz.StateMachine):
+        def apply(self, entry: raftz.Entry) -> bytes:
+            raise NOT_UTF8
+
+    class Handler(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError("a handler's own")
+
+    handler = Handler()
+    monkeypatch.setattr("threading.excepthook", lambda _: None)
+    logging.getLogger("raftz").addHandler(handler)
+    try:
+        node = start(Broken())
+        assert node.propose(b"1").exception(PATIENCE) is not None
+        assert r"no such file: caf\udce9" in (node.status().fault or "")
+    finally:
+        logging.getLogger("raftz").removeHandler(handler)
+
+
+def test_keys_that_the_arguments_stand_for_are_refused(tmp_path: Path) -> None:
+    for key in ("storage", "snapshot_directory"):
+        keys: dict[str, Any] = {key: "memory"}
+        with pytest.raises(raftz.ConfigError, match='the nearest is "data_dir"') as told:
+            raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, data_dir=tmp_path / "node", **keys)
+        assert told.value.code == -64 and key in str(told.value)
+    assert not raftz.Node.is_formatted(tmp_path / "node")

@@ -72,10 +72,11 @@ class Future(Generic[_T_co]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits for the end of the call and gives the exception that it ended with, or None."""
     def done(self) -> bool:
-        """Whether the call has ended. Never blocks."""
+        """Whether the call has ended. Never blocks. Raises `ForkedProcess` in a child, where nothing ends."""
     def add_done_callback(self, callback: Callable[[Self], object]) -> None:
         """Calls `callback` with this future when the call has ended, or as soon as that can be if it has, on the node's
-        callback thread. What it raises goes to `threading.excepthook`, and no further."""
+        callback thread. What it raises goes to `threading.excepthook`, and no further. Raises `ThreadError` if there is
+        no thread to be had, and keeps nothing then."""
     def _ended(self) -> list[Callable[[Self], object]]: ...
     def __class_getitem__(cls, key: Any) -> Any: ...
 
@@ -135,7 +136,7 @@ class Listener:
     """A port that is taken already, so that nodes can learn each other's before any of them starts."""
 
     def __new__(cls, address: str = "127.0.0.1:0") -> Self:
-        """Takes a port; 0 lets the system choose."""
+        """Takes a port; 0 lets the system choose. Raises `NetworkError`."""
     @property
     def address(self) -> str:
         """Where it listens, `host:port`."""
@@ -146,6 +147,7 @@ class Listener:
 class Config:
     def __new__(cls, node_id: int, cluster_id: int) -> Self: ...
     def set(self, key: str, value: str) -> None: ...
+    def directory(self, path: str) -> None: ...
     def entries(self) -> list[tuple[str, str]]: ...
     def found(self) -> None: ...
     def is_formatted(self) -> bool: ...
@@ -153,6 +155,8 @@ class Config:
 @final
 class Calls:
     def __new__(cls, serve: Callable[[tuple[CallQueue]], int]) -> Self: ...
+    @property
+    def is_served(self) -> bool: ...
 
 @final
 class CallQueue:

@@ -61,7 +61,12 @@ class Reject(Exception):
     def __init__(
         self, reason: bytes | str = b"", *, index: int | None = None, term: int | None = None
     ) -> None:
-        self.reason = reason.encode() if isinstance(reason, str) else bytes(reason)
+        # Not bytes(reason): of a number that is so many zeros. A text may hold what no UTF-8 does.
+        self.reason = (
+            reason.encode(errors="backslashreplace")
+            if isinstance(reason, str)
+            else bytes(memoryview(reason))
+        )
         self.index = index
         self.term = term
         super().__init__(self.reason)

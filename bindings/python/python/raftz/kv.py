@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import _raftz
-from .node import ReadLevel
+from .node import Node, ReadLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from .machine import KvStore
-    from .node import Node
 
 __all__ = [
     "Digest",
@@ -118,6 +117,9 @@ class Kv:
     """
 
     def __init__(self, node: Node[KvStore]) -> None:
+        if not isinstance(node, Node):
+            message = f"a raftz.Node is wanted, not {node!r}; of a node of raftz.aio that is .sync, whose calls block"
+            raise TypeError(message)
         self._node = node
 
     def set(self, key: Buffer, value: Buffer, *, timeout: float | None = None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from . import _raftz
-from ._threads import start
 from .errors import Reject
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ._raftz import Entry, Jobs, SnapshotReader, SnapshotWriter
+    from ._threads import Threads
 
 __all__ = ["CountingMachine", "KvStore", "StateMachine"]
 
@@ -114,18 +115,41 @@ class CountingMachine:
 
 
 def _words(error: BaseException) -> str:
-    """An exception in one line."""
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return f"{type(error).__name__}: {error}{notes}"
+    """An exception in one line. Raises nothing, or the thread that says why something failed would end of it."""
+    words = kind = type(error).__name__
+    try:
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        words = f"{kind}: {error}{notes}"
+    except BaseException as broken:  # Whatever a user's __str__ raises.
+        words = f"{kind}, whose words cannot be had: {type(broken).__name__}"
+    # A name of a file may hold what no UTF-8 does.
+    return words.encode("utf-8", "backslashreplace").decode()
 
 
-def _serve(commands: Jobs, snapshots: Jobs, machine: StateMachine, name: str) -> None:
+def _tell(kind: str, error: BaseException) -> None:
+    """Logs what stops this replica."""
+    # Handlers are the user's, and this thread has to say so to the node, too.
+    with contextlib.suppress(BaseException):
+        _LOGGER.error("%s failed, which stops this replica", kind, exc_info=error)
+
+
+class _Claim:
+    """A node's on its machine."""
+
+    has_changed = False
+    """Whether anything was applied to it, or restored into it."""
+
+
+def _serve(
+    commands: Jobs, snapshots: Jobs, machine: StateMachine, claim: _Claim, threads: Threads
+) -> None:
     """Does for a node what it asks of its machine, until the node has ended."""
     has_captured = False
     while (job := commands.take()) is not None:
         answer: Any = None
         try:
             if job.kind == "apply":
+                claim.has_changed = True
                 answer = machine.apply_batch(job.subject())
                 if type(answer) is not list:
                     answer = list(answer)
@@ -146,16 +170,17 @@ def _serve(commands: Jobs, snapshots: Jobs, machine: StateMachine, name: str) ->
             elif job.kind == "capture":
                 answer = machine.capture()
                 if not has_captured:
-                    start(f"{name}-snap", _write, snapshots, machine)
+                    threads.start("snap", _write, snapshots, machine)
                     has_captured = True
             elif job.kind == "restore":
+                claim.has_changed = True
                 machine.restore(job.subject())
             else:
                 answer = machine.applied_index()
             job.done(answer)
         except BaseException as error:
             if job.kind in ("apply", "restore"):
-                _LOGGER.error("%s failed, which stops this replica", job.kind, exc_info=error)
+                _tell(job.kind, error)
             job.fail(_words(error))
         finally:
             # Nothing of it is kept alive by a thread that waits.

@@ -6,21 +6,23 @@ import atexit
 import itertools
 import logging
 import os
+import re
 import time
 import warnings
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypedDict, TypeVar
 
 from . import _raftz
-from ._threads import forked, serve_calls, start, start_logs, stop_logs
-from .errors import Closed, ConfigError, RaftzError
+from ._threads import Threads, forked, start_logs, stop_logs
+from .errors import Closed, RaftzError
 from .events import Event, _event
-from .machine import CountingMachine, KvStore, StateMachine, _serve
+from .machine import CountingMachine, KvStore, StateMachine, _Claim, _serve
 from .status import Metrics, Status, _metrics, _status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Any, Self, TypeAlias, Unpack
 
@@ -42,6 +44,10 @@ _M_co = TypeVar("_M_co", bound="StateMachine | KvStore | CountingMachine", covar
 _EXIT_SECONDS = 10.0
 # An age is counted in microseconds, in 64 bits; longer is as good as this.
 _LONGEST_SECONDS = 1e9
+# Hyphens may stand between digits, as in a UUID.
+_CLUSTER_ID = re.compile(r"[0-9a-fA-F](-*[0-9a-fA-F]){0,31}")
+# Keys of the core that an argument of a node in Python stands for, or that only a store of a program's own has.
+_ELSEWHERE = {"storage": "data_dir", "snapshot_directory": "data_dir"}
 
 
 class Keys(TypedDict, total=False):
@@ -96,6 +102,11 @@ class ReadLevel:
 
     kind: str
     bound: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.bound < 1 << 64:
+            message = f"{self.kind}({self.bound}): a whole number from 0 to 2**64 - 1 is wanted"
+            raise _raftz.failure(-97, message)
 
     LINEARIZABLE: ClassVar[ReadLevel]
     """All that was acknowledged anywhere before the read began. The default."""
@@ -177,17 +188,23 @@ def _configured(
     keys: Mapping[str, object],
 ) -> _raftz.Config:
     if isinstance(cluster_id, str):
-        try:
-            cluster_id = int(cluster_id.replace("-", ""), 16)
-        except ValueError:
+        if not _CLUSTER_ID.fullmatch(cluster_id):
             message = f"cluster_id = {cluster_id!r}: 1 to 32 hexadecimal digits are wanted"
-            raise ConfigError(message) from None
+            raise _raftz.failure(-64, message)
+        cluster_id = int(cluster_id.replace("-", ""), 16)
     config = _raftz.Config(node_id, cluster_id)
     if founders:
+        if not isinstance(founders, Mapping):
+            message = f"founders = {founders!r}: addresses by id are wanted, such as {{1: '127.0.0.1:7001'}}"
+            raise TypeError(message)
         config.set("founders", ",".join(f"{id}={address}" for id, address in founders.items()))
     if data_dir is not None:
-        config.set("storage", f"directory:{os.fsdecode(data_dir)}")
+        config.directory(os.fsdecode(data_dir))
     for key, value in keys.items():
+        if key in _ELSEWHERE:
+            # It would contradict the argument, and nobody could tell which of them counts.
+            message = f"{key} = {value!r}: a node in Python has no such key; the nearest is \"{_ELSEWHERE[key]}\""
+            raise _raftz.failure(-64, message)
         config.set(key, _text(value))
     return config
 
@@ -235,16 +252,19 @@ class Node(Generic[_M_co]):
         if bootstrap and data_dir is not None:
             config.found()
         start_logs()
-        name = f"raftz-{node_id}"
-        calls = _raftz.Calls(serve_calls(f"{name}-call"))
+        self._threads = threads = Threads(f"raftz-{node_id}")
+        self._calls = calls = _raftz.Calls(threads.serve_calls())
         if isinstance(machine, StateMachine):
             commands, snapshots = _raftz.Jobs(), _raftz.Jobs()
-            _claim(machine)
-            start(f"{name}-apply", _serve, commands, snapshots, machine, name)
+            claim = _claim(machine)
             try:
+                threads.start("apply", _serve, commands, snapshots, machine, claim, threads)
                 self._native = _raftz.Node(config, (commands, snapshots), calls, listener)
-            except BaseException:
+            except BaseException as error:
                 commands.close()
+                # What a signal has interrupted goes on for a while, and may yet come to the machine.
+                if isinstance(error, RaftzError) and not claim.has_changed:
+                    object.__setattr__(machine, "_serves_a_node", None)
                 raise
         elif isinstance(machine, (KvStore, CountingMachine)):
             self._native = _raftz.Node(config, machine._native, calls, listener)
@@ -332,7 +352,7 @@ class Node(Generic[_M_co]):
         timeout: float | None = None,
     ) -> Future[_T]:
         """As `read`, without blocking."""
-        return self._native.read(function, level.kind, level.bound, timeout)
+        return self._native.read(function, *_asked(level), timeout)
 
     def query(
         self,
@@ -356,7 +376,7 @@ class Node(Generic[_M_co]):
         timeout: float | None = None,
     ) -> Future[bytes]:
         """As `query`, without blocking."""
-        return self._native.query(request, level.kind, level.bound, timeout)
+        return self._native.query(request, *_asked(level), timeout)
 
     def status(self) -> Status:
         """How the node is: a matter of microseconds, whatever its machine does. Works anywhere, also in callbacks.
@@ -427,11 +447,21 @@ class Node(Generic[_M_co]):
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops the node: refuses new calls, hands over if it leads, answers calls in flight, closes the log, and waits
-        until all its threads have ended. May be called again. Raises `StillRunning`, which names the threads, if
-        something does not return within `timeout` seconds; it ends by itself when that returns."""
-        if not self._closed:
-            self._native.close(timeout)
-            self._closed = True
+        until all its threads have ended, those on which the machine and callbacks of futures run among them. May be
+        called again. Raises `StillRunning`, which names the threads, if something does not return within `timeout`
+        seconds; it ends by itself when that returns."""
+        if self._closed:
+            return
+        end = time.monotonic() + timeout
+        self._native.close(timeout)
+        left = self._threads.join(end, self._calls)
+        if left:
+            message = (
+                f"still running after {timeout} s: {', '.join(left)}; a callback of a future, or the state machine, "
+                "does not return"
+            )
+            raise _raftz.failure(-72, message)
+        self._closed = True
 
     @property
     def closed(self) -> bool:
@@ -463,12 +493,23 @@ def _listed(commands: Iterable[Buffer]) -> list[Buffer] | tuple[Buffer, ...]:
     return commands if isinstance(commands, (list, tuple)) else list(commands)
 
 
-def _claim(machine: StateMachine) -> None:
-    """Nobody else's machine: what one node has applied would be applied to it again."""
-    if getattr(machine, "_serves_a_node", False):
-        message = "this state machine has served a node already; give each node, and each start, a new one"
-        raise ConfigError(message)
-    object.__setattr__(machine, "_serves_a_node", True)
+def _asked(level: ReadLevel) -> tuple[str, int]:
+    """A level as the native half takes it."""
+    try:
+        return level.kind, level.bound
+    except AttributeError:
+        message = f"level = {level!r}: a raftz.ReadLevel is wanted, such as raftz.ReadLevel.LINEARIZABLE"
+        raise TypeError(message) from None
+
+
+def _claim(machine: StateMachine) -> _Claim:
+    """Nobody else's machine, nor a copy of it: what one node has applied would be applied to it again."""
+    if getattr(machine, "_serves_a_node", None) is not None:
+        message = "this state machine, or what it was copied from, has served a node already; give each node, and each start, a new one"
+        raise _raftz.failure(-64, message)
+    claim = _Claim()
+    object.__setattr__(machine, "_serves_a_node", claim)
+    return claim
 
 
 def _forked() -> None:
