@@ -55,6 +55,8 @@ pub(crate) enum Reported {
     Nothing,
     Index(Option<u64>),
     Replies(Vec<Reply>),
+    /// So many commands were carried out, and the next one failed.
+    Stopped(usize, MachineError),
     Reply(Reply),
     View(Py<PyAny>),
 }
@@ -284,9 +286,15 @@ impl Job {
         Ok(())
     }
 
-    /// Says that it failed, and why.
-    fn fail(&self, why: String) {
-        self.end(Err(MachineError(why)));
+    /// Says that it failed, and why; of commands, after how many that were carried out.
+    #[pyo3(signature = (why, answered=0))]
+    fn fail(&self, why: String, answered: usize) {
+        let why = MachineError(why);
+        self.end(if self.kind == "apply" {
+            Ok(Reported::Stopped(answered, why))
+        } else {
+            Err(why)
+        });
     }
 }
 

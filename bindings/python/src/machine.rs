@@ -32,11 +32,20 @@ pub(crate) struct PythonMachine {
 
 impl StateMachine for PythonMachine {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
-        let Reported::Replies(mut given) = self.commands.ask(Task::Apply(batch.to_vec()))? else {
-            return Err(unexpected("apply"));
-        };
-        replies.append(&mut given);
-        Ok(())
+        match self.commands.ask(Task::Apply(batch.to_vec()))? {
+            Reported::Replies(mut given) => {
+                replies.append(&mut given);
+                Ok(())
+            }
+            Reported::Stopped(answered, why) => {
+                // Nobody is told of them: their number says where it stopped.
+                replies.resize(answered.min(batch.len()), Reply::Ok(Bytes::new()));
+                Err(why)
+            }
+            Reported::Reply(_) | Reported::View(_) | Reported::Index(_) | Reported::Nothing => {
+                Err(unexpected("apply"))
+            }
+        }
     }
 
     fn query(&self, request: &[u8]) -> Result<Reply, MachineError> {

@@ -97,10 +97,18 @@ def test_an_exception_in_apply_stops_the_replica_and_says_so(start: StartNode) -
     event = told.next(PATIENCE)
     assert isinstance(event, raftz.events.Faulted)
     for words in (event.reason, node.status().fault or ""):
+        assert f"at index {done.index + 1} " in words
         assert "ArithmeticError: on purpose" in words
         assert f"while entry {done.index + 1} was applied" in words
     with pytest.raises(raftz.Faulted):
         node.propose(b"1").result(PATIENCE)
+
+
+def test_a_fault_names_the_command_that_failed_and_not_its_batch(start: StartNode) -> None:
+    node = start()
+    done = node.propose(b"1").result(PATIENCE)
+    node.propose_many([b"1", b"1", b"fail", b"1"]).exception(PATIENCE)
+    assert f"at index {done.index + 3} " in (node.status().fault or "")
 
 
 def test_an_answer_that_is_no_bytes_stops_the_replica(start: StartNode) -> None:

@@ -67,6 +67,8 @@ class StateMachine:
                 replies.append(rejection)
             except BaseException as error:
                 error.add_note(f"while entry {entry.index} was applied")
+                with contextlib.suppress(AttributeError):
+                    error._raftz_answered = len(replies)  # type: ignore[attr-defined]
                 raise
         return replies
 
@@ -181,7 +183,7 @@ def _serve(
         except BaseException as error:
             if job.kind in ("apply", "restore"):
                 _tell(job.kind, error)
-            job.fail(_words(error))
+            job.fail(_words(error), getattr(error, "_raftz_answered", 0))
         finally:
             # Nothing of it is kept alive by a thread that waits.
             del job, answer
