@@ -79,7 +79,8 @@ impl Calls {
         let was_open = open.is_some();
         let (give, take) = open.map_or_else(unbounded, |give| (give, self.take.clone()));
         if !is_served {
-            self.serve.call1(py, ((CallQueue(take),),)).map_err(|error| {
+            let queue = CallQueue { futures: take, is_nodes: was_open };
+            self.serve.call1(py, ((queue,),)).map_err(|error| {
                 if was_open {
                     self.is_served.store(false, Ordering::Relaxed);
                 }
@@ -100,15 +101,20 @@ impl Calls {
 
 /// The other end, for the thread.
 #[pyclass(frozen, module = "raftz._raftz")]
-pub(crate) struct CallQueue(Receiver<Py<Future>>);
+pub(crate) struct CallQueue {
+    futures: Receiver<Py<Future>>,
+    /// Whether it is for all the futures of the node, and not for one whose callback came after its end.
+    #[pyo3(get)]
+    is_nodes: bool,
+}
 
 #[pymethods]
 impl CallQueue {
     /// Waits for futures that have ended. `None` when no more will come.
     fn take(&self, py: Python<'_>) -> Option<Vec<Py<Future>>> {
         leave();
-        let mut batch = vec![py.detach(|| self.0.recv()).ok()?];
-        batch.extend(self.0.try_iter().take(BATCH - 1));
+        let mut batch = vec![py.detach(|| self.futures.recv()).ok()?];
+        batch.extend(self.futures.try_iter().take(BATCH - 1));
         enter("a callback of a future");
         Some(batch)
     }

@@ -35,7 +35,7 @@ mod _raftz {
     #[pymodule_export]
     use super::events::Subscription;
     #[pymodule_export]
-    use super::fork::forked;
+    use super::fork::{forked, may_start};
     #[pymodule_export]
     use super::future::{Done, Future};
     #[pymodule_export]

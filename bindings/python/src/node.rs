@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyMemoryError, PyTypeError};
 use pyo3::prelude::*;
@@ -17,7 +18,7 @@ use crate::callbacks::{self, Calls};
 use crate::config::{Config, Listener, node_id_of, number_of};
 use crate::error::{self, INVALID_ARG, failure, misuse};
 use crate::events::{self, Subscription};
-use crate::fork::Origin;
+use crate::fork::{self, Living, Origin};
 use crate::future::{Answer, Future, Waiting};
 use crate::jobs::Jobs;
 use crate::logs::Lines;
@@ -62,6 +63,8 @@ pub(crate) struct Node {
     /// Functions on their way to the machine, if that is Python's.
     reads: Option<Reads>,
     nudges: Arc<Nudges>,
+    /// Until it is closed.
+    living: Mutex<Option<Living>>,
     limits: Limits,
     propose_timeout: Duration,
     read_timeout: Duration,
@@ -86,6 +89,7 @@ impl Node {
         calls: Py<Calls>,
         listener: Option<Py<Listener>>,
     ) -> PyResult<Self> {
+        fork::may_start(py)?;
         callbacks::may_block(py)?;
         let mut config = config.0.lock().clone();
         let nudges = Arc::new(Nudges::default());
@@ -102,16 +106,30 @@ impl Node {
             Limits { command_bytes: config.entry_bytes_max, batch_bytes: config.calls_bytes_max };
         let propose_timeout = Duration::from_millis(config.propose_timeout_ms);
         let read_timeout = Duration::from_millis(config.read_timeout_ms);
+        let living = Living::begin();
         let started = wait::blocking(py, move || {
             let dispatch = tracing::Dispatch::new(Lines);
-            tracing::dispatcher::with_default(&dispatch, || match listener {
+            let started = tracing::dispatcher::with_default(&dispatch, || match listener {
                 Some(listener) => node::Node::start_with_listener(config, listener, make),
                 None => node::Node::start(config, make),
-            })
+            });
+            // In this order they go if nobody takes them any more.
+            started.map(|node| (node, living))
         })?;
-        let node = Some(Arc::new(started.map_err(|error| error::of_node(py, &error))?));
+        let (node, living) = started.map_err(|error| error::of_node(py, &error))?;
+        let (node, living) = (Some(Arc::new(node)), Mutex::new(Some(living)));
         let origin = Origin::here();
-        Ok(Self { node, origin, calls, reads, nudges, limits, propose_timeout, read_timeout })
+        Ok(Self {
+            node,
+            origin,
+            calls,
+            reads,
+            nudges,
+            living,
+            limits,
+            propose_timeout,
+            read_timeout,
+        })
     }
 
     /// Proposes a command.
@@ -356,6 +374,7 @@ impl Node {
         let ended = self.blocking(py, move |node| node.shutdown(timeout));
         self.nudges.ring();
         ended?;
+        drop(self.living.lock().take());
         self.calls.get().close();
         Ok(())
     }
@@ -473,6 +492,8 @@ impl Drop for Node {
     /// Asks the node to stop, and waits for nobody: the interpreter may be held here, and what is waited for might
     /// want it. In a child nothing is touched: locks there belong to threads that do not exist.
     fn drop(&mut self) {
+        // Nobody sees when it ends.
+        std::mem::forget(self.living.lock().take());
         let Some(node) = self.node.take() else { return };
         if self.origin.is_elsewhere() {
             std::mem::forget(node);

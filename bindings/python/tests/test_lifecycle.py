@@ -154,6 +154,7 @@ def test_ctrl_c_ends_every_wait(call: str) -> None:
 
 def test_a_child_of_a_fork_is_told_and_ends_well() -> None:
     program = """
+        import asyncio
         node = start(raftz.KvStore())
         future, events = node.propose(raftz._raftz.kv_set(b"a", b"b")), node.events()
         pid = os.fork()
@@ -170,7 +171,23 @@ def test_a_child_of_a_fork_is_told_and_ends_well() -> None:
                     os._exit(3)
                 except raftz.ForkedProcess as error:
                     assert error.code == -102 and "spawn" in str(error)
+            def refused(call):
+                try:
+                    call()
+                    os._exit(4)
+                except raftz.ForkedProcess as error:
+                    assert error.code == -102 and "processes that run none" in str(error)
+            refused(lambda: start(raftz.KvStore()))
+            refused(lambda: raftz.LocalCluster(1, raftz.KvStore))
+            refused(lambda: asyncio.run(raftz.aio.Node(raftz.KvStore(), node_id=1, cluster_id=1).start()))
             del node, future, events, calls, call
+            # Nor in the child's own child.
+            pid = os.fork()
+            if pid == 0:
+                refused(lambda: start(raftz.KvStore()))
+                sys.exit(0)
+            _, status = os.waitpid(pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0, status
             sys.exit(0)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 0, status
@@ -180,8 +197,19 @@ def test_a_child_of_a_fork_is_told_and_ends_well() -> None:
     assert says(program) == "over\n"
 
 
-def test_children_of_a_process_that_has_no_node_yet_may_have_their_own() -> None:
+@pytest.mark.parametrize("before", ["none", "closed", "failed"])
+def test_children_of_a_process_that_runs_no_node_may_have_their_own(before: str) -> None:
     program = """
+        if sys.argv[1] == "closed":
+            start(raftz.KvStore()).close()
+        if sys.argv[1] == "failed":
+            taken = raftz.Listener()
+            try:
+                raftz.Node(raftz.KvStore(), node_id=1, cluster_id=1, founders={1: "127.0.0.1:7001"},
+                    listen_address=taken.address)
+                print("started")
+            except raftz.NetworkError:
+                pass
         pid = os.fork()
         if pid == 0:
             node = start(raftz.KvStore())
@@ -190,7 +218,7 @@ def test_children_of_a_process_that_has_no_node_yet_may_have_their_own() -> None
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status))
     """
-    assert says(program) == "0\n"
+    assert says(program, before) == "0\n"
 
 
 def test_a_node_that_is_collected_warns_and_stops_without_being_waited_for() -> None:
@@ -264,6 +292,13 @@ def test_a_callback_that_does_not_return_is_still_running(start: StartNode) -> N
         with pytest.raises(raftz.StillRunning, match="raftz-1-call") as told:
             node.close(0.5)
         assert told.value.code == -72 and not node.closed
+    # Nobody waits for those that come after the end.
+    begun.clear()
+    node.propose(b"1").add_done_callback(callback)
+    assert begun.wait(PATIENCE)
+    with pytest.raises(raftz.StillRunning) as told:
+        node.close(0.1)
+    assert str(told.value).count("raftz-1-call") == 1
     gate.set()
     node.close(PATIENCE)
     assert node.closed

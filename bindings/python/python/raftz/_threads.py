@@ -64,13 +64,17 @@ class Threads:
 
         def serve(queue: CallQueue) -> None:
             try:
-                self.start("call", _call, queue)
+                if queue.is_nodes:
+                    self.start("call", _call, queue)
+                    self._serves_calls.set()
+                else:
+                    # For one that came after the end of the node, which does not wait for it.
+                    start(f"{self._name}-call", _call, queue)
             except ThreadError:
                 # Its futures were taken on, so that this one has to do.
-                self._serves_calls.set()
+                if queue.is_nodes:
+                    self._serves_calls.set()
                 _call(queue)
-            finally:
-                self._serves_calls.set()
 
         return functools.partial(_thread.start_new_thread, serve)
 

@@ -227,7 +227,8 @@ class Node(Generic[_M_co]):
 
     To make one starts it, which reads the log and takes as long as that. Raises `ConfigError` for what cannot be or
     contradicts itself, `StorageError` for a directory that cannot be used, `NetworkError` for an address,
-    `MachineError` for a machine that cannot be restored, `ThreadError` where the system's limits are too low.
+    `MachineError` for a machine that cannot be restored, `ThreadError` where the system's limits are too low,
+    `ForkedProcess` in a child of a process that ran a node when it was forked.
 
     >>> with raftz.Node(raftz.KvStore(), node_id=1, cluster_id="c1", founders={1: "127.0.0.1:7001"}) as alone:
     ...     alone.wait_for_leader()
@@ -247,6 +248,7 @@ class Node(Generic[_M_co]):
         **keys: Unpack[Keys],
     ) -> None:
         self._closed = True
+        _raftz.may_start()
         self.node_id = node_id
         config = _configured(node_id, cluster_id, founders, data_dir, keys)
         if bootstrap and data_dir is not None:
