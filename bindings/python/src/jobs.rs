@@ -386,8 +386,13 @@ impl SnapshotWriter {
         let bytes = bytes_of(data)?;
         py.detach(|| {
             let mut state = self.state.lock();
-            state.0.extend_from_slice(&bytes);
-            if state.0.len() >= PIECE_BYTES { Self::hand_over(&mut state) } else { Ok(()) }
+            if state.0.len() + bytes.len() < PIECE_BYTES {
+                state.0.extend_from_slice(&bytes);
+                return Ok(());
+            }
+            // What is large already is not copied again.
+            Self::hand_over(&mut state)?;
+            Self::give(&state, bytes.clone())
         })
         .map_err(|()| {
             PyOSError::new_err("the snapshot is not wanted any more, or the disk failed")
@@ -410,6 +415,10 @@ impl SnapshotWriter {
 impl SnapshotWriter {
     fn hand_over(state: &mut (Vec<u8>, Option<Sender<Bytes>>)) -> Result<(), ()> {
         let piece = Bytes::from(std::mem::take(&mut state.0));
+        Self::give(state, piece)
+    }
+
+    fn give(state: &(Vec<u8>, Option<Sender<Bytes>>), piece: Bytes) -> Result<(), ()> {
         if piece.is_empty() {
             return Ok(());
         }

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 
+use crate::error::{THREAD, failure_of_system};
 use crate::fork::Origin;
 use crate::future::{Answer, told};
 use crate::machine::ReadCall;
@@ -46,11 +46,10 @@ pub(crate) struct LoopDesk {
 #[pymethods]
 impl LoopDesk {
     #[new]
-    fn new() -> PyResult<Self> {
+    fn new(py: Python<'_>) -> PyResult<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
-            PyOSError::new_err(format!(
-                "no descriptor to wake an event loop with: {error}; raise the limit on open files"
-            ))
+            let what = "no descriptor to wake an event loop with; raise the limit on open files";
+            failure_of_system(py, THREAD, what, &error.into())
         })?;
         let desk = Arc::new(Desk { bell, answers: Mutex::default() });
         Ok(Self { desk, origin: Origin::here() })

@@ -98,18 +98,24 @@ def test_a_process_ends_well_whatever_its_daemons_are_doing_with_a_node() -> Non
         assert ended.returncode == 0 and ended.stdout == "over\n", (machine, ended)
 
 
-def test_a_process_whose_machine_never_returns_ends_all_the_same() -> None:
+@pytest.mark.parametrize("stuck", ["machine", "callback"])
+def test_a_process_whose_code_never_returns_ends_all_the_same(stuck: str) -> None:
     program = """
         import raftz.node
         raftz.node._EXIT_SECONDS = 0.3
         class Stuck(raftz.StateMachine):
             def apply(self, entry):
-                time.sleep(1000)
+                if sys.argv[1] == "machine":
+                    time.sleep(1000)
         node = start(Stuck())
-        node.propose(b"x")
+        future = node.propose(b"x")
+        if sys.argv[1] == "callback":
+            begun = threading.Event()
+            future.add_done_callback(lambda _: (begun.set(), time.sleep(1000)))
+            begun.wait(60)
         print("over")
     """
-    ended = run(program)
+    ended = run(program, stuck)
     assert ended.returncode == 0 and ended.stdout == "over\n", ended
     assert "Fatal" not in ended.stderr and "panicked" not in ended.stderr, ended.stderr
 
@@ -354,7 +360,8 @@ def test_without_memory_a_command_is_refused_and_the_process_goes_on() -> None:
         node = start(raftz.KvStore())
         large, fixed = bytearray(300 << 20), bytes(300 << 20)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), resource.RLIM_INFINITY))
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), most))
         for call in (
             lambda: node.propose(large),
             lambda: node.propose(memoryview(large)),
@@ -371,6 +378,21 @@ def test_without_memory_a_command_is_refused_and_the_process_goes_on() -> None:
         print(raftz.Kv(node).set(b"a", b"b") > 0)
     """
     assert says(program) == "True\n"
+
+
+def test_without_descriptors_the_system_is_named() -> None:
+    program = """
+        import errno, resource
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+        for make, kind in ((raftz.Listener, raftz.NetworkError), (raftz._raftz.LoopDesk, raftz.ThreadError)):
+            try:
+                make()
+            except raftz.RaftzError as error:
+                assert type(error) is kind and error.errno == errno.EMFILE, repr(error)
+                print(error.code)
+    """
+    assert says(program) == "-66\n-68\n"
 
 
 def test_without_threads_nodes_and_callbacks_are_refused_in_words() -> None:

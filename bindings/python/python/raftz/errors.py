@@ -200,7 +200,7 @@ class InvalidArgument(RaftzError, ValueError):
 
 
 class ForkedProcess(RaftzError, RuntimeError):
-    """The process was forked after the node was started; the child has none of its threads."""
+    """The process was forked while a node ran in it: the child has none of its threads, and starts none of its own."""
 
 
 class InternalError(RaftzError, RuntimeError):
