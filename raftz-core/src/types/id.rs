@@ -176,13 +176,14 @@ macro_rules! hex_id {
             type Err = String;
             /// Reads 1 to 32 hexadecimal digits; dashes are ignored, so a UUID is accepted.
             fn from_str(text: &str) -> Result<Self, String> {
+                let wrong = || format!("{text:?} is not 1 to 32 hexadecimal digits");
                 let digits: String = text.chars().filter(|c| *c != '-').collect();
-                if digits.is_empty() || digits.len() > 32 {
-                    return Err(format!("{text:?} is not 1 to 32 hexadecimal digits"));
+                // A sign would pass for one.
+                let is_digits = digits.chars().all(|c| c.is_ascii_hexdigit());
+                if text.starts_with('-') || !is_digits || !(1..=32).contains(&digits.len()) {
+                    return Err(wrong());
                 }
-                u128::from_str_radix(&digits, 16)
-                    .map(Self)
-                    .map_err(|_| format!("{text:?} is not 1 to 32 hexadecimal digits"))
+                u128::from_str_radix(&digits, 16).map(Self).map_err(|_| wrong())
             }
         }
     };
@@ -210,3 +211,20 @@ pub struct OpId {
 /// Names a caller's request inside one host, from intake to its one reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_hexadecimal_digits_and_nothing_that_passes_for_some() {
+        assert_eq!("5eed".parse(), Ok(ClusterId(0x5eed)));
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        assert_eq!(uuid.parse(), Ok(ClusterId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)));
+        let long = "0".repeat(33);
+        for wrong in ["", "-", "+1", "-1", "0x10", "c_1", " 1", "٣", long.as_str()] {
+            let error = wrong.parse::<ClusterId>().map_err(|error| error.contains("1 to 32"));
+            assert_eq!(error, Err(true), "{wrong:?}");
+        }
+    }
+}

@@ -26,11 +26,12 @@ Threads, in ten rules:
 5. A blocking call inside a callback raises `ReentrantCall` at once.
 6. A node that is collected without being closed stops by itself, with a `ResourceWarning`; nobody waits for it. One
    that its own machine refers to is never collected: close it.
-7. Nodes that are still open when the process ends are closed first.
-8. After a fork a node is of no use in the child: calls raise `ForkedProcess`, and no future ends. Nor can the child
-   start one of its own if there were live nodes at the fork, which raises the same. Fork before there is one, or after
-   `close`.
-9. Log lines go to the logger "raftz", from a thread of their own.
+7. Nodes that are still open when the process ends are closed first. What does not return, a callback or a state machine,
+   holds that up for ten seconds at most.
+8. After a fork a node is of no use in the child: calls raise `ForkedProcess`, and no future ends. Nor can the child, or a
+   child of its own, start a node if one ran at the fork, which raises the same; one that was collected without being
+   closed counts as running. Fork before there is one, or after `close`.
+9. Log lines go to the logger "raftz", from a thread of their own. A handler that raises loses that line, and no other.
 10. `raftz.aio` has no loop of its own, and does not mind one that was closed.
 """
 

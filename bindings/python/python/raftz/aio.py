@@ -199,7 +199,7 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[_T]:
         """As `raftz.Node.read`: the function runs on the machine's thread, not in the loop."""
         native, desk, future = self._future()
-        if not native.read_to(desk, future, function, True, level.kind, level.bound, timeout):
+        if not native.read_to(desk, future, function, True, *node._asked(level), timeout):
             _drain(desk)
         return future
 
@@ -212,7 +212,7 @@ class Node(Generic[_M_co]):
     ) -> asyncio.Future[bytes]:
         """As `raftz.Node.query`."""
         native, desk, future = self._future()
-        if not native.read_to(desk, future, request, False, level.kind, level.bound, timeout):
+        if not native.read_to(desk, future, request, False, *node._asked(level), timeout):
             _drain(desk)
         return future
 
