@@ -308,6 +308,11 @@ impl World {
             // Whoever is preferred leads by then, also after an attempt that failed.
             self.run_until(self.now_us + 50 * timeout_us, |_| false);
         }
+        // An election may be under way, of a leader whose disk was found to stand still, say: that ends.
+        self.run_until(self.now_us + 10 * timeout_us, |world| {
+            let terms = terms(world);
+            world.ready_leader(core).is_some() && terms.iter().all(|term| *term == terms[0])
+        });
         let before = terms(self);
         // Whose disk is slow may be found to stand still, and make room.
         let may_leave = self.leader_of(core).is_some_and(|at| self.is_slow(at));
