@@ -227,6 +227,40 @@ def test_children_of_a_process_that_runs_no_node_may_have_their_own(before: str)
     assert says(program, before) == "0\n"
 
 
+def test_a_child_of_a_fork_keeps_neither_the_directory_nor_the_links_of_a_node_that_was_closed() -> None:
+    program = """
+        import tempfile
+        folder = tempfile.TemporaryDirectory()
+        kept = {"data_dir": os.path.join(folder.name, "node"), "bootstrap": True}
+        cluster = raftz.LocalCluster(3, raftz.KvStore)
+        cluster.wait_for_leader(60)
+        node = start(raftz.KvStore(), **kept)
+        hold, let_go = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(let_go)
+            os.read(hold, 1)
+            os._exit(0)
+        node.close()
+        start(raftz.KvStore(), **kept).close()
+        print("the directory is free")
+        cluster.stop(3)
+        # A link on which nothing is heard would be given up after six seconds.
+        end = time.monotonic() + 4
+        def linked():
+            peers = [peer for node in cluster for peer in node.status().peers]
+            return any(peer.connected for peer in peers if peer.node_id == 3)
+        while linked() and time.monotonic() < end:
+            time.sleep(0.01)
+        print("still linked" if linked() else "the links have ended")
+        cluster.close()
+        os.close(let_go)
+        os.waitpid(child, 0)
+        folder.cleanup()
+    """
+    assert says(program) == "the directory is free\nthe links have ended\n"
+
+
 def test_a_node_that_is_collected_warns_and_stops_without_being_waited_for() -> None:
     gate = threading.Event()
 
