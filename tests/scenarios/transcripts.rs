@@ -33,7 +33,7 @@ transcripts! {
     aba acknowledged_and_lost old_snapshot_outlives_install restore_outlives_pruning snapshot_lost
     snapshot_older snapshot_under_load snapshot_cured snapshot_scrubbed answers_of_another_life bridge calls_end caps commit_after_blip counted
     compacted_log damage deaf_leader disk_fails divergent_tail_learns_no_commit doubled_forward
-    election faith faith_in_the_same_term figure7 figure8 handover_votes heal_in_the_same_term
+    election faith faith_in_the_same_term figure7 figure8 forward_to_former_leader handover_votes heal_in_the_same_term
     healed_stays_healed install_conflicting_suffix install_crash install_keeps_suffix
     install_late_messages isolated_asker kept_machine leader_forgotten learner_votes link_restart
     lone_damaged lone_voter nonsense partitions prevote_changes_nothing prevote_cohorts

@@ -8,7 +8,7 @@ use raftz_core::sim::choice::Choices;
 use raftz_core::sim::{Fault, Plan, Simulation};
 
 /// Seeds that once failed, each with the sentence why.
-const REGRESSIONS: [(u64, &str); 4] = [
+const REGRESSIONS: [(u64, &str); 5] = [
     (
         240_089_866_314_558,
         "followers with hundreds of slow syncs before them were given ten timeouts",
@@ -19,6 +19,7 @@ const REGRESSIONS: [(u64, &str); 4] = [
         "of a log damaged twice the oracle remembered the longer, not the later one",
     ),
     (179_607_011_482_342, "an election under way at the first look at the terms counted as growth"),
+    (73_011_796_078_053, "a loss was forgotten with the checkpoint that remembered it"),
 ];
 /// Seeds that always run: small ones, with the faults and settings that they happen to draw.
 const FIXED: std::ops::Range<u64> = 1..11;

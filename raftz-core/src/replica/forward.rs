@@ -1,16 +1,17 @@
 //! Handing calls to the leader, and taking in those of followers.
 //!
-//! A follower hands a call over once, within its deadline; whoever takes it in hands it on only if it held it
-//! back while it handed over its office (`transfer`). What was handed over may be in the leader's log, so if the answer is lost its outcome is unknown, and
-//! nothing is ever sent twice. Batch numbers of different lives are apart, and a batch that arrives
-//! twice is taken in once.
+//! Each node hands a call over once, within its deadline. A leader that receives it while it hands over its
+//! office, or has lost it, holds it like one of its own and hands it on to the next. That
+//! makes no loops: who was believed to lead a term has seen that term, so it hands on to the leader of a
+//! later one. What was handed over may be in the leader's log, so if the answer is lost its outcome is
+//! unknown, and nothing is ever sent twice. Batch numbers of different lives are apart, and a batch
+//! that arrives twice is taken in once.
 
 use std::collections::BTreeSet;
 
 use crate::raft::{self, Proposal};
 use crate::types::{
-    Forward, ForwardReply, ForwardedProposal, Message, NodeId, Outcome, Refusal, Role, Token,
-    Unknown,
+    Forward, ForwardReply, ForwardedProposal, Message, NodeId, Outcome, Refusal, Token, Unknown,
 };
 
 use super::Action;
@@ -104,8 +105,6 @@ impl Replica {
             Some(Refusal::ShuttingDown)
         } else if let Some(reason) = &self.fault {
             Some(Refusal::Faulted { reason: reason.to_string() })
-        } else if self.raft.role() != Role::Leader {
-            Some(Refusal::NotLeader { hint: self.raft.leader() })
         } else {
             None
         };
@@ -118,7 +117,7 @@ impl Replica {
         let mut offered = Vec::with_capacity(proposals.len());
         for (position, ForwardedProposal { payload, session }) in (0..).zip(proposals) {
             let who = Who::Remote { node: from, batch, position };
-            if self.raft.hands_over() {
+            if !self.takes_proposals() {
                 if self.held_is_full(payload.len() as u64) {
                     let what = "the bytes of calls that wait for a leader".into();
                     let outcome = Outcome::Refused(Refusal::Busy { what });

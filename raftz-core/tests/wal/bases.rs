@@ -97,6 +97,33 @@ fn a_base_that_would_let_only_one_segment_go_waits_until_the_present_one_is_full
 }
 
 #[test]
+fn a_segment_without_its_checkpoint_does_not_become_the_first_of_the_log() {
+    let disk = formatted();
+    let (mut wal, _) = open(&disk).unwrap();
+    grow(&mut wal, 1, 1..=19);
+    drop(wal);
+    let mut image = disk.synced();
+    let path = dir().join("wal-0000000000000008.log");
+    Arc::make_mut(image.get_mut(&path).unwrap())[4096 + 100] ^= 1;
+    let disk = Platter::holding(&image);
+    let (mut wal, recovered) = open(&disk).unwrap();
+    assert_eq!((recovered.damage, recovered.last.index), (None, Index(19)));
+    assert_eq!(recovered.notes.len(), 1, "{:?}", recovered.notes);
+    submit(&mut wal, vec![rebase(1, 15)]).unwrap();
+    wal.idle().unwrap();
+    wal.space();
+    assert_eq!(segments(&disk)[0], 7, "the eighth holds what is needed, but not how it begins");
+    drop(wal);
+    let (mut wal, recovered) = open(&disk).unwrap();
+    assert_eq!(all(&wal, &recovered), entries(1, 16..=19));
+    submit(&mut wal, vec![rebase(1, 18)]).unwrap();
+    grow(&mut wal, 1, 20..=23);
+    assert!(segments(&disk)[0] > 8, "{:?}", segments(&disk));
+    drop(wal);
+    assert_eq!(content(&disk).1, entries(1, 19..=23));
+}
+
+#[test]
 fn each_removal_is_durable_before_the_next_one_begins() {
     let disk = formatted();
     let (mut wal, _) = open(&disk).unwrap();

@@ -4,7 +4,7 @@
 //! the log through it, and by the writer, which moves it after each sync. An extent is the part of
 //! a batch that holds consecutive entries of one group, so memory grows with batches, not entries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::format::Checkpoint;
@@ -205,13 +205,17 @@ impl GroupLog {
 pub(super) struct LogIndex {
     pub(super) groups: BTreeMap<GroupId, GroupLog>,
     pub(super) files: BTreeMap<u64, Arc<dyn VfsFile>>,
+    /// Segments that were found without their checkpoint, so that no log can begin with them.
+    pub(super) headless: BTreeSet<u64>,
 }
 
 impl LogIndex {
-    /// The oldest segment that holds an entry above its group's base.
-    pub(super) fn oldest_needed(&self) -> Option<u64> {
+    /// The segment that the log must begin with, so that nothing above a group's base is missing from
+    /// `tail` or before it: the newest such that has its checkpoint.
+    pub(super) fn oldest_needed(&self, tail: u64) -> u64 {
         let first = |log: &GroupLog| log.extents.first().map(|extent| extent.place.segment);
-        self.groups.values().filter_map(first).min()
+        let needed = self.groups.values().filter_map(first).min().map_or(tail, |n| n.min(tail));
+        (0..=needed).rev().find(|number| !self.headless.contains(number)).unwrap_or(needed)
     }
 
     /// Whether a group's log has lost something that nobody has brought back.

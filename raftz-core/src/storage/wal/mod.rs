@@ -297,12 +297,12 @@ fn start(
     vote: hard_state::VoteFile,
     scanned: Scanned,
 ) -> Result<(Writer, Arc<RwLock<LogIndex>>), StorageError> {
-    let Scanned { replay, files, tail, .. } = scanned;
+    let Scanned { replay, files, headless, tail, .. } = scanned;
     let Some((_, file)) = files.last().cloned() else {
         return Err(corrupt(dir, 0, "there is no log segment beside the superblock"));
     };
     let groups = replay.groups.into_iter().map(|(id, group)| (id, group.log)).collect();
-    let index = LogIndex { groups, files: files.into_iter().collect() };
+    let index = LogIndex { groups, files: files.into_iter().collect(), headless };
     let hard_state_seq = index.groups.values().map(|log| log.hard_state_seq).max().unwrap_or(0);
     let index = Arc::new(RwLock::new(index));
     let writer = Writer::new(Start {

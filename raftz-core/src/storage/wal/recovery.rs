@@ -6,6 +6,7 @@
 //! header, or the vote file) covers it: that is never cut silently. What is intact is served, and
 //! the rest is reported (see `replay.rs`) or refused.
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ struct Segment {
     file: Arc<dyn VfsFile>,
     bytes: u64,
     salt: u64,
+    /// Number of its first batch; 0 where its header is damaged and that batch proves itself.
+    first_batch: u64,
 }
 
 /// Where the writer goes on.
@@ -55,6 +58,8 @@ pub(super) struct Tail {
 pub(super) struct Scanned {
     pub(super) replay: Replay,
     pub(super) files: Vec<(u64, Arc<dyn VfsFile>)>,
+    /// Segments whose checkpoint cannot be read.
+    pub(super) headless: BTreeSet<u64>,
     pub(super) tail: Tail,
     /// Something is newly lost: go on in a new segment whose checkpoint says so.
     pub(super) damaged: bool,
@@ -75,6 +80,7 @@ pub(super) fn scan(
     let numbers = segment_numbers(dir, names, vote.newest.as_ref())?;
     let mut scan = Scan {
         replay: Replay::default(),
+        headless: BTreeSet::new(),
         next: None,
         watermark: vote.newest.as_ref().map_or(0, |slot| slot.watermark),
         notes: Vec::new(),
@@ -125,7 +131,14 @@ pub(super) fn scan(
         at,
         batch_next: batch_next.max(watermark + 1),
     };
-    Ok(Scanned { replay: scan.replay, files, tail, damaged, notes: scan.notes })
+    Ok(Scanned {
+        replay: scan.replay,
+        files,
+        headless: scan.headless,
+        tail,
+        damaged,
+        notes: scan.notes,
+    })
 }
 
 /// The numbers of all segments, which must follow each other up to the newest one known.
@@ -187,6 +200,7 @@ fn merge_hard_states(
 
 struct Scan {
     replay: Replay,
+    headless: BTreeSet<u64>,
     /// Number that the next batch must have; `None` before the first one.
     next: Option<u64>,
     /// Highest batch that something outside the batches says was durable.
@@ -214,7 +228,7 @@ impl Scan {
         let bytes = file.len().map_err(|e| error("measuring", e))?;
         let mut block = vec![0; BLOCK];
         file.read_at(&mut block, 0).map_err(|e| error("reading", e))?;
-        let mut segment = Segment { number, path, file, bytes, salt: 0 };
+        let mut segment = Segment { number, path, file, bytes, salt: 0, first_batch: 0 };
         let Some(header) = SegmentHeader::decode(&block) else {
             segment.salt = self.salt_without_header(&segment)?;
             self.notes.push(format!(
@@ -224,7 +238,7 @@ impl Scan {
             return Ok(segment);
         };
         self.judge_header(&segment, &header, disk)?;
-        segment.salt = header.salt;
+        (segment.salt, segment.first_batch) = (header.salt, header.first_batch);
         // Whoever wrote this header had synced everything before.
         self.watermark = self.watermark.max(header.first_batch - 1);
         if self.next.is_none() {
@@ -289,6 +303,10 @@ impl Scan {
         let mut end = at;
         while at < segment.bytes {
             let found = self.batch_at(segment, at)?;
+            if found.is_none() && at == BLOCK as u64 {
+                self.replay.lost_checkpoint(self.next == Some(segment.first_batch));
+                self.headless.insert(segment.number);
+            }
             let (header, bytes) = match found {
                 Some(found) => found,
                 None if bug!(FirstBadBatchEndsTheLog) => {

@@ -5,6 +5,10 @@
 //! identity of the true last entry. The hole closes when a later write drops everything from below
 //! it on, because then the entries that were lost are gone from the log anyway; and when the log's base
 //! passes all of them, if what came behind them is all there.
+//!
+//! An earlier open that found a hole has said so in the checkpoint of a new segment, and what was written from
+//! then on goes on from what it had left. Where that checkpoint is lost, too, later batches therefore prove
+//! nothing of what was lost before it: a group *owes* the memory of it until another checkpoint speaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +57,8 @@ pub(super) struct Group {
     /// Entries that are neither commands nor no-ops.
     pub(super) config: BTreeMap<Index, Entry>,
     hole: Option<Hole>,
+    /// Losses of which a lost checkpoint may have told, with the log's last entry if it is known.
+    owed: Option<Option<LogId>>,
 }
 
 impl Group {
@@ -176,7 +182,15 @@ impl Group {
         self.hard_state(state.hard_state_seq, state.hard_state);
         self.log.commit = self.log.commit.max(state.commit);
         self.log.damage = state.damage;
+        self.owed = None;
         Ok(())
+    }
+
+    /// A checkpoint is lost, and unless it `is_first_lost` what came right before it.
+    fn owe(&mut self, is_first_lost: bool) {
+        let hole = self.hole.as_ref().map(|hole| hole.tip);
+        let here = hole.or_else(|| (!is_first_lost).then_some(None));
+        self.owed = [self.owed, here].into_iter().flatten().reduce(newest);
     }
 
     /// Takes a hard state if it is newer than the one known.
@@ -187,21 +201,28 @@ impl Group {
         }
     }
 
-    /// Turns a hole into damage that is remembered. True if there was one.
+    /// Turns a hole, and what is owed, into damage that is remembered. True if there was any.
     fn settle(&mut self) -> bool {
-        let Some(hole) = self.hole.take().filter(|_| !bug!(DamageIsNotRemembered)) else {
-            return false;
-        };
-        let known = match (self.log.damage, hole.tip) {
-            (None, tip) => tip,
-            (Some(earlier), Some(tip)) => earlier.last_known.map(|known| known.max(tip)),
-            (Some(_), None) => None,
-        };
+        let found = [self.owed.take(), self.hole.take().map(|hole| hole.tip)];
+        let found = found.into_iter().flatten().filter(|_| !bug!(DamageIsNotRemembered));
+        let earlier = self.log.damage.map(|damage| damage.last_known);
+        let Some(known) = found.reduce(newest) else { return false };
+        let known = earlier.map_or(known, |earlier| newest(earlier, known));
         let term_max =
             self.log.hard_state.term.max(known.map_or_else(Default::default, |k| k.term));
-        self.log.damage = Some(Lost { last_known: known, term_max });
-        true
+        let lost = Lost { last_known: known, term_max };
+        // Where a checkpoint is owed, what it told of may have been brought back since.
+        let is_lost = !lost.is_overwritten_by(self.log.last);
+        if is_lost {
+            self.log.damage = Some(lost);
+        }
+        is_lost
     }
+}
+
+/// Of two losses the newer last entry, if both are known.
+fn newest(one: Option<LogId>, other: Option<LogId>) -> Option<LogId> {
+    Some(one?.max(other?))
 }
 
 /// All groups in replay.
@@ -250,6 +271,13 @@ impl Replay {
         }
         self.begun = true;
         Ok(())
+    }
+
+    /// A segment's checkpoint is lost; `is_first_lost` if the batch before it is not.
+    pub(super) fn lost_checkpoint(&mut self, is_first_lost: bool) {
+        for group in self.groups.values_mut() {
+            group.owe(is_first_lost);
+        }
     }
 
     /// The last batches are lost, and nothing tells what they held.

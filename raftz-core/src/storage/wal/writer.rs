@@ -326,7 +326,8 @@ impl Writer {
             return false;
         }
         let index = self.index.read();
-        let needed = index.oldest_needed().unwrap_or(u64::MAX);
+        // The next segment, which does not exist yet, has its checkpoint.
+        let needed = index.oldest_needed(self.tail.segment + 1);
         !index.is_damaged() && index.files.range(..needed).nth(1).is_some()
     }
 
@@ -353,7 +354,7 @@ impl Writer {
         if self.owes_checkpoint || index.is_damaged() {
             return;
         }
-        let needed = index.oldest_needed().unwrap_or(u64::MAX).min(self.tail.segment);
+        let needed = index.oldest_needed(self.tail.segment);
         index.files = index.files.split_off(&needed);
         drop(index);
         self.reclaimer.want(needed);
