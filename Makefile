@@ -12,9 +12,9 @@ help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
 
 demo: rust ## three processes, a leader killed, all killed, nothing lost; INPUT=path loads your file
-	@$(CARGO) build --locked --release -p raftz-examples --bin demo
+	@$(CARGO) build --locked --profile quick -p raftz-examples --bin demo
 	@target="$${CARGO_TARGET_DIR:-target}"; \
-		"$$target/release/demo" --data "$$target" $${INPUT:+--input "$$INPUT"}
+		"$$target/quick/demo" --data "$$target" $${INPUT:+--input "$$INPUT"}
 
 test: rust ## every test
 	$(CARGO) test --workspace --locked
@@ -23,19 +23,19 @@ test: rust ## every test
 # out. Of one run: SEED=7, with TRACE=all of every message; of a part of it: UNTIL_US=1234567 and
 # SKIP=3,5-9, faults by number. The program takes them from the environment, as RAFTZ_SIM_SEEDS and so on.
 sim: rust ## simulated clusters under every fault, four minutes; SEEDS=20000 for more, SEED=7 for one
-	@$(CARGO) run --quiet --locked --release -p raftz-tests --bin raftz-sim
+	@$(CARGO) run --quiet --locked --profile quick -p raftz-tests --bin raftz-sim
 $(foreach name,SEEDS SECONDS FROM SEED UNTIL_US SKIP WITHOUT TRACE,\
 	$(if $(filter command,$(origin $(name))),$(eval sim: export RAFTZ_SIM_$(name) := $($(name)))))
 
 sim-bugs: rust ## does the simulator find each planted bug? prints what caught it, and after how long
 	@RUSTFLAGS="--cfg raftz_bugs" CARGO_TARGET_DIR=target/bugs \
-		$(CARGO) run --quiet --locked --release -p raftz-tests --bin raftz-sim-bugs
+		$(CARGO) run --quiet --locked --profile quick -p raftz-tests --bin raftz-sim-bugs
 
 soak: rust ## a million power cuts in memory, then ten minutes of random faults; RAFTZ_SOAK_SECONDS=60 for less
 	RAFTZ_CRASH_STATES="$${RAFTZ_CRASH_STATES:-1000000}" \
-		$(CARGO) test --locked --release -p raftz-core --test wal -- cuts:: failing:: --nocapture
+		$(CARGO) test --locked --profile quick -p raftz-core --test wal -- cuts:: failing:: --nocapture
 	@RAFTZ_SOAK_SECONDS="$${RAFTZ_SOAK_SECONDS:-600}" \
-		$(CARGO) test --locked --release -p raftz-tests --test soak
+		$(CARGO) test --locked --profile quick -p raftz-tests --test soak
 
 examples: rust ## the four examples, one after the other; each checks what it claims
 	@set -e; for name in simple client cluster simulate; do \
@@ -47,7 +47,7 @@ examples: rust ## the four examples, one after the other; each checks what it cl
 define install_here
 set -e; mkdir -p "$${CARGO_TARGET_DIR:-target}/c"; here=$$(cd "$${CARGO_TARGET_DIR:-target}/c" && pwd); \
 	$(MAKE) --no-print-directory --silent install \
-		PREFIX="$$here" LIBDIR="$$here/lib" INCLUDEDIR="$$here/include" DESTDIR=
+		PROFILE=quick PREFIX="$$here" LIBDIR="$$here/lib" INCLUDEDIR="$$here/include" DESTDIR=
 endef
 example_flags := -Wall -Wextra -Wpedantic -Werror -O2 -pthread
 
@@ -93,7 +93,7 @@ define install_python
 		echo 'this needs Python 3.11 or later, with venv' >&2; exit 1; }; \
 	python3 -m venv "$$env"; \
 	CARGO_TARGET_DIR="$$(cd "$$env" && pwd)/cargo" "$$env/bin/pip" install --quiet \
-		--disable-pip-version-check ./bindings/python
+		--disable-pip-version-check --config-settings=build-args="--profile quick" ./bindings/python
 endef
 
 demo-python: rust ## a cluster in one process, in Python, told line by line
@@ -136,9 +136,11 @@ install uninstall: export PREFIX := $(PREFIX)
 install uninstall: export LIBDIR := $(LIBDIR)
 install uninstall: export INCLUDEDIR := $(INCLUDEDIR)
 install uninstall: export DESTDIR := $(DESTDIR)
+PROFILE ?= release
+install: export PROFILE := $(PROFILE)
 
 install: rust ## the C library, to PREFIX=/usr/local, LIBDIR and INCLUDEDIR, all below DESTDIR=
-	$(CARGO) build --locked --release -p raftz-ffi --target-dir "$${CARGO_TARGET_DIR:-target}"
+	$(CARGO) build --locked --profile $(PROFILE) -p raftz-ffi --target-dir "$${CARGO_TARGET_DIR:-target}"
 	@raftz-ffi/packaging/files install
 
 uninstall: ## takes away what install put there; give it the same variables

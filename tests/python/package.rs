@@ -137,7 +137,7 @@ pub(crate) fn wheel() -> &'static Path {
         succeeds(
             tools()
                 .command("maturin")
-                .args(["build", "--release", "--locked", "--out"])
+                .args(["build", "--profile", "quick", "--locked", "--out"])
                 .arg(&folder),
         );
         only(&folder, ".whl")
