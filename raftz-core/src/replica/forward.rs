@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 
 use crate::raft::{self, Proposal};
 use crate::types::{
-    Forward, ForwardReply, ForwardedProposal, Message, NodeId, Outcome, Refusal, Token, Unknown,
+    Forward, ForwardReply, ForwardedProposal, Message, NodeId, Outcome, Refusal, Role, Token,
+    Unknown,
 };
 
 use super::Action;
@@ -105,6 +106,9 @@ impl Replica {
             Some(Refusal::ShuttingDown)
         } else if let Some(reason) = &self.fault {
             Some(Refusal::Faulted { reason: reason.to_string() })
+        } else if self.raft.role() != Role::Leader && !self.raft.membership().contains(from) {
+            // What strangers ask for is not kept, and not passed on.
+            Some(Refusal::NotLeader { hint: self.raft.leader() })
         } else {
             None
         };
