@@ -136,7 +136,7 @@ install uninstall: export PREFIX := $(PREFIX)
 install uninstall: export LIBDIR := $(LIBDIR)
 install uninstall: export INCLUDEDIR := $(INCLUDEDIR)
 install uninstall: export DESTDIR := $(DESTDIR)
-PROFILE ?= release
+PROFILE := release
 install: export PROFILE := $(PROFILE)
 
 install: rust ## the C library, to PREFIX=/usr/local, LIBDIR and INCLUDEDIR, all below DESTDIR=

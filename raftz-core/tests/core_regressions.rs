@@ -487,6 +487,20 @@ fn strangers_that_left_leave_nothing_behind_and_a_doubled_call_of_one_runs_once(
         sizes.push(size(&solo));
     }
     assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 200), "{sizes:?}");
+    // Nor is it passed on where a leader is at hand.
+    solo.step(link_up(3, 1));
+    solo.step(link_up(99, 2));
+    let to = |actions: &[Action]| -> Vec<NodeId> {
+        let sent = actions.iter().filter_map(|action| match action {
+            Action::Send { to, message: Message::Forward(_) | Message::ForwardReply(_) } => {
+                Some(*to)
+            }
+            _ => None,
+        });
+        sent.collect()
+    };
+    assert_eq!(to(&solo.step(forward(99, 8))), [id(99)], "refused");
+    assert_eq!(to(&solo.step(forward(2, 8))), [id(3)], "handed on");
     // Why a member is out of reach is kept.
     solo.step(down(2));
     assert_eq!(solo.replica.status().unreachable, [(id(2), "reset".to_owned())]);
