@@ -38,5 +38,6 @@ pub use outcome::{Done, Outcome, Refusal, Reply, Unknown};
 pub use read::ReadLevel;
 pub use snapshot::{Snapshot, SnapshotId};
 pub use time::Now;
+pub(crate) use time::earliest;
 pub use transfer::{TransferFailure, TransferPhase};
 pub use write::{Damage, HardState, Identity, Lost, Recovered, TermRun, WriteOp};

@@ -5,15 +5,17 @@
 //! write for all that changed, promises that have become durable, entries to apply. Order among
 //! the parts of one step therefore never matters to a caller.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use litemap::LiteMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::types::{
     Damage, DiskId, Entries, Event, FaultReason, HardState, Index, LogId, Membership, NodeId, Now,
     RaftBody, RaftMessage, Recovered, Refusal, Role, Settings, Snapshot, Term, TransferFailure,
+    earliest,
 };
 
 use super::config_log::ConfigLog;
@@ -83,7 +85,9 @@ pub struct Raft {
     pub(super) round: u64,
     pub(super) next_request: u64,
     /// Data directories that live links have proved.
-    pub(super) linked: BTreeMap<NodeId, DiskId>,
+    pub(super) linked: LiteMap<NodeId, DiskId>,
+    /// Links may have proved directories that the membership does not know.
+    pub(super) has_unrecorded_disks: bool,
     pub(super) storage_full: bool,
     /// Leadership on its way from this node to another, until that one is known to lead.
     pub(super) transfer: Option<Transfer>,
@@ -189,7 +193,8 @@ impl Raft {
             // An answer to a round of an earlier life must not count in this one.
             round: recovered.boot.0 << 32,
             next_request: 0,
-            linked: BTreeMap::new(),
+            linked: LiteMap::new(),
+            has_unrecorded_disks: true,
             storage_full: false,
             transfer: None,
             leaving: Leaving::default(),
@@ -334,7 +339,7 @@ impl Raft {
                 self.may_campaign().then_some(self.election_due_us)
             }
         };
-        [due, self.transfer_deadline_us()].into_iter().flatten().min()
+        earliest([due, self.transfer_deadline_us()])
     }
 
     fn on_persisted(&mut self, op: crate::types::OpId, actions: &mut Vec<Action>) {
@@ -491,7 +496,7 @@ impl Raft {
     }
 
     /// The local interval, but never so rare that a voter's faith would not outlast two missed ones.
-    pub(super) fn heartbeat_interval_us(&self) -> u64 {
+    pub(crate) fn heartbeat_interval_us(&self) -> u64 {
         self.config.heartbeat_interval_us.min(self.faith_us() / 3).max(1)
     }
 
@@ -748,36 +753,21 @@ impl Raft {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use crate::types::{Base, Boot, ClusterId, Identity, Member};
+    use std::collections::VecDeque;
+
+    use crate::types::{Base, Boot, EntryKind, Heartbeat, HeartbeatReply, Member};
 
     use super::*;
 
     const NOW: Now = Now { boot_us: 7, wall_us: 7 };
 
     /// One of three voters, whose timeouts are all drawn alike.
-    fn voter() -> Raft {
+    fn voter(election_timeout_min_ms: u64) -> Raft {
         let (id, disk) = (NodeId::new(1).unwrap(), DiskId(1));
         let members = (1..=3).map(|id| (NodeId::new(id).unwrap(), Member::at("10.0.0.1:1")));
-        let settings = Settings { election_timeout_min_ms: 0, ..Settings::default() };
-        let recovered = Recovered {
-            identity: Identity {
-                cluster: ClusterId(1),
-                epoch: 1,
-                node: id,
-                disk,
-                founders_hash: 0,
-            },
-            boot: Boot(1),
-            hard_state: HardState::default(),
-            base: Base::founding(Membership::of_voters(members), settings),
-            last: LogId::ZERO,
-            runs: Vec::new(),
-            config_entries: Vec::new(),
-            last_log_time_us: 0,
-            commit: Index::ZERO,
-            damage: None,
-            notes: Vec::new(),
-        };
+        let settings = Settings { election_timeout_min_ms, ..Settings::default() };
+        let base = Base::founding(Membership::of_voters(members), settings);
+        let recovered = Recovered::founded(id, disk, base);
         let mut config = Config::new(id, disk);
         (config.election_timeout_min_us, config.election_timeout_max_us) = (1, 1);
         Raft::new(config, &recovered, NOW, 1)
@@ -785,12 +775,83 @@ mod tests {
 
     /// Its fingerprint after each of `inputs`.
     fn fingerprints(inputs: &[Input]) -> Vec<u64> {
-        let mut raft = voter();
+        let mut raft = voter(0);
         let step = |input: &Input| {
             raft.step(NOW, input.clone(), &mut Vec::new());
             raft.fingerprint()
         };
         inputs.iter().map(step).collect()
+    }
+
+    #[test]
+    fn a_leader_left_with_a_silent_voter_counts_from_when_that_was_heard() {
+        let mut raft = voter(100);
+        (raft.config.election_timeout_min_us, raft.config.election_timeout_max_us) =
+            (100_000, 300_000);
+        raft.become_leader(&mut Vec::new());
+        let second = NodeId::new(2).unwrap();
+        raft.peer_mut(second).unwrap().heard(100_000);
+        let role_at = |raft: &mut Raft, boot_us| {
+            raft.step(Now { boot_us, ..NOW }, Input::Tick, &mut Vec::new());
+            raft.role()
+        };
+        assert_eq!(role_at(&mut raft, 299_000), Role::Leader);
+        assert_eq!(role_at(&mut raft, 301_000), Role::Leader, "node 2 was heard");
+        let mut membership = raft.membership().clone();
+        membership.voters.remove(&second);
+        let payload = membership.to_payload().unwrap();
+        raft.append_own(EntryKind::Membership, payload, None, &mut Vec::new());
+        assert_eq!(role_at(&mut raft, 301_000), Role::Follower, "node 3 never was");
+    }
+
+    #[test]
+    fn a_leader_that_is_its_own_quorum_confirms_its_last_round_with_every_answer() {
+        let mut raft = voter(100);
+        raft.become_leader(&mut Vec::new());
+        let mut membership = raft.membership().clone();
+        membership.voters.retain(|id| *id == raft.config.id);
+        let payload = membership.to_payload().unwrap();
+        raft.append_own(EntryKind::Membership, payload, None, &mut Vec::new());
+        let from = NodeId::new(2).unwrap();
+        let (mut beats, mut fresh_at) = (VecDeque::new(), Vec::new());
+        for boot_us in (10_000..).step_by(33_334).take(10) {
+            let mut inputs = VecDeque::from([Input::Tick]);
+            while let Some(input) = inputs.pop_front() {
+                let mut actions = Vec::new();
+                raft.step(Now { boot_us, ..NOW }, input, &mut actions);
+                for action in actions {
+                    if let Action::Persist(write) = action {
+                        inputs.push_back(Input::Persisted { op: write.id });
+                    } else if let Action::Apply { last, .. } = action {
+                        inputs.push_back(Input::Applied { index: last });
+                    } else if let Action::Send { to, message } = action
+                        && let RaftBody::Heartbeat(beat) = message.body
+                        && to == from
+                    {
+                        beats.push_back(beat);
+                    }
+                }
+            }
+            // Every answer is two rounds late.
+            if beats.len() > 2
+                && let Some(Heartbeat { session, round, sent_us, .. }) = beats.pop_front()
+            {
+                let body = RaftBody::HeartbeatReply(HeartbeatReply {
+                    session,
+                    round,
+                    sent_us,
+                    clock_us: boot_us,
+                    faith_us: 0,
+                    fitness: 0,
+                    storage_full: false,
+                });
+                let message = RaftMessage { term: raft.term(), body };
+                let input = Input::Receive { from, message };
+                raft.step(Now { boot_us, ..NOW }, input, &mut Vec::new());
+                fresh_at.push(raft.fresh_at_us());
+            }
+        }
+        assert!(fresh_at.len() >= 6 && fresh_at.is_sorted_by(|a, b| a < b), "{fresh_at:?}");
     }
 
     #[test]

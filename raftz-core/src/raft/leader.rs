@@ -4,13 +4,14 @@
 //! any other, so commitment may pass its own disk. It commits only onto an entry of its own term.
 //! It leaves office when a whole election timeout has passed without answers from a quorum.
 
-use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::ops::Bound;
+
+use litemap::LiteMap;
 
 use crate::types::{
     Append, AppendOutcome, AppendReply, DiskId, Entries, Entry, EntryKind, Event, Heartbeat,
-    HeartbeatReply, Index, LogId, Member, NodeId, Payload, RaftBody, Refusal, SessionTag, Token,
+    HeartbeatReply, Index, LogId, Member, NodeId, Payload, RaftBody, RaftMessage, Refusal,
+    SessionTag, Token,
 };
 
 use super::core::{Raft, RoleState};
@@ -37,8 +38,11 @@ const RESIGNS_ONCE_IN: u64 = 20;
 pub(super) struct Leader {
     /// Index of the no-op that opened the term. Once it is committed, so is everything older.
     pub(super) first: Index,
-    pub(super) peers: BTreeMap<NodeId, Progress>,
+    pub(super) peers: LiteMap<NodeId, Progress>,
     pub(super) heartbeat_due_us: u64,
+    /// A quorum was heard no earlier than this. Looked at anew before the leader would leave office for it, and with each
+    /// membership.
+    quorum_heard_us: u64,
     /// Somebody was asked in this term to stand against it, and voters were told that they need not keep faith:
     /// whatever it concludes from their promises is void for the rest of the term.
     pub(super) asked_to_leave: bool,
@@ -77,8 +81,9 @@ impl Raft {
         self.leader = Some(self.config.id);
         self.role = RoleState::Leader(Box::new(Leader {
             first,
-            peers: BTreeMap::new(),
+            peers: LiteMap::new(),
             heartbeat_due_us: self.now.boot_us.saturating_add(self.heartbeat_interval_us()),
+            quorum_heard_us: 0,
             asked_to_leave: false,
             notice_due_us: None,
             round: 0,
@@ -106,6 +111,8 @@ impl Raft {
                 Progress::new(leader.sessions, next, self.now.boot_us)
             });
         }
+        self.look_for_quorum();
+        self.has_unrecorded_disks = true;
     }
 
     /// Appends one entry of the present term.
@@ -200,10 +207,10 @@ impl Raft {
         }
         self.advance_commit();
         self.record_disks(actions);
-        let mut last = None;
-        while let Some(id) = self.peer_after(last) {
+        let mut at = 0;
+        while let Some(id) = self.peer_at(at) {
             self.replicate(id, actions);
-            last = Some(id);
+            at += 1;
         }
         self.begin_round(actions);
         self.plan_commit_notice();
@@ -221,10 +228,9 @@ impl Raft {
     }
 
     /// The peers in their order, one by one: replicating to one may change what is known of others.
-    fn peer_after(&self, last: Option<NodeId>) -> Option<NodeId> {
+    fn peer_at(&self, at: usize) -> Option<NodeId> {
         let RoleState::Leader(leader) = &self.role else { return None };
-        let after = last.map_or(Bound::Unbounded, Bound::Excluded);
-        leader.peers.range((after, Bound::Unbounded)).next().map(|(id, _)| *id)
+        leader.peers.get_indexed(at).map(|(id, _)| *id)
     }
 
     pub(super) fn peer_mut(&mut self, id: NodeId) -> Option<&mut Progress> {
@@ -239,6 +245,9 @@ impl Raft {
     /// Commits what a quorum has made durable, if it ends on an entry of the own term.
     fn advance_commit(&mut self) {
         let RoleState::Leader(leader) = &self.role else { return };
+        if self.commit >= self.log.last().index {
+            return;
+        }
         let own = self.config.id;
         let early = bug!(LeaderCountsItsUnsyncedEntries);
         let durable = if early { self.log.last().index } else { self.log.durable() };
@@ -429,6 +438,7 @@ impl Raft {
         let patience_us = STUCK_TIMEOUTS.saturating_mul(self.election_timeouts_us().1);
         let kept = 100 - u64::from(self.config.lease_drift_percent.min(100));
         let RoleState::Leader(leader) = &mut self.role else { return };
+        let is_open = leader.round > leader.reads.confirmed();
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         peer.heard(now_us);
         if peer.session() != reply.session {
@@ -469,7 +479,9 @@ impl Raft {
             Mode::Snapshot => self.offer_snapshot(from, actions),
             Mode::Probe { .. } | Mode::Replicate(_) => {}
         }
-        self.confirm_rounds(actions);
+        if is_open {
+            self.confirm_rounds(actions);
+        }
     }
 
     /// When a leader wants to be woken. One that is alone has nobody to talk to.
@@ -478,26 +490,39 @@ impl Raft {
             return None;
         }
         let notice = leader.notice_due_us.unwrap_or(u64::MAX);
-        Some(leader.heartbeat_due_us.min(notice).min(self.quorum_lost_us(leader)))
+        Some(leader.heartbeat_due_us.min(notice).min(self.quorum_due_us(leader)))
     }
 
-    /// When a whole election timeout will have passed without answers from a quorum.
-    fn quorum_lost_us(&self, leader: &Leader) -> u64 {
+    /// Before then no whole election timeout has passed without answers from a quorum.
+    fn quorum_due_us(&self, leader: &Leader) -> u64 {
+        leader.quorum_heard_us.saturating_add(self.election_timeouts_us().1)
+    }
+
+    /// Whether one will have by `at_us`, as far as was looked.
+    fn is_quorum_silent(&self, at_us: u64) -> bool {
+        matches!(&self.role, RoleState::Leader(leader) if at_us >= self.quorum_due_us(leader))
+    }
+
+    /// Notes since when a quorum is known to have been heard.
+    fn look_for_quorum(&mut self) {
+        let RoleState::Leader(leader) = &mut self.role else { return };
         let (own, now_us) = (self.config.id, self.now.boot_us);
-        let contact = quorum::reached(self.configs.latest().1, |id| {
+        leader.quorum_heard_us = quorum::reached(self.configs.latest().1, |id| {
             if id == own { now_us } else { leader.peers.get(&id).map_or(0, Progress::contact_us) }
         });
-        contact.saturating_add(self.election_timeouts_us().1)
     }
 
     pub(super) fn run_leader_deadlines(&mut self, actions: &mut Vec<Action>) {
         let now_us = self.now.boot_us;
-        let RoleState::Leader(leader) = &self.role else { return };
-        if now_us >= self.quorum_lost_us(leader) {
-            // Out of office in its own term: no vote is given back, no term is burnt.
-            self.faithful_until_us = now_us;
-            return self.become_follower(self.hard.term, None);
+        if self.is_quorum_silent(now_us) {
+            self.look_for_quorum();
+            if self.is_quorum_silent(now_us) {
+                // Out of office in its own term: no vote is given back, no term is burnt.
+                self.faithful_until_us = now_us;
+                return self.become_follower(self.hard.term, None);
+            }
         }
+        let RoleState::Leader(leader) = &self.role else { return };
         let due = leader.heartbeat_due_us.min(leader.notice_due_us.unwrap_or(u64::MAX));
         if now_us >= due {
             self.send_heartbeats(actions);
@@ -517,8 +542,7 @@ impl Raft {
         leader.heartbeat_due_us = sent_us.saturating_add(interval);
         leader.notice_due_us = None;
         let round = leader.round;
-        let mut beats = Vec::with_capacity(leader.peers.len());
-        for (id, peer) in &mut leader.peers {
+        for (id, peer) in leader.peers.iter_mut() {
             if bug!(IdleLeaderIsSilent) && peer.matched() == last {
                 continue;
             }
@@ -527,14 +551,23 @@ impl Raft {
                 peer.sent_round(round);
             }
             let (session, confirmed_clock_us) = (peer.session(), peer.confirmed_clock_us());
-            let beat = Heartbeat { session, round, commit, sent_us, confirmed_clock_us, faith_us };
-            beats.push((*id, beat));
+            let body = RaftBody::Heartbeat(Heartbeat {
+                session,
+                round,
+                commit,
+                sent_us,
+                confirmed_clock_us,
+                faith_us,
+            });
+            let message = RaftMessage { term: self.hard.term, body };
+            actions.push(Action::Send { to: *id, message });
         }
         if is_ready {
             leader.reads.sent(round, sent_us, commit.index);
         }
-        for (id, heartbeat) in beats {
-            self.send(id, RaftBody::Heartbeat(heartbeat), actions);
+        let next_us = leader.heartbeat_due_us;
+        if self.is_quorum_silent(next_us) {
+            self.look_for_quorum();
         }
         self.ask_again(actions);
         self.consider_leaving(actions);
@@ -563,6 +596,7 @@ impl Raft {
             return self.nonsense(peer, "a link from another data directory", actions);
         }
         self.linked.insert(peer, disk);
+        self.has_unrecorded_disks = true;
         self.restart_peer(peer);
     }
 
@@ -583,9 +617,10 @@ impl Raft {
     /// copied one can never come back under a known id.
     fn record_disks(&mut self, actions: &mut Vec<Action>) {
         let is_busy = self.configs.change_pending() || self.hands_over();
-        if self.linked.is_empty() || !self.is_ready() || is_busy {
+        if !self.has_unrecorded_disks || self.linked.is_empty() || !self.is_ready() || is_busy {
             return;
         }
+        self.has_unrecorded_disks = false;
         let own = (self.config.id, self.config.disk_id);
         let is_news = |(id, member): (&NodeId, &Member)| {
             member.disk_id.is_none() && (*id == own.0 || self.linked.contains_key(id))
@@ -617,8 +652,9 @@ mod tests {
         let fingerprint = |notice_due_us: Option<u64>, sessions: u64| {
             let leader = Leader {
                 first: Index(1),
-                peers: BTreeMap::new(),
+                peers: LiteMap::new(),
                 heartbeat_due_us: 50,
+                quorum_heard_us: 0,
                 asked_to_leave: false,
                 notice_due_us,
                 round: 0,

@@ -42,10 +42,20 @@ fn reached_by_majority(
             &mut many[..]
         }
     };
-    values.iter_mut().zip(voters).for_each(|(value, id)| *value = value_of(*id));
-    values.sort_unstable_by(|a, b| b.cmp(a));
+    for (count, id) in (1..).zip(voters) {
+        insert(values.get_mut(..count)?, value_of(*id));
+    }
     let short = usize::from(bug!(QuorumOneShort));
     values.get((majority(values.len()) - 1).saturating_sub(short)).copied()
+}
+
+/// Puts a value in its place among those before the last one, which is free. They descend.
+fn insert(values: &mut [u64], mut value: u64) {
+    for place in values {
+        if value > *place {
+            std::mem::swap(place, &mut value);
+        }
+    }
 }
 
 /// The greatest value that every half of the membership has reached by majority; 0 when nobody

@@ -59,6 +59,11 @@ impl Reads {
         self.beats.push_back(Beat { round, sent_us, commit });
     }
 
+    /// The last round that a quorum has answered.
+    pub(super) const fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     pub(super) fn fingerprint(&self, now_us: u64, state: &mut impl Hasher) {
         (&self.open, self.begun, self.confirmed).hash(state);
         for Beat { round, sent_us, commit } in &self.beats {
@@ -166,7 +171,7 @@ impl Raft {
         if let Some(Beat { sent_us, commit, .. }) = last {
             self.freshness.know(sent_us, commit, self.applied);
         }
-        leader.peers.values_mut().for_each(|peer| peer.round_confirmed(reached));
+        leader.peers.iter_mut().for_each(|(_, peer)| peer.round_confirmed(reached));
     }
 
     /// Until then no other node can lead; 0 without a lease.

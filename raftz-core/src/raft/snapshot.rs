@@ -97,7 +97,11 @@ impl Raft {
         self.rebase(base);
         // Who was sent what is gone, and has not said so, cannot be asked again where that ended.
         if let RoleState::Leader(leader) = &mut self.role {
-            let behind = leader.peers.values_mut().filter(|peer| peer.next().prev() < upto);
+            let behind = leader
+                .peers
+                .iter_mut()
+                .map(|(_, peer)| peer)
+                .filter(|peer| peer.next().prev() < upto);
             behind.for_each(Progress::become_snapshot);
         }
     }

@@ -304,6 +304,9 @@ impl Raft {
             return;
         }
         let wanted = self.priority().saturating_add(1).saturating_add(PREFERRED_BY);
+        if leader.peers.values().all(|peer| peer.fitness() < Some(wanted)) {
+            return;
+        }
         let Some((to, _)) = self.successor(leader).filter(|(id, fitness)| {
             let matched = leader.peers.get(id).map(Progress::matched);
             *fitness >= wanted && matched.is_some_and(|matched| matched >= self.commit)
@@ -488,9 +491,8 @@ mod tests {
 
     use crate::raft::{Config, Input};
     use crate::types::{
-        AppendOutcome, AppendReply, Base, Boot, ClusterId, DiskId, EntryKind, HardState,
-        HeartbeatReply, Identity, Index, LogId, Member, Membership, Now, RaftMessage, Recovered,
-        Settings, VoteReply,
+        AppendOutcome, AppendReply, Base, Boot, DiskId, EntryKind, HeartbeatReply, LogId, Member,
+        Membership, Now, RaftMessage, Recovered, Settings, VoteReply,
     };
 
     use super::*;
@@ -517,20 +519,9 @@ mod tests {
         fn new(priority: u8) -> Self {
             let members = (1..=3).map(|id| (node(id), Member::at("10.0.0.1:1")));
             let settings = Settings { election_timeout_min_ms: 100, ..Settings::default() };
-            let (cluster, disk) = (ClusterId(1), DiskId(1));
-            let recovered = Recovered {
-                identity: Identity { cluster, epoch: 1, node: node(1), disk, founders_hash: 0 },
-                boot: Boot(1),
-                hard_state: HardState::default(),
-                base: Base::founding(Membership::of_voters(members), settings),
-                last: LogId::ZERO,
-                runs: Vec::new(),
-                config_entries: Vec::new(),
-                last_log_time_us: 0,
-                commit: Index::ZERO,
-                damage: None,
-                notes: Vec::new(),
-            };
+            let disk = DiskId(1);
+            let base = Base::founding(Membership::of_voters(members), settings);
+            let recovered = Recovered::founded(node(1), disk, base);
             let mut config = Config::new(node(1), disk);
             (config.election_timeout_min_us, config.election_timeout_max_us) = (1, LONGEST_US);
             config.election_priority = priority;

@@ -196,6 +196,9 @@ impl Replica {
     }
 
     pub(super) fn send_answers(&mut self, out: &mut Vec<Action>) {
+        if self.answers.is_empty() {
+            return;
+        }
         for ((to, id), outcomes) in std::mem::take(&mut self.answers) {
             let message = Message::ForwardReply(ForwardReply { id, outcomes });
             out.push(Action::Send { to, message });

@@ -7,6 +7,7 @@ use crate::raft::{self, Proposal, Raft};
 use crate::types::{
     Boot, Done, Event, FaultReason, Index, Message, NodeId, Now, Outcome, Payload, Recovered,
     Refusal, Reply, Role, SessionTag, SnapshotTransfer, Term, Token, TransferFailure, Unknown,
+    earliest,
 };
 
 use super::forward::{Batch, Seen};
@@ -218,13 +219,12 @@ impl Replica {
 
     /// The boot-clock time at which [`Input::Tick`] is wanted. May change with every step.
     pub fn next_deadline(&mut self) -> Option<u64> {
-        let callers =
-            [self.tickets.next_deadline(), self.reads_deadline()].into_iter().flatten().min();
+        let callers = earliest([self.tickets.next_deadline(), self.reads_deadline()]);
         if self.fault.is_some() {
             return callers;
         }
         let snapshots = self.snapshot_deadline();
-        [self.raft.next_deadline(), callers, snapshots].into_iter().flatten().min()
+        earliest([self.raft.next_deadline(), callers, snapshots])
     }
 
     /// The core, to look at.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::raft;
-use crate::types::{Index, Message, NodeId, ReadLevel, ReadMessage, Role, Token};
+use crate::types::{Index, Message, NodeId, ReadLevel, ReadMessage, Role, Token, earliest};
 
 use super::member::Replica;
 use super::{Action, ReadCall, ReadFailure};
@@ -159,7 +159,7 @@ impl Replica {
         let first = Some(reads.first_deadline_us).filter(|at| *at < u64::MAX);
         let again = reads.asked.as_ref().map(|question| question.again_us);
         let waits = !reads.queued.reads.is_empty() && reads.ask_from_us > self.now.boot_us;
-        [first, again, waits.then_some(reads.ask_from_us)].into_iter().flatten().min()
+        earliest([first, again, waits.then_some(reads.ask_from_us)])
     }
 
     /// How many wait.
@@ -196,6 +196,9 @@ impl Replica {
 
     /// Gives up a question that nobody will answer: its reads wait for another.
     fn look_after_question(&mut self) {
+        if self.reads.asked.is_none() {
+            return;
+        }
         let (leader, now_us) = (self.linked_leader(), self.now.boot_us);
         let is_lost = |asked: &mut Question| leader != Some(asked.to) || now_us >= asked.again_us;
         if let Some(question) = self.reads.asked.take_if(is_lost) {

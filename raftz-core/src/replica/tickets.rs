@@ -147,6 +147,9 @@ impl Tickets {
 
     /// The first deadline that still matters.
     pub(super) fn next_deadline(&mut self) -> Option<u64> {
+        if self.deadlines.is_empty() {
+            return None;
+        }
         self.note_open();
         while let Some((key, range)) = self.deadlines.first_key_value() {
             let (key, range) = (*key, range.clone());
@@ -170,8 +173,11 @@ impl Tickets {
 
     /// Tickets whose deadline has come.
     pub(super) fn expired(&mut self, now_us: u64) -> Vec<u64> {
-        self.note_open();
         let mut expired = Vec::new();
+        if self.deadlines.is_empty() {
+            return expired;
+        }
+        self.note_open();
         while let Some((key, range)) = self.deadlines.first_key_value()
             && key.0 <= now_us
         {

@@ -113,3 +113,24 @@ pub struct Recovered {
     /// What a person should know about this open: a torn tail that was cut, and the like.
     pub notes: Vec<String>,
 }
+
+#[cfg(test)]
+impl Recovered {
+    /// What a founder finds in its new directory.
+    pub(crate) fn founded(node: NodeId, disk: DiskId, base: Base) -> Self {
+        let cluster = ClusterId(1);
+        Self {
+            identity: Identity { cluster, epoch: 1, node, disk, founders_hash: 0 },
+            boot: Boot(1),
+            hard_state: HardState::default(),
+            base,
+            last: LogId::ZERO,
+            runs: Vec::new(),
+            config_entries: Vec::new(),
+            last_log_time_us: 0,
+            commit: Index::ZERO,
+            damage: None,
+            notes: Vec::new(),
+        }
+    }
+}

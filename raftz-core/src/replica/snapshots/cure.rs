@@ -5,7 +5,9 @@
 //! and nothing is applied before it is here. Nothing is ever skipped.
 
 use crate::raft;
-use crate::types::{Event, Index, Message, NodeId, Snapshot, SnapshotId, SnapshotMessage};
+use crate::types::{
+    Event, Index, Message, NodeId, Snapshot, SnapshotId, SnapshotMessage, earliest,
+};
 
 use super::super::Action;
 use super::super::member::Replica;
@@ -33,15 +35,14 @@ impl Replica {
         let scrub = cure.scrub_due_us.filter(|_| !cure.is_scrubbing);
         let ask = self.must_ask().then_some(cure.ask_due_us);
         let take = self.must_take().then_some(cure.take_due_us);
-        [scrub, ask, take].into_iter().flatten().min()
+        earliest([scrub, ask, take])
     }
 
     /// Has everything read that is kept, from time to time.
     pub(super) fn scrub(&mut self, out: &mut Vec<Action>) {
         let (now_us, interval_us) = (self.now.boot_us, self.snapshots.policy.scrub_interval_us);
-        let newest = self.snapshots.newest.as_ref().map(|kept| kept.id);
         let cure = &mut self.snapshots.cure;
-        if interval_us == 0 || newest.is_none() {
+        if interval_us == 0 || self.snapshots.newest.is_none() {
             cure.scrub_due_us = None;
             return;
         }
@@ -50,6 +51,7 @@ impl Replica {
         cure.scrub_due_us = Some(due_us);
         if !cure.is_scrubbing && now_us >= due_us {
             cure.is_scrubbing = true;
+            let newest = self.snapshots.newest.as_ref().map(|kept| kept.id);
             out.push(Action::ScrubSnapshots { newest });
         }
     }

@@ -108,6 +108,9 @@ impl Giving {
 
     /// Whose turn it is, among the `most` oldest transfers.
     fn turn(&self, most: usize) -> Option<(u64, NodeId)> {
+        if self.peers.is_empty() {
+            return None;
+        }
         let open = self.peers.iter().filter(|(_, it)| !it.is_done);
         let mut oldest: Vec<(u64, NodeId)> = open.map(|(peer, it)| (it.number, *peer)).collect();
         oldest.sort_unstable();

@@ -17,6 +17,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::raft;
 use crate::types::{
     Event, Index, NodeId, Snapshot, SnapshotId, SnapshotMessage, SnapshotPhase, SnapshotTransfer,
+    earliest,
 };
 
 use self::cure::Cure;
@@ -211,7 +212,7 @@ impl Replica {
         let it = &self.snapshots;
         let retry = it.fetching.as_ref().and_then(Fetching::next_deadline);
         let refill = it.giving.next_deadline(it.policy.served_at_once());
-        [retry, refill, self.cure_deadline()].into_iter().flatten().min()
+        earliest([retry, refill, self.cure_deadline()])
     }
 
     /// The newest snapshot on this node's disk.
