@@ -17,7 +17,7 @@ use crate::types::NodeId;
 impl TcpTransport {
     /// Takes the new set of peers over; see [`Transport::set_peers`](crate::transport::Transport).
     pub(super) fn update_peers(&mut self, specs: &[PeerSpec], now_us: u64) {
-        for peer in self.peers.values_mut() {
+        for (_, peer) in self.peers.iter_mut() {
             peer.spec = None;
         }
         let here = self.identity.from;
@@ -39,11 +39,11 @@ impl TcpTransport {
                 self.close_all(spec.node, now_us, &reason);
             }
         }
+        for (_, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.spec.is_none()) {
+            // Nobody will be dialled for it any more.
+            peer.bulk.take_waiting();
+        }
         self.peers.retain(|_, peer| {
-            if peer.spec.is_none() {
-                // Nobody will be dialled for it any more.
-                peer.bulk.take_waiting();
-            }
             let dialling = matches!(peer.route.dial, Dial::Dialling { .. });
             peer.spec.is_some() || peer.up.is_some() || dialling
         });
@@ -53,7 +53,7 @@ impl TcpTransport {
     /// Dials every peer whose time has come.
     pub(super) fn dial_due(&mut self, now_us: u64) {
         let mut due: Vec<(NodeId, bool)> = Vec::new();
-        for (node, peer) in &mut self.peers {
+        for (node, peer) in self.peers.iter_mut() {
             for is_bulk in [false, true] {
                 if peer.is_due(is_bulk, now_us) {
                     due.push((*node, is_bulk));
@@ -149,7 +149,7 @@ impl TcpTransport {
     pub(super) fn take_resolved(&mut self, now_us: u64) {
         while let Some(resolved) = self.resolver.next() {
             let mut waiting: Vec<(NodeId, bool)> = Vec::new();
-            for (node, peer) in &mut self.peers {
+            for (node, peer) in self.peers.iter_mut() {
                 let address = peer.spec.as_ref().map(|spec| spec.address.as_str());
                 if address != Some(resolved.name.as_str()) {
                     continue;

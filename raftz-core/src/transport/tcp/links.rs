@@ -165,7 +165,7 @@ impl TcpTransport {
     /// Bounds what may wait for each linked node by what it is now.
     pub(super) fn bound_queues(&mut self) {
         let TcpLimits { queue_bytes_max, non_member_queue_bytes_max, .. } = self.limits;
-        for conn in self.conns.values_mut().filter(|conn| !conn.link.is_bulk) {
+        for conn in self.conns.iter_mut().map(|(_, conn)| conn).filter(|conn| !conn.link.is_bulk) {
             let Some(node) = conn.link.ready().map(|ready| ready.peer.peer.node) else { continue };
             let is_member = self.peers.get(&node).is_some_and(|peer| peer.spec.is_some());
             conn.link.bound_queue(if is_member {

@@ -8,7 +8,7 @@
 //! bounds that hold whoever connects and whatever it sends. `bulk` gives bulk frames connections of
 //! their own beside the links.
 //!
-//! Sockets are written only by `sendmsg` with MSG_NOSIGNAL, because a host written in C may not
+//! Sockets are written only by `send` and `sendmsg` with MSG_NOSIGNAL, because a host written in C may not
 //! ignore SIGPIPE.
 
 mod accept;
@@ -23,18 +23,18 @@ mod read;
 mod resolve;
 mod route;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use litemap::LiteMap;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 
 pub use config::{Listen, TcpConfig, TcpError, TcpLimits};
 pub use resolve::ResolveFn;
@@ -68,10 +68,10 @@ pub struct TcpTransport {
     accept_more: bool,
     /// Nothing is accepted before this.
     accept_after_us: u64,
-    conns: BTreeMap<usize, Conn>,
+    conns: LiteMap<usize, Conn>,
     next_token: usize,
     unauthenticated: usize,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: LiteMap<NodeId, Peer>,
     resolver: Resolver,
     rng: ChaCha8Rng,
     started: Instant,
@@ -173,10 +173,10 @@ impl TcpTransport {
             listener,
             local_address,
             accept_after_us: 0,
-            conns: BTreeMap::new(),
+            conns: LiteMap::new(),
             next_token: FIRST_LINK,
             unauthenticated: 0,
-            peers: BTreeMap::new(),
+            peers: LiteMap::new(),
             resolver,
             rng: ChaCha8Rng::seed_from_u64(config.seed),
             started: Instant::now(),
@@ -253,8 +253,13 @@ impl TcpTransport {
         if conn.writable && conn.link.wants_write() {
             let Conn { stream, link, writable, .. } = conn;
             let result = link.write(now_us, |pieces| {
-                let mut control = SendAncillaryBuffer::default();
-                let sent = sendmsg(&*stream, pieces, &mut control, SendFlags::NOSIGNAL);
+                let sent = match pieces {
+                    [piece] => send(&*stream, piece, SendFlags::NOSIGNAL),
+                    _ => {
+                        let mut control = SendAncillaryBuffer::default();
+                        sendmsg(&*stream, pieces, &mut control, SendFlags::NOSIGNAL)
+                    }
+                };
                 if sent == Err(Errno::AGAIN) {
                     *writable = false;
                 }
@@ -270,6 +275,10 @@ impl TcpTransport {
 
     /// Pings, deaths and dials that are due.
     fn tick(&mut self, now_us: u64) {
+        self.take_resolved(now_us);
+        if self.next_due_us() > now_us {
+            return;
+        }
         let due: Vec<usize> = self
             .conns
             .iter()
@@ -292,8 +301,19 @@ impl TcpTransport {
                 }
             }
         }
-        self.take_resolved(now_us);
         self.dial_due(now_us);
+    }
+
+    /// When the links, the peers and the listener next want something done; `u64::MAX`: never.
+    fn next_due_us(&self) -> u64 {
+        let mut due_us = if self.accept_more { self.accept_after_us } else { u64::MAX };
+        for conn in self.conns.values() {
+            due_us = due_us.min(conn.link.next_deadline_us());
+        }
+        for peer in self.peers.values() {
+            due_us = due_us.min(peer.next_deadline_us().unwrap_or(u64::MAX));
+        }
+        due_us
     }
 
     /// How long the event queue may be waited for.
@@ -301,15 +321,12 @@ impl TcpTransport {
         if !self.ready.is_empty() || !self.unread.is_empty() {
             return Some(Duration::ZERO);
         }
-        let links = self.conns.values().map(|conn| conn.link.next_deadline_us());
-        let peers = self.peers.values().filter_map(Peer::next_deadline_us);
-        let accept = self.accept_more.then_some(self.accept_after_us);
-        let own = links.chain(peers).chain(accept).min();
-        let own = own.map(|at_us| Duration::from_micros(at_us.saturating_sub(now_us)));
-        match (timeout, own) {
-            (Some(timeout), Some(own)) => Some(timeout.min(own)),
-            (timeout, own) => timeout.or(own),
+        let due_us = self.next_due_us();
+        if due_us == u64::MAX {
+            return timeout;
         }
+        let own = Duration::from_micros(due_us.saturating_sub(now_us));
+        Some(timeout.map_or(own, |timeout| timeout.min(own)))
     }
 }
 

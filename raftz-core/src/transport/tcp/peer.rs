@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use super::bulk::Bulk;
 use super::route::Route;
 use crate::transport::{PeerIdentity, PeerSpec};
+use crate::types::earliest;
 
 /// A peer's life as connected.
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +70,9 @@ impl Peer {
 
     /// When it wants to be looked at next.
     pub(super) fn next_deadline_us(&self) -> Option<u64> {
-        let link = self.is_wanted(false).then(|| self.route.next_deadline_us()).flatten();
-        let bulk = self.is_wanted(true).then(|| self.bulk.route.next_deadline_us()).flatten();
-        link.into_iter().chain(bulk).min()
+        let link = if self.is_wanted(false) { self.route.next_deadline_us() } else { None };
+        let bulk = if self.is_wanted(true) { self.bulk.route.next_deadline_us() } else { None };
+        earliest([link, bulk])
     }
 
     /// The last link, up since `since_us`, is gone.

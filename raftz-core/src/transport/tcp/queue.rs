@@ -65,12 +65,7 @@ impl SendQueue {
     ) -> io::Result<usize> {
         let mut total = 0;
         while self.bytes > 0 {
-            let result = {
-                let pieces: Vec<IoSlice<'_>> =
-                    self.pieces().take(PIECES_MAX).map(|piece| IoSlice::new(piece)).collect();
-                send(&pieces)
-            };
-            match result {
+            match send(&self.pieces()) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     total += written;
@@ -84,12 +79,21 @@ impl SendQueue {
         Ok(total)
     }
 
-    /// All pieces in the order in which they are written.
-    fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        let frames = self.control.iter().chain(&self.data).chain(&self.bulk);
-        let of_frames =
-            frames.flat_map(|frame| std::iter::once(&frame.head).chain(&frame.payloads));
-        self.current.iter().chain(of_frames).filter(|piece| !piece.is_empty())
+    /// The next pieces in the order in which they are written, as many as one system call takes.
+    fn pieces<'a>(&'a self) -> Vec<IoSlice<'a>> {
+        let mut pieces = Vec::new();
+        let mut add = |piece: &'a Bytes| {
+            if pieces.len() < PIECES_MAX && !piece.is_empty() {
+                pieces.push(IoSlice::new(piece));
+            }
+            pieces.len() < PIECES_MAX
+        };
+        let _ = self.current.iter().all(&mut add)
+            && [&self.control, &self.data, &self.bulk]
+                .into_iter()
+                .flatten()
+                .all(|frame| add(&frame.head) && frame.payloads.iter().all(&mut add));
+        pieces
     }
 
     fn consume(&mut self, mut written: usize) {
@@ -158,7 +162,7 @@ mod tests {
             queue.push(frame(Class::Data, b"da", &[b"t", b"", b"a"]), 1000).unwrap();
             queue.push(frame(Class::Control, b"ctl", &[]), 1000).unwrap();
             assert_eq!(drain(&mut queue, step), b"ctldatabulk");
-            assert!(queue.pieces().next().is_none());
+            assert!(queue.pieces().is_empty());
         }
     }
 

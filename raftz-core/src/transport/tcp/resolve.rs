@@ -76,6 +76,9 @@ impl Resolver {
 
     /// The next answer, if one is there.
     pub(super) fn next(&mut self) -> Option<Resolved> {
+        if self.outstanding.is_empty() {
+            return None;
+        }
         let resolved = self.receive.try_recv().ok()?;
         self.outstanding.remove(&resolved.name);
         Some(resolved)
