@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::replica::Input;
 use crate::transport::TransportEvent;
-use crate::types::{Event, FaultReason, GroupId, Now, Outcome, Refusal, Unknown};
+use crate::types::{Event, FaultReason, GroupId, Now, Outcome, Refusal, Unknown, earliest};
 
 use super::callbacks::Item;
 use super::clock;
@@ -45,7 +45,7 @@ pub(super) fn run(mut host: Host) {
     };
     if let Some(reason) = &fault {
         host.later.push(Item::Event(GroupId::FIRST, Event::Faulted(reason.clone())));
-        for member in host.members.values_mut() {
+        for (_, member) in host.members.iter_mut() {
             member.halted.get_or_insert_with(|| reason.clone());
         }
     }
@@ -96,7 +96,7 @@ impl Turn {
         }
         host.take_calls(now, &mut self.batch.calls);
         host.take_reads(&mut self.batch.reads);
-        for group in std::mem::take(&mut self.batch.campaigns) {
+        while let Some(group) = self.batch.campaigns.pop_first() {
             host.step(now, group, Input::Campaign);
         }
         tick(host, now);
@@ -114,9 +114,11 @@ impl Turn {
                     more = true;
                 }
             }
-            for (group, input) in std::mem::take(&mut host.unsent) {
-                host.step(now, group, input);
+            if !host.unsent.is_empty() {
                 more = true;
+                for (group, input) in std::mem::take(&mut host.unsent) {
+                    host.step(now, group, input);
+                }
             }
             if !more {
                 break;
@@ -178,15 +180,15 @@ fn sleep_at_most(host: &mut Host) -> Option<Duration> {
         host.query_deadlines.next_us(),
         host.vigil.next_deadline_us(),
     ];
-    let mut nearest = lanes.into_iter().flatten().min();
-    for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
-        nearest = [nearest, member.replica.next_deadline()].into_iter().flatten().min();
+    let mut nearest = earliest(lanes);
+    for (_, member) in host.members.iter_mut().filter(|(_, member)| member.halted.is_none()) {
+        nearest = earliest([nearest, member.replica.next_deadline()]);
     }
     nearest.map(clock::left_until)
 }
 
 fn tick(host: &mut Host, now: Now) {
-    for member in host.members.values_mut().filter(|member| member.halted.is_none()) {
+    for (_, member) in host.members.iter_mut().filter(|(_, member)| member.halted.is_none()) {
         if member.replica.next_deadline().is_some_and(|due| due <= now.boot_us) {
             member.step(now, Input::Tick);
         }
@@ -209,6 +211,9 @@ fn write_and_send(host: &mut Host, now: Now) -> bool {
 
 /// Answers callers: futures and blocked threads here, user functions on the callback thread.
 fn deliver(host: &mut Host) {
+    if host.answers.is_empty() && host.later.is_empty() {
+        return;
+    }
     let (is_counted, now_us) = (host.shared.meter.is_on(), host.answered_us);
     for (caller, outcome) in host.answers.drain(..) {
         if is_counted {
@@ -240,7 +245,7 @@ fn end(host: &mut Host, fault: Option<FaultReason>) {
         host.answers.push((call.caller, Outcome::Refused(refusal.clone())));
     }
     drop(left.notes);
-    let inline = host.members.values_mut().flat_map(|member| match &mut member.machine {
+    let inline = host.members.iter_mut().flat_map(|(_, member)| match &mut member.machine {
         Machine::Inline { queries, .. } => std::mem::take(queries),
         Machine::Lane => VecDeque::new(),
     });

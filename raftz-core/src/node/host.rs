@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use litemap::LiteMap;
+
 use crate::replica::{Action, Call, Input, Replica};
 use crate::transport::codec::{self, Decoded};
 use crate::transport::handshake::Reject;
@@ -160,7 +162,7 @@ pub(super) struct Host {
     pub(super) disk: DiskId,
     pub(super) shared: Arc<Shared>,
     pub(super) transport: Box<dyn Transport>,
-    pub(super) members: BTreeMap<GroupId, Member>,
+    pub(super) members: LiteMap<GroupId, Member>,
     pub(super) memberships: BTreeMap<GroupId, Membership>,
     pub(super) callers: Table<Caller>,
     /// Reads that the replicas have not released.
@@ -204,7 +206,7 @@ impl Host {
 
     /// Feeds the same input to every replica.
     pub(super) fn step_all(&mut self, now: Now, input: &Input) {
-        for member in self.members.values_mut() {
+        for (_, member) in self.members.iter_mut() {
             member.step(now, input.clone());
         }
     }
@@ -212,6 +214,9 @@ impl Host {
     /// Hands over everything that callers proposed, to each group in batches of a bounded size: what belongs
     /// together stays in the processor's caches, and others can begin with the first while the rest follows.
     pub(super) fn take_calls(&mut self, now: Now, calls: &mut Vec<QueuedCall>) {
+        if calls.is_empty() {
+            return;
+        }
         let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
         for queued in calls.drain(..) {
             let QueuedCall { group, caller, payload, session, deadline_us, .. } = queued;
@@ -368,14 +373,16 @@ impl Host {
     /// Does what the replicas asked for, in their order. Writes, answers and callbacks are only
     /// gathered here, so that a turn pays once for each.
     pub(super) fn perform(&mut self, now: Now) {
-        let groups: Vec<GroupId> = self.members.keys().copied().collect();
-        for group in groups {
-            let Some(member) = self.members.get_mut(&group) else { continue };
-            let mut out = std::mem::take(&mut member.out);
+        let wanting = |(group, member): (&GroupId, &mut Member)| {
+            (!member.out.is_empty()).then(|| (*group, std::mem::take(&mut member.out)))
+        };
+        while let Some((group, mut out)) = self.members.iter_mut().find_map(wanting) {
             for action in out.drain(..) {
                 self.perform_one(now, group, action);
             }
             if let Some(member) = self.members.get_mut(&group) {
+                // For its room: what was asked for meanwhile comes first.
+                out.append(&mut member.out);
                 member.out = out;
             }
         }
@@ -486,9 +493,9 @@ impl Host {
     /// was stepped by it.
     pub(super) fn apply_inline(&mut self, now: Now, budget: &mut ApplyBudget) -> bool {
         let mut stepped = false;
-        let groups: Vec<GroupId> = self.members.keys().copied().collect();
-        for group in groups {
-            let Some(member) = self.members.get_mut(&group) else { continue };
+        for at in 0..self.members.len() {
+            let Some((group, member)) = self.members.iter_mut().nth(at) else { continue };
+            let group = *group;
             let Machine::Inline { applier: Some(applier), range: wanted, .. } = &mut member.machine
             else {
                 continue;
@@ -524,7 +531,7 @@ impl Host {
     /// Lets inline machines answer questions, within a turn's budget. Whoever must wait is watched from then on.
     pub(super) fn answer_inline(&mut self) {
         let mut budget = QueryBudget::TURN;
-        for member in self.members.values_mut() {
+        for (_, member) in self.members.iter_mut() {
             let Machine::Inline { applier, queries, watched, .. } = &mut member.machine else {
                 continue;
             };
@@ -600,8 +607,10 @@ impl Host {
 
     /// Says how much was left untold, where nothing followed that could say it.
     pub(super) fn tell_left_out(&mut self, now: Now) {
-        let lines = self.told.left_out(now.boot_us).map(|text| Item::Line(Line::new(text)));
-        self.later.extend(lines);
+        if self.told.has_limited() {
+            let lines = self.told.left_out(now.boot_us).map(|text| Item::Line(Line::new(text)));
+            self.later.extend(lines);
+        }
     }
 
     /// Tells the transport whom the groups of this host need.

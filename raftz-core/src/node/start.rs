@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litemap::LiteMap;
+
 use crate::machine::{MachineError, StateMachine};
 use crate::raft;
 use crate::replica::{self, Replica};
@@ -302,7 +304,7 @@ fn host(
         disk: recovered.identity.disk,
         shared,
         transport,
-        members: BTreeMap::from([(group, member)]),
+        members: LiteMap::from_iter([(group, member)]),
         memberships: BTreeMap::from([(group, membership)]),
         callers: Table::default(),
         reads: Table::default(),

@@ -158,6 +158,11 @@ impl Told {
         Some(event)
     }
 
+    /// Whether anything has been told that is told now and then only.
+    pub(super) fn has_limited(&self) -> bool {
+        !self.limiters.is_empty() || !self.nonsense.is_empty()
+    }
+
     /// What to say of those that were left out and that nothing followed.
     pub(super) fn left_out(&mut self, now_us: u64) -> impl Iterator<Item = String> {
         let shared = self.limiters.iter_mut().filter_map(move |(kind, limiter)| {

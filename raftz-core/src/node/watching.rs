@@ -14,7 +14,8 @@ use super::watch::{Standing, Watch};
 
 impl Node {
     /// What the node has counted and measured up to now. Takes no lock, and waits for nobody; what it says is a
-    /// millisecond old at most. Nothing but zeros if `metrics` of the configuration is off.
+    /// millisecond old at most, while nothing happens but heartbeats a tenth of a second. Nothing but zeros if
+    /// `metrics` of the configuration is off.
     pub fn metrics(&self) -> Metrics {
         self.shared.meter.metrics(self.shared.callbacks.dropped())
     }
@@ -57,7 +58,8 @@ impl Host {
     pub(super) fn watch(&mut self, now: Now) {
         let Some(member) = self.members.get(&GroupId::FIRST) else { return };
         let replica = &member.replica;
-        self.account.turn(now, &self.shared.meter, replica, self.callers.count());
+        let (meter, pending) = (&self.shared.meter, self.callers.count());
+        self.account.turn(now, meter, replica, pending, self.has_news);
         let is_led = member.halted.is_some() || replica.raft().leader().is_some();
         if self.vigil.look(now.boot_us, is_led) {
             self.shared.callbacks.push(Item::Line(Line::new(replica.why_no_leader())));

@@ -14,7 +14,7 @@ use crate::node::intake::{Intake, Note};
 use crate::node::metrics::Meter;
 use crate::node::threads::{Threads, Waiting, guarded, run_inside};
 use crate::storage::{Completion, IDLE_SEAL_MS, Space, Storage, WriteBatch};
-use crate::types::{GroupId, OpId, WriteOp};
+use crate::types::{GroupId, OpId, WriteOp, earliest};
 
 use super::queue::{LaneQueue, LaneSender, Waited, lane};
 use super::rules;
@@ -100,7 +100,7 @@ impl LogLane {
     pub(crate) fn next_deadline_us(&self) -> Option<u64> {
         match self {
             Self::Inline { idle_due_us, space_due_us, .. } => {
-                [*idle_due_us, *space_due_us].into_iter().flatten().min()
+                earliest([*idle_due_us, *space_due_us])
             }
             Self::Thread(_) => None,
         }

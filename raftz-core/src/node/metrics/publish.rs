@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 
 use crate::raft::PeerProgress;
 use crate::replica::Replica;
-use crate::types::{Index, NodeId, Now, Outcome, Role, SnapshotPhase, SnapshotTransfer};
+use crate::types::{Index, NodeId, Now, Outcome, Role, SnapshotPhase, SnapshotTransfer, Term};
 
 use super::{Meter, Peer, STATES, SnapshotWork, Tally};
 
 /// Time between two publications while the loop has no time to sleep.
 const INTERVAL_US: u64 = 1000;
+/// The same while nothing happens but heartbeats.
+const QUIET_INTERVAL_US: u64 = 100_000;
 
 /// Log time between two marks, and how many there may be.
 const MARK_US: u64 = 1_000_000;
@@ -23,8 +25,40 @@ pub(crate) struct Account {
     /// When the numbers were last published, and whether a turn has been taken since.
     published_us: u64,
     is_stale: bool,
+    /// How the node stood after the last turn.
+    stood: Option<Stand>,
     /// When work on a snapshot began, for each kind; 0: none is under way.
     begun_us: [u64; 3],
+}
+
+/// What stays as it is while nothing happens but heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stand {
+    leader: NodeId,
+    term: Term,
+    base: Index,
+    applied: Index,
+    commit: Index,
+    last: Index,
+    /// What the others have of it, all together.
+    matched: u64,
+    pending: u64,
+}
+
+impl Stand {
+    /// None where more may change (without a leader, or beside a snapshot that is on its way), and where heartbeats are
+    /// so rare that the last answers would be told of too late.
+    fn of(replica: &Replica, pending: u64) -> Option<Self> {
+        let raft = replica.raft();
+        if raft.heartbeat_interval_us() > QUIET_INTERVAL_US / 2 {
+            return None;
+        }
+        let leader = raft.leader().filter(|_| replica.transfers().next().is_none())?;
+        let (term, base, last) = (raft.term(), raft.base().index, raft.last().index);
+        let (applied, commit) = (raft.applied(), raft.commit());
+        let matched = raft.matches().fold(0_u64, |sum, (_, index)| sum.wrapping_add(index.0));
+        Some(Self { leader, term, base, applied, commit, last, matched, pending })
+    }
 }
 
 impl Account {
@@ -52,10 +86,22 @@ impl Account {
         }
     }
 
-    /// A turn is over: publishes if that is due.
-    pub(crate) fn turn(&mut self, now: Now, meter: &Meter, replica: &Replica, pending: u64) {
-        self.is_stale = true;
-        if now.boot_us.saturating_sub(self.published_us) >= INTERVAL_US {
+    /// A turn is over, which had something to tell or not: publishes if that is due.
+    pub(crate) fn turn(
+        &mut self,
+        now: Now,
+        meter: &Meter,
+        replica: &Replica,
+        pending: u64,
+        has_news: bool,
+    ) {
+        let stands = Stand::of(replica, pending).filter(|_| !has_news);
+        let before = std::mem::replace(&mut self.stood, stands);
+        let is_quiet = stands.is_some() && stands == before && !self.is_stale;
+        let interval_us = if is_quiet { QUIET_INTERVAL_US } else { INTERVAL_US };
+        let is_due = now.boot_us.saturating_sub(self.published_us) >= interval_us;
+        self.is_stale |= is_due || !is_quiet;
+        if is_due {
             self.published_us = now.boot_us;
             self.publish(meter, replica, pending);
         }
@@ -192,7 +238,59 @@ impl Peer {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::raft;
+    use crate::replica::{Action, Config, Input, SnapshotPolicy};
+    use crate::types::{Base, DiskId, Member, Membership, Recovered, Refusal, Settings};
+
     use super::*;
+
+    /// A node that leads alone, after its election.
+    fn lone_leader() -> Replica {
+        let (node, disk) = (NodeId::new(1).unwrap(), DiskId(1));
+        let voters = [(node, Member::at("10.0.0.1:1"))];
+        let base = Base::founding(Membership::of_voters(voters), Settings::default());
+        let recovered = Recovered::founded(node, disk, base);
+        let config = Config {
+            raft: raft::Config::new(node, disk),
+            held_bytes_max: 1,
+            snapshots: SnapshotPolicy::NEVER,
+            machine_log_time_us: None,
+        };
+        let mut replica = Replica::new(config, &recovered, Now::default(), 1);
+        let mut inputs = VecDeque::from([Input::Tick]);
+        while let Some(input) = inputs.pop_front() {
+            let mut actions = Vec::new();
+            replica.step(Now::default(), input, &mut actions);
+            for action in actions {
+                if let Action::Persist(write) = action {
+                    inputs.push_back(Input::Persisted(write.id));
+                }
+            }
+        }
+        replica
+    }
+
+    #[test]
+    fn a_quiet_node_publishes_rarely_and_one_that_is_not_at_once() {
+        let (replica, meter) = (lone_leader(), Meter::new(NodeId::new(1).unwrap(), true));
+        assert_eq!(replica.raft().role(), Role::Leader);
+        let mut account = Account::default();
+        // Whether a turn leaves nothing to be published before the loop sleeps, and whether it published.
+        let turn = |account: &mut Account, at_ms: u64, has_news: bool| {
+            let now = Now { boot_us: at_ms * 1000, wall_us: 0 };
+            account.turn(now, &meter, &replica, 0, has_news);
+            (account.is_stale, account.published_us == now.boot_us)
+        };
+        assert_eq!(turn(&mut account, 1000, false), (false, true), "the first");
+        assert_eq!(turn(&mut account, 1050, false), (false, false), "quiet");
+        assert_eq!(turn(&mut account, 1100, false), (false, true), "a tenth of a second later");
+        assert_eq!(turn(&mut account, 1150, true), (false, true), "news");
+        assert_eq!(turn(&mut account, 1151, false), (false, true), "as before the news, yet new");
+        assert_eq!(turn(&mut account, 1152, false), (false, false), "quiet");
+        account.ended(&Outcome::Refused(Refusal::ShuttingDown), 1);
+        assert_eq!(turn(&mut account, 1160, false), (false, true), "a call has ended");
+    }
 
     #[test]
     fn the_age_of_the_oldest_entry_is_nearly_right_and_a_long_log_takes_little() {
