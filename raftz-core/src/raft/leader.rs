@@ -40,8 +40,8 @@ pub(super) struct Leader {
     pub(super) first: Index,
     pub(super) peers: LiteMap<NodeId, Progress>,
     pub(super) heartbeat_due_us: u64,
-    /// A quorum was heard no earlier than this. Looked at anew before the leader would leave office for it, and with each
-    /// membership.
+    /// A quorum was heard no earlier than this. Looked at anew before the leader would leave office for it, and
+    /// with each membership. It only saves counting, so fingerprints leave it out.
     quorum_heard_us: u64,
     /// Somebody was asked in this term to stand against it, and voters were told that they need not keep faith:
     /// whatever it concludes from their promises is void for the rest of the term.

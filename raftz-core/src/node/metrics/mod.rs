@@ -1,7 +1,8 @@
 //! What a node has counted and measured: [`Metrics`], taken at any moment without waiting for anybody.
 //!
 //! The event loop publishes what its replica knows (`publish`), at most once a millisecond and always before it
-//! sleeps; lanes add what they measure, a batch at a time (`cells`). `text` renders all of it for Prometheus.
+//! sleeps, but ten times a second while only heartbeats come and go; lanes add what they measure, a batch at a time
+//! (`cells`). `text` renders all of it for Prometheus.
 
 mod cells;
 mod publish;
