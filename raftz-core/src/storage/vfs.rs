@@ -6,11 +6,15 @@
 //! too: they are the other two things a simulation must own.
 #![allow(clippy::disallowed_methods, reason = "the one place that touches files")]
 
+mod direct;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+use direct::DirectFile;
 
 /// How [`Vfs::open`] treats the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,13 @@ pub trait VfsFile: Send + Sync {
     ///
     /// The slices are advanced as they are written; their content after the call is unspecified.
     fn write_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()>;
+
+    /// Another handle of the file, for whoever writes a few whole blocks of 4 KiB at a time, syncs them at once and
+    /// hardly reads them: its writes may go past the system's cache. What is written through one handle is read
+    /// through all, and made durable by the sync of any. `None` where there is no such thing.
+    fn past_cache(&self) -> Option<Arc<dyn VfsFile>> {
+        None
+    }
 
     /// Secures room for a length of `bytes`, which reads as zeros where nothing was written. What the file
     /// holds stays.
@@ -113,7 +124,7 @@ pub trait Vfs: Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealVfs;
 
-struct RealFile(File);
+struct RealFile(Arc<File>);
 
 /// Most buffers that one vectored write takes on Linux.
 const IO_SLICES_MAX: usize = 1024;
@@ -142,7 +153,7 @@ impl VfsFile for RealFile {
         IoSlice::advance_slices(&mut bufs, 0);
         while !bufs.is_empty() {
             let some = &bufs[..bufs.len().min(IO_SLICES_MAX)];
-            match rustix::io::pwritev(&self.0, some, at) {
+            match rustix::io::pwritev(self.0.as_ref(), some, at) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     at += n as u64;
@@ -155,12 +166,17 @@ impl VfsFile for RealFile {
         Ok(())
     }
 
+    fn past_cache(&self) -> Option<Arc<dyn VfsFile>> {
+        DirectFile::of(self).map(|file| Arc::new(file) as Arc<dyn VfsFile>)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+        match rustix::fs::fallocate(self.0.as_ref(), rustix::fs::FallocateFlags::empty(), 0, bytes)
+        {
             // Then whoever writes there finds out.
             Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             result => result.map_err(io::Error::from),
@@ -168,18 +184,18 @@ impl VfsFile for RealFile {
     }
 
     fn drop_cache(&self) -> io::Result<()> {
-        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?;
+        rustix::fs::fadvise(self.0.as_ref(), 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(())
     }
 
     fn read_no_further(&self) -> io::Result<()> {
-        rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::Random)?;
+        rustix::fs::fadvise(self.0.as_ref(), 0, None, rustix::fs::Advice::Random)?;
         Ok(())
     }
 
     fn will_read(&self, offset: u64, bytes: u64) -> io::Result<()> {
         let bytes = std::num::NonZeroU64::new(bytes);
-        rustix::fs::fadvise(&self.0, offset, bytes, rustix::fs::Advice::WillNeed)?;
+        rustix::fs::fadvise(self.0.as_ref(), offset, bytes, rustix::fs::Advice::WillNeed)?;
         Ok(())
     }
 }
@@ -232,7 +248,7 @@ impl Vfs for RealVfs {
                 options.create(true).truncate(false);
             }
         }
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile(Arc::new(options.open(path)?))))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -90,6 +90,11 @@ fn sync(file: &dyn VfsFile) -> std::io::Result<()> {
     if bug!(FailedSyncIsIgnored) { Ok(()) } else { synced }
 }
 
+/// The handle that batches are written through.
+fn past_cache(file: Arc<dyn VfsFile>) -> Arc<dyn VfsFile> {
+    file.past_cache().unwrap_or(file)
+}
+
 /// The writing side of an open log.
 pub(super) struct Writer {
     vfs: Arc<dyn Vfs>,
@@ -100,6 +105,7 @@ pub(super) struct Writer {
     index: Arc<RwLock<LogIndex>>,
     vote: VoteFile,
     tail: Tail,
+    /// The segment at the tail, past the cache where that goes.
     file: Arc<dyn VfsFile>,
     hard_state_seq: u64,
     /// What the last batch touched, for the next one to restate.
@@ -134,7 +140,7 @@ impl Writer {
             index: start.index,
             vote: start.vote,
             tail: start.tail,
-            file: start.file,
+            file: past_cache(start.file),
             hard_state_seq: start.hard_state_seq,
             touched: start.touched,
             watermark,
@@ -502,7 +508,7 @@ impl Writer {
             at: at + checkpoint.bytes(),
             batch_next: first_batch + 1,
         };
-        self.file = file.clone();
+        self.file = past_cache(file.clone());
         self.touched.clear();
         self.owes_checkpoint = false;
         self.base_moved = false;

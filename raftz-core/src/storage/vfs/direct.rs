@@ -1,0 +1,222 @@
+//! Writes that go past the system's cache.
+//!
+//! A small write that is synced at once is dear by way of the cache: its page is marked, locked, written back and
+//! waited for, though nobody reads it. Past the cache the disk takes it straight from the program's memory; the
+//! sync behind it has only the disk's own cache left to empty. What such a write asks for, memory and places that
+//! are whole blocks, a log has anyway. Whatever does not fit, and every write where the file system
+//! refuses, goes through the cache: what holds after a sync is the same on both ways, and the system keeps them
+//! in step.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{RealFile, VfsFile};
+
+/// What places, lengths and memory are multiples of: enough for every disk in use.
+const BLOCK: usize = 4096;
+/// More than this is written as fast through the cache, and need not be gathered.
+const DIRECT_BYTES_MAX: usize = 64 << 10;
+
+/// A file whose small writes of whole blocks go past the cache.
+pub(super) struct DirectFile {
+    cached: RealFile,
+    direct: Mutex<Direct>,
+}
+
+/// The way past the cache, and the memory that the disk reads from.
+struct Direct {
+    /// `None` once it was refused.
+    file: Option<File>,
+    gathered: Vec<u8>,
+}
+
+impl DirectFile {
+    /// Another handle of an open file; `None` where its file system knows no such writes.
+    pub(super) fn of(cached: &RealFile) -> Option<Self> {
+        // By its number: the file may have been renamed since it was opened.
+        let path = format!("/proc/self/fd/{}", cached.0.as_raw_fd());
+        let flags = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path).ok()?;
+        let direct = Direct { file: Some(file), gathered: Vec::new() };
+        Some(Self { cached: RealFile(Arc::clone(&cached.0)), direct: Mutex::new(direct) })
+    }
+}
+
+impl Direct {
+    /// Writes all of `bufs`; `false` if that must be done otherwise.
+    fn write_at(&mut self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<bool> {
+        let bytes: usize = bufs.iter().map(|buf| buf.len()).sum();
+        let is_whole = bytes.is_multiple_of(BLOCK) && offset.is_multiple_of(BLOCK as u64);
+        let Some(file) = self.file.as_ref().filter(|_| is_whole && bytes <= DIRECT_BYTES_MAX)
+        else {
+            return Ok(false);
+        };
+        let from = gather(bufs, bytes, &mut self.gathered);
+        match file.write_all_at(&self.gathered[from..], offset) {
+            // The first write may find out what opening did not. Written again through the cache, a part that the
+            // disk has taken is the same bytes.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                self.file = None;
+                Ok(false)
+            }
+            result => result.map(|()| true),
+        }
+    }
+}
+
+/// Copies all of `bufs` into memory that begins on a block, which is from the returned place on.
+fn gather(bufs: &[IoSlice<'_>], bytes: usize, into: &mut Vec<u8>) -> usize {
+    into.clear();
+    into.reserve(bytes + BLOCK);
+    let from = into.as_ptr().addr().wrapping_neg() % BLOCK;
+    into.resize(from, 0);
+    bufs.iter().for_each(|buf| into.extend_from_slice(buf));
+    from
+}
+
+impl VfsFile for DirectFile {
+    fn len(&self) -> io::Result<u64> {
+        self.cached.len()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.cached.read_at(buf, offset)
+    }
+
+    fn write_at(&self, bufs: &mut [IoSlice<'_>], offset: u64) -> io::Result<()> {
+        if self.direct.lock().write_at(bufs, offset)? {
+            return Ok(());
+        }
+        self.cached.write_at(bufs, offset)
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        self.cached.allocate(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.cached.sync_data()
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        self.cached.drop_cache()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::storage::vfs::{OpenMode, RealVfs, Vfs};
+    use std::path::Path;
+
+    const FILE_BYTES: usize = 64 * BLOCK;
+
+    fn real(dir: &Path) -> RealFile {
+        let path = dir.join("file");
+        RealVfs.open(&path, OpenMode::Create).unwrap();
+        RealFile(Arc::new(OpenOptions::new().read(true).write(true).open(path).unwrap()))
+    }
+
+    fn content(file: &dyn VfsFile) -> Vec<u8> {
+        let mut bytes = vec![0; FILE_BYTES];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), FILE_BYTES);
+        bytes
+    }
+
+    /// Writes of every shape through this handle, each read back through the other and through itself.
+    fn writes_and_reads_agree(cached: &RealFile, direct: &DirectFile) {
+        let mut expected = vec![7; FILE_BYTES];
+        cached.write_at(&mut [IoSlice::new(&expected)], 0).unwrap();
+        cached.sync_data().unwrap();
+        let shapes: [(usize, &[usize]); 8] = [
+            (0, &[BLOCK]),
+            (3 * BLOCK, &[64, 1000, 3 * BLOCK - 1064]),
+            (BLOCK, &[1, 0, BLOCK - 1, BLOCK]),
+            (5 * BLOCK, &[100]),
+            (5 * BLOCK + 512, &[BLOCK]),
+            (8 * BLOCK, &[DIRECT_BYTES_MAX - 1, 1]),
+            (32 * BLOCK, &[DIRECT_BYTES_MAX, BLOCK]),
+            (9 * BLOCK, &[]),
+        ];
+        for (fill, (at, lengths)) in shapes.into_iter().enumerate() {
+            let parts: Vec<Vec<u8>> = lengths.iter().map(|n| vec![fill as u8 + 100; *n]).collect();
+            let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|it| IoSlice::new(it)).collect();
+            direct.write_at(&mut slices, at as u64).unwrap();
+            let bytes: Vec<u8> = parts.concat();
+            expected[at..at + bytes.len()].copy_from_slice(&bytes);
+            assert!(content(cached) == expected, "write {fill}");
+            direct.sync_data().unwrap();
+            // Every other time what follows finds nothing in the cache.
+            if fill % 2 == 0 {
+                direct.drop_cache().unwrap();
+            }
+            assert!(content(direct) == expected, "write {fill}, synced");
+        }
+        assert_eq!(direct.len().unwrap(), FILE_BYTES as u64);
+    }
+
+    #[test]
+    fn what_goes_past_the_cache_is_seen_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = real(dir.path());
+        // Where the file system has no such way there is nothing to see.
+        if let Some(direct) = DirectFile::of(&cached) {
+            let flags = rustix::fs::fcntl_getfl(direct.direct.lock().file.as_ref().unwrap());
+            assert!(flags.unwrap().contains(rustix::fs::OFlags::DIRECT));
+            writes_and_reads_agree(&cached, &direct);
+        }
+    }
+
+    #[test]
+    fn a_renamed_file_stays_the_same_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = real(dir.path());
+        std::fs::rename(dir.path().join("file"), dir.path().join("another")).unwrap();
+        real(dir.path());
+        if let Some(direct) = DirectFile::of(&cached) {
+            direct.write_at(&mut [IoSlice::new(&[1; BLOCK])], 0).unwrap();
+            assert_eq!(cached.len().unwrap(), BLOCK as u64);
+        }
+    }
+
+    #[test]
+    fn after_a_refusal_everything_goes_through_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = real(dir.path());
+        let refused = Direct { file: None, gathered: Vec::new() };
+        let shared = RealFile(Arc::clone(&cached.0));
+        writes_and_reads_agree(
+            &cached,
+            &DirectFile { cached: shared, direct: Mutex::new(refused) },
+        );
+    }
+
+    #[test]
+    fn an_error_that_is_no_refusal_is_the_writers() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = real(dir.path());
+        let read_only = File::open(dir.path().join("file")).unwrap();
+        let direct = Direct { file: Some(read_only), gathered: Vec::new() };
+        let shared = RealFile(Arc::clone(&cached.0));
+        let file = DirectFile { cached: shared, direct: Mutex::new(direct) };
+        assert!(file.write_at(&mut [IoSlice::new(&[1; BLOCK])], 0).is_err());
+        assert_eq!(cached.len().unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_gathered_begins_on_a_block() {
+        let mut into = Vec::new();
+        for bytes in [BLOCK, 16 * BLOCK, 2 * BLOCK] {
+            let all = vec![3; bytes];
+            let (head, tail) = all.split_at(100);
+            let from = gather(&[IoSlice::new(head), IoSlice::new(tail)], bytes, &mut into);
+            assert!(into[from..] == all && into[from..].as_ptr().addr().is_multiple_of(BLOCK));
+        }
+    }
+}
