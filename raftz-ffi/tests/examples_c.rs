@@ -79,13 +79,14 @@ fn pasted(language: &str) -> Vec<String> {
 }
 
 /// A shell with an empty environment, but for a home and Rust, which is where this machine has it:
-/// a home that is new has none.
+/// a home that is new has none. What is built is optimized less as a whole: that takes minutes.
 fn sh(commands: &str, folder: &Path, home: &Path) -> String {
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", home.join("rust").display());
     let mut shell = Command::new("sh");
     shell.args(["-euc", commands]).current_dir(folder);
-    output(shell.env_clear().env("PATH", path).env("HOME", home))
+    shell.env_clear().env("PATH", path).env("HOME", home).env("MAKEFLAGS", "-- PROFILE=quick");
+    output(&mut shell)
 }
 
 /// A home in which the README's first commands have installed raftz, once for all tests here.

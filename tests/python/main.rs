@@ -59,7 +59,9 @@ fn the_source_package_builds_and_works_in_a_fresh_environment() {
     let _ = std::fs::remove_dir_all(&sources);
     succeeds(tools().command("maturin").args(["sdist", "--out"]).arg(&sources));
     let fresh = Environment::fresh("fresh");
-    fresh.install(&[&only(&sources, ".tar.gz").display().to_string()]);
+    // As the release, but not optimized as a whole, which takes minutes.
+    let profile = "--config-settings=build-args=--profile quick";
+    fresh.install(&[profile, &only(&sources, ".tar.gz").display().to_string()]);
     let text = succeeds(fresh.command("python").args(["-m", "raftz", "demo"]));
     assert!(text.ends_with("PASS\n"), "{text}");
 }
