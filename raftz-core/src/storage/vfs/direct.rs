@@ -128,6 +128,12 @@ mod tests {
 
     const FILE_BYTES: usize = 64 * BLOCK;
 
+    /// Beside this program: what is meant for temporary files is often no file system of this kind.
+    fn folder() -> tempfile::TempDir {
+        let program = std::env::current_exe().unwrap();
+        tempfile::tempdir_in(program.parent().unwrap()).unwrap()
+    }
+
     fn real(dir: &Path) -> RealFile {
         let path = dir.join("file");
         RealVfs.open(&path, OpenMode::Create).unwrap();
@@ -174,7 +180,7 @@ mod tests {
 
     #[test]
     fn what_goes_past_the_cache_is_seen_through_it() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let cached = real(dir.path());
         // Where the file system has no such way there is nothing to see.
         if let Some(direct) = DirectFile::of(&cached) {
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn whoever_reads_meanwhile_sees_what_was_synced_and_fails_no_sync() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let cached = real(dir.path());
         cached.write_at(&mut [IoSlice::new(&vec![0; FILE_BYTES])], 0).unwrap();
         cached.sync_data().unwrap();
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_renamed_file_stays_the_same_file() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let cached = real(dir.path());
         std::fs::rename(dir.path().join("file"), dir.path().join("another")).unwrap();
         real(dir.path());
@@ -245,7 +251,7 @@ mod tests {
 
     #[test]
     fn after_a_refusal_everything_goes_through_the_cache() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let cached = real(dir.path());
         let refused = Direct { file: None, gathered: Vec::new() };
         let shared = RealFile(Arc::clone(&cached.0));
@@ -256,8 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_that_only_a_write_finds_out_loses_nothing() {
+        let dir = folder();
+        let cached = real(dir.path());
+        // The kernel calls anything but a small number here an invalid argument.
+        let refusing = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
+        let direct = Direct { file: Some(refusing), gathered: Vec::new() };
+        let shared = RealFile(Arc::clone(&cached.0));
+        let file = DirectFile { cached: shared, direct: Mutex::new(direct) };
+        writes_and_reads_agree(&cached, &file);
+        assert!(file.direct.lock().file.is_none());
+    }
+
+    #[test]
     fn an_error_that_is_no_refusal_is_the_writers() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder();
         let cached = real(dir.path());
         let read_only = File::open(dir.path().join("file")).unwrap();
         let direct = Direct { file: Some(read_only), gathered: Vec::new() };
