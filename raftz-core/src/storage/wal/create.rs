@@ -16,7 +16,7 @@ use super::files::{
 };
 use super::format::{BLOCK, BatchHeader, Checkpoint, Record};
 use super::hard_state::{self, HardStates, Slot};
-use super::segment::{SegmentHeader, prepare, segment_bytes};
+use super::segment::{Blank, SegmentHeader, segment_bytes};
 use super::superblock;
 use crate::storage::StorageError;
 use crate::storage::vfs::{OpenMode, Vfs, VfsLock};
@@ -153,7 +153,7 @@ fn write_segment(
     let name = segment_name(1);
     let temporary = format!("{name}{TEMPORARY}");
     let path = dir.join(&temporary);
-    let file = prepare(vfs, dir, &temporary, bytes)?;
+    let file = Blank::prepare(vfs, dir, &temporary, bytes, bytes)?.file;
     let header = SegmentHeader::new(vfs, 1, bytes, 1, identity.disk);
     let batch_header = BatchHeader {
         records: 0,

@@ -1,7 +1,8 @@
 //! One file of the log: its header, and how the next one is made ready before it is needed.
 //!
 //! A segment is written full of zeros and synced under a temporary name, off the log lane, because
-//! a sync into written blocks touches no file-system metadata. It gets its header and its first
+//! a sync into written blocks touches no file-system metadata. Where batches are large that costs
+//! more than it saves, and room that reads as zeros must do. It gets its header and its first
 //! batch, the checkpoint, is synced, and only then takes its name: a named segment is complete.
 //! The salt is drawn anew for each, so stale bytes can never pass for a batch.
 //!
@@ -99,24 +100,27 @@ pub(super) fn segment_bytes(configured: u64) -> u64 {
     padded(configured.max(SEGMENT_BYTES_MIN))
 }
 
-/// Writes `bytes` zeros into a file called `name` and makes them durable.
-pub(super) fn prepare(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    name: &str,
-    bytes: u64,
-) -> Result<Arc<dyn VfsFile>, StorageError> {
-    Begun::go_on(None, vfs, dir, name, bytes, bytes).map(|begun| begun.file)
-}
-
-/// A file whose first bytes are durable zeros, and which has room for the rest.
+/// A file that reads as zeros, and which has room for all of them.
 #[derive(Clone)]
-struct Begun {
-    file: Arc<dyn VfsFile>,
-    zeroed: u64,
+pub(super) struct Blank {
+    /// The file.
+    pub(super) file: Arc<dyn VfsFile>,
+    /// So many of the zeros are written.
+    pub(super) zeroed: u64,
 }
 
-impl Begun {
+impl Blank {
+    /// Makes a file of `bytes` bytes called `name`, whose first `upto` are written zeros.
+    pub(super) fn prepare(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        name: &str,
+        bytes: u64,
+        upto: u64,
+    ) -> Result<Self, StorageError> {
+        Self::go_on(None, vfs, dir, name, bytes, upto)
+    }
+
     /// Makes durable zeros up to `upto` of the `bytes` that the file called `name` shall have.
     fn go_on(
         begun: Option<Self>,
@@ -128,20 +132,33 @@ impl Begun {
     ) -> Result<Self, StorageError> {
         let path = dir.join(name);
         let zero = || {
+            let mut upto = upto;
             let mut begun = match begun {
                 Some(begun) => begun,
-                None => Self { file: open_empty(vfs, dir, &path, bytes)?, zeroed: 0 },
+                None => {
+                    let (file, is_blank) = open_empty(vfs, dir, &path, bytes)?;
+                    if !is_blank {
+                        upto = bytes;
+                    }
+                    Self { file, zeroed: 0 }
+                }
             };
             zero_range(begun.file.as_ref(), begun.zeroed, upto)?;
             begun.file.sync_data()?;
-            begun.zeroed = upto;
+            begun.zeroed = begun.zeroed.max(upto);
             Ok(begun)
         };
         zero().map_err(|source| io_error(&path, "preparing a segment", source))
     }
 }
 
-fn open_empty(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Arc<dyn VfsFile>> {
+/// Opens the file, and says whether it has all its room and reads as zeros.
+fn open_empty(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    path: &Path,
+    bytes: u64,
+) -> io::Result<(Arc<dyn VfsFile>, bool)> {
     // A leftover of the right size already has its blocks: rewriting it works on a full disk. A
     // longer one goes: were it cut and the sync of that failed, the next attempt would see a length
     // that the disk does not have.
@@ -151,17 +168,20 @@ fn open_empty(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<
         file = vfs.open(path, OpenMode::Keep)?;
     }
     // Filling the disk to its last byte would only find out the hard way, again at each retry.
+    let is_new = file.is_empty()?;
     let missing = bytes.saturating_sub(file.len()?);
     if vfs.free_bytes(dir).unwrap_or(u64::MAX) < missing {
         return Err(io::ErrorKind::StorageFull.into());
     }
     file.allocate(bytes)?;
-    Ok(file)
+    // Where room cannot be secured, the length stays what it was.
+    let is_blank = is_new && file.len()? == bytes;
+    Ok((file, is_blank))
 }
 
 /// Writes zeros into `from..to`, syncing now and then, but not at the end.
 fn zero_range(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
-    let zeros = vec![0; ZERO_BYTES.min(to - from) as usize];
+    let zeros = vec![0; ZERO_BYTES.min(to.saturating_sub(from)) as usize];
     let mut synced = from;
     for at in (from..to).step_by(ZERO_BYTES as usize) {
         if at - synced >= ZERO_SYNC_BYTES {
@@ -176,7 +196,7 @@ fn zero_range(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
 
 enum State {
     /// Nobody works at it.
-    Idle(Option<Begun>),
+    Idle(Option<Blank>),
     Underway {
         /// It is tried again: until that is done there is as little room as before.
         after_failure: bool,
@@ -188,7 +208,7 @@ type Shared = Arc<(Mutex<State>, Condvar)>;
 
 /// The helper's task, and what was there before. Whatever becomes of it, also if it panics or is dropped without
 /// having run, nobody waits for it afterwards.
-struct Task(Option<(Shared, Option<Begun>)>);
+struct Task(Option<(Shared, Option<Blank>)>);
 
 impl Task {
     fn end(&mut self, state: State) {
@@ -222,8 +242,8 @@ impl Spare {
         Self { vfs, dir, bytes, state }
     }
 
-    /// Has the helper prepare it up to `upto` and to the end of that piece, unless it has, or is at it. After
-    /// a failure it begins again: preparing harms nothing.
+    /// Has the helper prepare it, with zeros up to `upto` and to the end of that piece, unless it has, or is at it.
+    /// After a failure it begins again: preparing harms nothing.
     pub(super) fn want(&self, upto: u64) {
         let piece_bytes = padded((self.bytes / PIECES_MAX).max(1));
         let upto = upto.min(self.bytes).next_multiple_of(piece_bytes).min(self.bytes);
@@ -243,16 +263,16 @@ impl Spare {
         let (vfs, dir, bytes) = (self.vfs.clone(), self.dir.clone(), self.bytes);
         let mut task = Task(Some((self.state.clone(), begun.clone())));
         let job = Box::new(move || {
-            let made = Begun::go_on(begun, vfs.as_ref(), &dir, SPARE, bytes, upto);
+            let made = Blank::go_on(begun, vfs.as_ref(), &dir, SPARE, bytes, upto);
             task.end(made.map_or(State::Failed, |begun| State::Idle(Some(begun))));
         });
         // Where it cannot be started the job is dropped, and with it the task.
         let _ = self.vfs.background(job);
     }
 
-    /// Whether it waits to be used.
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(&*self.state.0.lock(), State::Idle(Some(begun)) if begun.zeroed == self.bytes)
+    /// Whether it waits to be used, with zeros up to `upto`.
+    pub(super) fn is_ready(&self, upto: u64) -> bool {
+        matches!(&*self.state.0.lock(), State::Idle(Some(begun)) if begun.zeroed >= upto)
     }
 
     /// Whether the last attempt that has ended failed.
@@ -260,20 +280,20 @@ impl Spare {
         matches!(*self.state.0.lock(), State::Failed | State::Underway { after_failure: true })
     }
 
-    /// The spare; waits for the helper, and does itself what is left to do.
-    pub(super) fn take(&self) -> Result<Arc<dyn VfsFile>, StorageError> {
+    /// The spare, with zeros up to `upto`; waits for the helper, and does itself what is left to do.
+    pub(super) fn take(&self, upto: u64) -> Result<Blank, StorageError> {
         let mut state = self.settled();
         let begun = match std::mem::replace(&mut *state, State::Idle(None)) {
-            State::Idle(Some(begun)) if begun.zeroed == self.bytes => return Ok(begun.file),
+            State::Idle(Some(begun)) if begun.zeroed >= upto => return Ok(begun),
             State::Idle(begun) => begun,
             State::Underway { .. } | State::Failed => None,
         };
         drop(state);
-        let made = Begun::go_on(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, self.bytes);
+        let made = Blank::go_on(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, upto);
         if made.is_err() {
             *self.state.0.lock() = State::Failed;
         }
-        made.map(|begun| begun.file)
+        made
     }
 
     fn settled(&self) -> parking_lot::MutexGuard<'_, State> {

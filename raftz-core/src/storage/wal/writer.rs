@@ -20,7 +20,7 @@ use super::hard_state::{HardStates, VoteFile, VoteFound};
 use super::index::{LogIndex, Place};
 use super::reclaim::Reclaimer;
 use super::recovery::Tail;
-use super::segment::{SegmentHeader, Spare, prepare};
+use super::segment::{Blank, SegmentHeader, Spare};
 use crate::storage::vfs::{Vfs, VfsFile};
 use crate::storage::{Space, StorageError, WriteBatch};
 use crate::types::{DiskId, GroupId, Index, SANE_MAX};
@@ -29,6 +29,11 @@ use crate::types::{DiskId, GroupId, Index, SANE_MAX};
 /// forged, so that what is written can always be read, and the next open finds a number to take it
 /// over with.
 const NUMBERS_MAX: u64 = SANE_MAX - (1 << 32);
+
+/// Where batches are larger on average than this, or than this share of a segment where that is less, zeros are not
+/// written ahead of them: that would take longer than what each sync saves by it.
+const LARGE_BATCH_BYTES: u64 = 256 << 10;
+const LARGE_BATCH_SHARE: u64 = 32;
 
 /// What a writer starts from.
 pub(super) struct Start {
@@ -118,6 +123,10 @@ pub(super) struct Writer {
     owes_checkpoint: bool,
     /// Whether a base has moved that the present segment's checkpoint does not state.
     base_moved: bool,
+    /// What a batch had on average, later ones counting more.
+    mean_batch_bytes: u64,
+    /// Whether the present segment has no zeros written ahead, as far as this life knows.
+    is_bare: bool,
     spare: Spare,
     reclaimer: Reclaimer,
     batch: Batch,
@@ -147,6 +156,8 @@ impl Writer {
             sealed: start.sealed,
             owes_checkpoint: false,
             base_moved: start.base_moved,
+            mean_batch_bytes: 0,
+            is_bare: false,
             spare,
             reclaimer,
             batch: Batch::default(),
@@ -344,13 +355,24 @@ impl Writer {
             if self.spare.failed() {
                 self.reclaim();
             }
-            self.spare.want(self.segment_bytes);
+            self.spare.want(self.zeros_wanted());
         }
+    }
+
+    /// How many zeros the next segment is to have.
+    fn zeros_wanted(&self) -> u64 {
+        let large = LARGE_BATCH_BYTES.min(self.segment_bytes / LARGE_BATCH_SHARE).max(BLOCK as u64);
+        if self.mean_batch_bytes > large { 0 } else { self.segment_bytes }
+    }
+
+    /// Whether the present segment has no zeros for batches that have become small.
+    fn misses_zeros(&self) -> bool {
+        self.is_bare && self.zeros_wanted() > 0
     }
 
     /// Whether to leave the present segment before it is full.
     fn goes_on_early(&self) -> bool {
-        self.would_shrink() && self.spare.is_ready()
+        (self.would_shrink() || self.misses_zeros()) && self.spare.is_ready(self.zeros_wanted())
     }
 
     /// Lets every segment go that holds no entry above a base. What was lost leaves its traces until it
@@ -368,11 +390,15 @@ impl Writer {
 
     /// Has the next segment prepared in step with the present one, from its first quarter on until seven eighths.
     fn want_spare(&self) {
+        if self.misses_zeros() {
+            return self.spare.want(self.segment_bytes);
+        }
         let beyond = self.tail.at.saturating_sub(self.tail.bytes / 4);
         if beyond > 0 {
             // The two may differ in size.
             let upto = u128::from(beyond) * 8 / 5 * u128::from(self.segment_bytes);
-            self.spare.want(u64::try_from(upto / u128::from(self.tail.bytes)).unwrap_or(u64::MAX));
+            let upto = u64::try_from(upto / u128::from(self.tail.bytes)).unwrap_or(u64::MAX);
+            self.spare.want(upto.min(self.zeros_wanted()));
         }
     }
 
@@ -419,6 +445,7 @@ impl Writer {
         self.hard_state_seq = seq;
         self.tail.at += batch_bytes;
         self.tail.batch_next += 1;
+        self.mean_batch_bytes = (self.mean_batch_bytes * 7 + batch_bytes) / 8;
         self.touched = std::mem::take(&mut self.batch.touched);
         // Payloads are borrowed from frames; an idle log must not keep them alive.
         self.batch.clear();
@@ -462,25 +489,27 @@ impl Writer {
         let need = BLOCK as u64 + checkpoint.bytes() + room;
         let (name, bytes) =
             if need <= self.segment_bytes { (SPARE, self.segment_bytes) } else { (OVERSIZE, need) };
-        let file = if name == SPARE {
-            self.spare.take()
+        let blank = if name == SPARE {
+            self.spare.take(self.zeros_wanted())
         } else {
-            prepare(self.vfs.as_ref(), &self.dir, name, bytes)
+            // One batch fills it.
+            Blank::prepare(self.vfs.as_ref(), &self.dir, name, bytes, 0)
         };
-        let file = file.map_err(Failed::preparing)?;
-        self.enter(name, file, bytes, &mut checkpoint)
+        let blank = blank.map_err(Failed::preparing)?;
+        self.enter(name, blank, bytes, &mut checkpoint)
     }
 
-    /// Gives a file of zeros its header and checkpoint, durably, then its name.
+    /// Gives a blank file its header and checkpoint, durably, then its name.
     ///
     /// Until it has that nothing of the log is touched, and another attempt begins with zeros.
     fn enter(
         &mut self,
         from: &str,
-        file: Arc<dyn VfsFile>,
+        blank: Blank,
         bytes: u64,
         checkpoint: &mut Batch,
     ) -> Result<(), Failed> {
+        let Blank { file, zeroed } = blank;
         let number = self.tail.segment + 1;
         let first_batch = self.tail.batch_next;
         let header = SegmentHeader::new(self.vfs.as_ref(), number, bytes, first_batch, self.disk);
@@ -509,6 +538,7 @@ impl Writer {
             batch_next: first_batch + 1,
         };
         self.file = past_cache(file.clone());
+        self.is_bare = zeroed < bytes;
         self.touched.clear();
         self.owes_checkpoint = false;
         self.base_moved = false;
