@@ -455,7 +455,7 @@ impl StateMachine for Machine {
             index: command.index.0,
             term: command.term.0,
             log_time_us: command.log_time_us,
-            data: raftz_slice::of(&command.payload),
+            data: raftz_slice::of(command.payload),
         };
         let commands: Vec<raftz_command> = batch.iter().map(seen).collect();
         let apply = self.table.apply.ok_or_else(|| missing("apply"))?;

@@ -81,7 +81,7 @@ impl StateMachine for Forgetful {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
         for command in batch {
             let is_forgotten = command.index.0 % FORGOTTEN_ONE_OF == 0
-                && matches!(KvCommand::decode(&command.payload), Ok(KvCommand::Set { .. }));
+                && matches!(KvCommand::decode(command.payload), Ok(KvCommand::Set { .. }));
             if is_forgotten {
                 replies.push(Reply::Ok(KvReply::Stored.encode()));
             } else {

@@ -24,10 +24,25 @@ use crate::node::bytes_of;
 /// Snapshots pass in pieces of this size.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// A command, for a job that may outlive the call in which the node gave it.
+pub(crate) struct OwnCommand {
+    index: u64,
+    term: u64,
+    log_time_us: u64,
+    payload: Bytes,
+}
+
+impl From<&Command<'_>> for OwnCommand {
+    fn from(command: &Command<'_>) -> Self {
+        let Command { index, term, log_time_us, payload } = *command;
+        Self { index: index.0, term: term.0, log_time_us, payload: payload.clone() }
+    }
+}
+
 /// What there is to do.
 pub(crate) enum Task {
     AppliedIndex,
-    Apply(Vec<Command>),
+    Apply(Vec<OwnCommand>),
     Query(Bytes),
     Capture,
     /// Somebody hands out the snapshot's pieces.
@@ -231,9 +246,9 @@ impl Job {
         let task = self.task.lock().take();
         match task {
             Some(Task::Apply(commands)) => {
-                let entry = |command: Command| Entry {
-                    index: command.index.0,
-                    term: command.term.0,
+                let entry = |command: OwnCommand| Entry {
+                    index: command.index,
+                    term: command.term,
                     log_time_us: command.log_time_us,
                     data: PyBytes::new(py, &command.payload).unbind(),
                 };

@@ -13,7 +13,7 @@ use raftz_core::machine::{Command, MachineError, SnapshotView, StateMachine};
 use raftz_core::types::{Index, Reply};
 
 use crate::error::misuse;
-use crate::jobs::{Asker, Reported, Task};
+use crate::jobs::{Asker, OwnCommand, Reported, Task};
 
 /// The first byte of a request that is the user's own.
 pub(crate) const BYTES: u8 = 1;
@@ -32,7 +32,7 @@ pub(crate) struct PythonMachine {
 
 impl StateMachine for PythonMachine {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
-        match self.commands.ask(Task::Apply(batch.to_vec()))? {
+        match self.commands.ask(Task::Apply(batch.iter().map(OwnCommand::from).collect()))? {
             Reported::Replies(mut given) => {
                 replies.append(&mut given);
                 Ok(())

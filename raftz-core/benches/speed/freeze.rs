@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use raftz_core::machine::{Command, KvStore, StateMachine};
 use raftz_core::types::{Index, Term};
 
@@ -17,14 +18,9 @@ const WRITES: u64 = 100_000;
 const BATCH: usize = 64;
 
 fn apply(store: &mut KvStore, keys: impl Iterator<Item = u64>) -> Times {
-    let commands: Vec<Command> = keys
-        .map(|key| Command {
-            index: Index(1),
-            term: Term(1),
-            log_time_us: 0,
-            payload: set(key, BYTES),
-        })
-        .collect();
+    let payloads: Vec<Bytes> = keys.map(|key| set(key, BYTES)).collect();
+    let command = |payload| Command { index: Index(1), term: Term(1), log_time_us: 0, payload };
+    let commands: Vec<Command> = payloads.iter().map(command).collect();
     let mut replies = Vec::with_capacity(BATCH);
     let mut times = Times::default();
     for batch in commands.chunks(BATCH) {

@@ -39,12 +39,13 @@ struct Load {
     nanos: Mutex<Vec<u64>>,
 }
 
-fn issue(load: &Arc<Load>) {
-    let begun = Instant::now();
+/// The next call, which begins when the one before has ended.
+fn issue(load: &Arc<Load>, begun: Instant) {
     let next = Arc::clone(load);
     let ended = move |is_done: bool| {
+        let now = Instant::now();
         if is_done {
-            let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let nanos = u64::try_from((now - begun).as_nanos()).unwrap_or(u64::MAX);
             next.nanos.lock().unwrap().push(nanos);
         } else {
             next.failed.fetch_add(1, Ordering::Relaxed);
@@ -52,7 +53,7 @@ fn issue(load: &Arc<Load>) {
         if next.stop.load(Ordering::Relaxed) {
             next.outstanding.fetch_sub(1, Ordering::Relaxed);
         } else {
-            issue(&next);
+            issue(&next, now);
         }
     };
     let is_accepted = match &load.work {
@@ -86,7 +87,7 @@ fn put(node: Arc<Node>, outstanding: usize, work: Work) -> String {
         nanos: Mutex::new(Vec::with_capacity(1 << 21)),
     });
     for _ in 0..outstanding {
-        issue(&load);
+        issue(&load, Instant::now());
     }
     // Warm up, then count.
     std::thread::sleep(TIME / 4);

@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::{Command, MachineError, SnapshotView, StateMachine};
 use crate::types::Reply;
@@ -36,28 +36,30 @@ impl CountingMachine {
         (bytes.len() == STATE_BYTES).then(|| Self { count: at.get_u64_le(), fold: at.get_u64_le() })
     }
 
-    /// Cuts the encoded state off `room`.
-    fn encode_in(self, room: &mut BytesMut) -> Bytes {
-        room.put_u64_le(self.count);
-        room.put_u64_le(self.fold);
-        room.split().freeze()
+    fn encode_into(self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.count);
+        out.put_u64_le(self.fold);
     }
 
     fn encode(self) -> Bytes {
-        self.encode_in(&mut BytesMut::with_capacity(STATE_BYTES))
+        let mut bytes = Vec::with_capacity(STATE_BYTES);
+        self.encode_into(&mut bytes);
+        bytes.into()
     }
 }
 
 impl StateMachine for CountingMachine {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
         // One buffer for the replies of the whole batch.
-        let mut room = BytesMut::with_capacity(batch.len() * STATE_BYTES);
+        let mut states = Vec::with_capacity(batch.len() * STATE_BYTES);
         for command in batch {
-            let crc = u64::from(crc32c::crc32c(&command.payload));
+            let crc = u64::from(crc32c::crc32c(command.payload));
             self.count = self.count.wrapping_add(1);
             self.fold = self.fold.wrapping_mul(31).wrapping_add(crc);
-            replies.push(Reply::Ok(self.encode_in(&mut room)));
+            self.encode_into(&mut states);
         }
+        let mut states = Bytes::from(states);
+        replies.extend(batch.iter().map(|_| Reply::Ok(states.split_to(STATE_BYTES))));
         Ok(())
     }
 
@@ -99,13 +101,14 @@ mod tests {
     fn run(payloads: &[&'static [u8]]) -> (CountingMachine, Vec<Reply>) {
         let mut machine = CountingMachine::new();
         let mut replies = Vec::new();
+        let payloads: Vec<Bytes> = payloads.iter().copied().map(Bytes::from_static).collect();
         let batch: Vec<_> = (1..)
-            .zip(payloads)
+            .zip(&payloads)
             .map(|(index, payload)| Command {
                 index: Index(index),
                 term: Term(1),
                 log_time_us: 0,
-                payload: Bytes::from_static(payload),
+                payload,
             })
             .collect();
         machine.apply(&batch, &mut replies).unwrap();

@@ -178,7 +178,7 @@ impl KvStore {
 
 impl StateMachine for KvStore {
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
-        replies.extend(batch.iter().map(|command| match KvCommand::decode(&command.payload) {
+        replies.extend(batch.iter().map(|command| match KvCommand::decode(command.payload) {
             Ok(command) => self.execute(command),
             Err(error) => rejected(&error.to_string()),
         }));

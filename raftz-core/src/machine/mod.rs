@@ -17,16 +17,16 @@ pub use counter::CountingMachine;
 pub use kv::{KvCommand, KvQuery, KvReply, KvStore};
 
 /// One committed command, in log order.
-#[derive(Clone, Debug)]
-pub struct Command {
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
     /// Index of its entry. Indexes grow but have gaps: not every entry is a command.
     pub index: Index,
     /// Term of its entry.
     pub term: Term,
     /// The cluster's clock when it was appended, in microseconds; never decreases.
     pub log_time_us: u64,
-    /// The bytes that were proposed.
-    pub payload: Bytes,
+    /// The bytes that were proposed. A clone of them costs no copy, and keeps in memory the buffer that they came in.
+    pub payload: &'a Bytes,
 }
 
 /// Why a machine failed. Faults the replica; a command that is merely wrong is a

@@ -218,7 +218,8 @@ impl Host {
             return;
         }
         let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
-        for queued in calls.drain(..) {
+        let count = calls.len();
+        for (nth, queued) in calls.drain(..).enumerate() {
             let QueuedCall { group, caller, payload, session, deadline_us, .. } = queued;
             let refusal = match self.members.get(&group) {
                 Some(Member { halted: Some(reason), .. }) => {
@@ -236,6 +237,9 @@ impl Host {
             let token = self.callers.enter(caller.on_its_way());
             let call = Call { token, payload, session, deadline_us, forward };
             let batch = batches.entry(group).or_default();
+            if batch.is_empty() {
+                batch.reserve_exact((count - nth).min(AT_ONCE));
+            }
             batch.push(call);
             if batch.len() == AT_ONCE {
                 let calls = std::mem::take(batch);

@@ -735,7 +735,7 @@ impl Oracle {
             index: entry.index,
             term: entry.term,
             log_time_us: entry.log_time_us,
-            payload: entry.payload.bytes().clone(),
+            payload: entry.payload.bytes(),
         };
         let mut replies = Vec::with_capacity(1);
         match self.reference.apply(&[command], &mut replies) {

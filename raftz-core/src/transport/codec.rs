@@ -189,7 +189,7 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
                 proposals: count(forward.proposals.len()),
             };
             let payloads = forward.proposals.iter().map(|proposal| &proposal.payload);
-            let mut out = Writer::new(&meta, payloads);
+            let mut out = Writer::new(&meta, payloads, ENTRY_HEADER_SESSION_BYTES);
             for proposal in &forward.proposals {
                 // A proposal has no place in the log yet: term, index and time are zero.
                 let entry = Entry {
@@ -211,7 +211,11 @@ pub fn encode(group: GroupId, message: &Message) -> OutFrame {
                 .iter()
                 .map(|(position, outcome)| record_of(*position, outcome))
                 .collect();
-            let mut out = Writer::new(&meta, records.iter().map(|(_, payload)| payload));
+            let mut out = Writer::new(
+                &meta,
+                records.iter().map(|(_, payload)| payload),
+                ENTRY_HEADER_SESSION_BYTES,
+            );
             for (record, _) in &records {
                 put_sized(record, &mut out.front);
             }
@@ -247,7 +251,7 @@ fn encode_snapshot(group: GroupId, message: &SnapshotMessage) -> OutFrame {
                 payload_bytes: count(payload.len()),
                 payload_crc: payload.crc(),
             };
-            let out = Writer::new(&meta, std::iter::once(&payload));
+            let out = Writer::new(&meta, std::iter::once(&payload), 0);
             out.finish(kind::SNAPSHOT_PIECE, Class::Bulk, group)
         }
         SnapshotMessage::Gone { id } => {
@@ -300,7 +304,10 @@ fn encode_raft(group: GroupId, raft: &RaftMessage) -> OutFrame {
                 commit: if bug!(AppendCommitsItself) { end.0 } else { append.commit.0 },
                 entries: count(append.entries.len()),
             };
-            let mut out = Writer::new(&meta, append.entries.iter().map(|entry| &entry.payload));
+            // Followers keep payloads, and with them the whole frame: it is to have no room to spare.
+            let header_bytes = append.entries.iter().map(Entry::header_bytes).max().unwrap_or(0);
+            let payloads = append.entries.iter().map(|entry| &entry.payload);
+            let mut out = Writer::new(&meta, payloads, header_bytes);
             for entry in &append.entries {
                 if bug!(EntriesTakeTheMessagesTerm) {
                     Entry { term: raft.term, ..entry.clone() }.encode_header(group, &mut out.front);
@@ -389,7 +396,7 @@ fn count(len: usize) -> u32 {
 
 /// The frame of a message without payloads.
 fn control<T: Serialize>(kind: u16, group: GroupId, meta: &T) -> OutFrame {
-    Writer::new(meta, std::iter::empty()).finish(kind, Class::Control, group)
+    Writer::new(meta, std::iter::empty(), 0).finish(kind, Class::Control, group)
 }
 
 /// Builds one frame: metadata first, while the payloads wait beside it.
@@ -399,10 +406,10 @@ struct Writer<'a, P: Iterator<Item = &'a Payload> + Clone> {
 }
 
 impl<'a, P: Iterator<Item = &'a Payload> + Clone> Writer<'a, P> {
-    /// With room for everything, so that nothing has to move as it grows.
-    fn new<T: Serialize>(meta: &T, payloads: P) -> Self {
+    /// With room for everything, so that nothing has to move as it grows; for each payload so many bytes of metadata.
+    fn new<T: Serialize>(meta: &T, payloads: P, header_bytes: usize) -> Self {
         let small = |payload: &Payload| Some(payload.len()).filter(|bytes| *bytes < GATHER_BYTES);
-        let room = |payload| ENTRY_HEADER_SESSION_BYTES + small(payload).unwrap_or_default();
+        let room = |payload| header_bytes + small(payload).unwrap_or_default();
         let mut front = frame::begin(64 + payloads.clone().map(room).sum::<usize>());
         put_sized(meta, &mut front);
         Self { front, payloads }

@@ -203,20 +203,24 @@ impl Entry {
     ///
     /// The payload's length must fit 32 bits; intake enforces a far lower limit.
     pub fn encode_header(&self, group: GroupId, out: &mut impl BufMut) {
-        out.put_u16_le(self.header_bytes() as u16);
-        out.put_u8(self.kind.to_u8());
-        out.put_u8(if self.session.is_some() { FLAG_SESSION } else { 0 });
-        out.put_u32_le(group.0);
-        out.put_u64_le(self.term.0);
-        out.put_u64_le(self.index.0);
-        out.put_u64_le(self.log_time_us);
-        out.put_u32_le(self.payload.len() as u32);
-        out.put_u32_le(self.payload.crc());
+        // Put together first, so that `out` grows once.
+        let mut header = [0; ENTRY_HEADER_SESSION_BYTES];
+        let mut at = &mut header[..];
+        at.put_u16_le(self.header_bytes() as u16);
+        at.put_u8(self.kind.to_u8());
+        at.put_u8(if self.session.is_some() { FLAG_SESSION } else { 0 });
+        at.put_u32_le(group.0);
+        at.put_u64_le(self.term.0);
+        at.put_u64_le(self.index.0);
+        at.put_u64_le(self.log_time_us);
+        at.put_u32_le(self.payload.len() as u32);
+        at.put_u32_le(self.payload.crc());
         if let Some(tag) = self.session {
-            out.put_u64_le(tag.session);
-            out.put_u64_le(tag.sequence);
-            out.put_u64_le(tag.acked_below);
+            at.put_u64_le(tag.session);
+            at.put_u64_le(tag.sequence);
+            at.put_u64_le(tag.acked_below);
         }
+        out.put_slice(&header[..self.header_bytes()]);
     }
 }
 

@@ -125,7 +125,7 @@ impl StateMachine for Bank {
     /// Committed commands, in the order of the log: one reply for each.
     fn apply(&mut self, batch: &[Command], replies: &mut Vec<Reply>) -> Result<(), MachineError> {
         for command in batch {
-            replies.push(match self.execute(&command.payload) {
+            replies.push(match self.execute(command.payload) {
                 Ok(balance) => Reply::Ok(balance.to_string().into()),
                 Err(why) => Reply::Rejected(why.into()),
             });

@@ -17,8 +17,8 @@ fn bytes(raw: &[u8]) -> Bytes {
 }
 
 fn apply(store: &mut KvStore, payload: impl Into<Bytes>) -> Reply {
-    let command =
-        Command { index: Index(1), term: Term(1), log_time_us: 0, payload: payload.into() };
+    let payload = payload.into();
+    let command = Command { index: Index(1), term: Term(1), log_time_us: 0, payload: &payload };
     let mut replies = Vec::new();
     store.apply(&[command], &mut replies).unwrap();
     assert_eq!(replies.len(), 1, "one reply for one command");

@@ -24,6 +24,9 @@ use super::read::read;
 use super::rules::{self, ApplyFailure};
 use super::snapshot::{BuildJob, Cancel};
 
+/// Room for so many replies is kept from batch to batch.
+const REPLIES_KEPT: usize = 4096;
+
 /// What became of a range, or of a part of it.
 pub(super) type ApplyStep = Result<Vec<(Index, Reply)>, ApplyFailure>;
 
@@ -55,6 +58,8 @@ pub(crate) struct Applier {
     reader: Arc<dyn LogReader>,
     chunk_bytes: u64,
     failed: Option<String>,
+    /// Empty between batches: the room is kept.
+    replies: Vec<Reply>,
 }
 
 impl Applier {
@@ -65,7 +70,14 @@ impl Applier {
         reader: Arc<dyn LogReader>,
         chunk_bytes: u64,
     ) -> Self {
-        Self { group, machine: Some(machine), reader, chunk_bytes, failed: None }
+        Self {
+            group,
+            machine: Some(machine),
+            reader,
+            chunk_bytes,
+            failed: None,
+            replies: Vec::new(),
+        }
     }
 
     /// Whether the machine may run on the event loop.
@@ -86,9 +98,10 @@ impl Applier {
         let Some(machine) = &mut self.machine else {
             return Err(fail(first.index, "it is gone".into()));
         };
-        let mut replies = Vec::with_capacity(commands.len());
+        let replies = &mut self.replies;
+        replies.clear();
         let ran = guarded(|| {
-            run_inside("the state machine's apply", || machine.apply(&commands, &mut replies))
+            run_inside("the state machine's apply", || machine.apply(&commands, replies))
         });
         // It stopped at the first command that it has not answered.
         let at = commands.get(replies.len()).unwrap_or(first).index;
@@ -97,6 +110,7 @@ impl Applier {
             Ok(Err(error)) => Err((at, error.to_string())),
             Err(panic) => Err((at, format!("it panicked: {panic}"))),
         };
+        replies.shrink_to(REPLIES_KEPT);
         paired.map_err(|(index, detail)| {
             self.failed = Some(detail.clone());
             fail(index, detail)
