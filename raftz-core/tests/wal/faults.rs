@@ -390,24 +390,27 @@ fn a_log_that_lacked_room_early_in_a_segment_goes_on_when_there_is_some() {
     assert_eq!(wal.space(), Space::Ample);
 }
 
+/// Segments that have their name.
+fn named(disk: &Platter) -> usize {
+    disk.written().keys().filter(|path| path.extension().is_some_and(|it| it == "log")).count()
+}
+
 #[test]
 fn large_batches_get_no_zeros_ahead_and_small_ones_after_them_do() {
     let bytes = 1 << 20;
     let disk = formatted(bytes);
     let (mut wal, _) = open(&disk, bytes).unwrap();
-    let newest =
-        || disk.written().keys().filter(|path| path.to_string_lossy().ends_with(".log")).count();
     let mut index = 0;
     let mut grow = |wal: &mut Wal, payload_bytes| {
         index += 1;
         submit(wal, vec![append(vec![entry(1, index, payload_bytes)])]).unwrap();
     };
-    while newest() < 2 {
+    while named(&disk) < 2 {
         grow(&mut wal, 100_000);
     }
     let (helps, writes) = (disk.count(Op::Background), disk.count(Op::Write));
     let mut batches = 0;
-    while newest() < 4 {
+    while named(&disk) < 4 {
         grow(&mut wal, 100_000);
         batches += 1;
     }
@@ -416,37 +419,47 @@ fn large_batches_get_no_zeros_ahead_and_small_ones_after_them_do() {
     // Its room, its header, its checkpoint and both slots of the vote file for each, and the batches.
     assert!(disk.count(Op::Write) - writes <= batches + 2 * 5, "{batches}");
 
-    // They become small: the log goes on where there are zeros, and stays there.
+    // They become small: the log goes on where there are zeros. What keeps it from that keeps no write.
+    disk.fail(Some(Fault { op: Op::Rename, nth: 0, how: How::NoSpace }));
     let mut moved = 0;
-    while newest() < 5 {
+    while named(&disk) < 5 {
         grow(&mut wal, 10);
         moved += 1;
     }
     assert!(moved < 64, "{moved} batches");
-    for _ in 0..100 {
+    assert!(disk.failed().is_some());
+    // And there it stays.
+    for _ in 0..20 {
         grow(&mut wal, 10);
     }
-    assert_eq!(newest(), 5);
+    assert_eq!(named(&disk), 5);
+    // A single huge one changes nothing.
+    grow(&mut wal, 500_000);
+    for _ in 0..60 {
+        grow(&mut wal, 10);
+    }
+    assert_eq!(named(&disk), 5);
     drop(wal);
     let (_, recovered) = open(&disk, bytes).unwrap();
     assert_eq!((recovered.last.index, recovered.damage), (Index(index), None));
 }
 
 #[test]
-fn a_leftover_is_zeroed_also_for_large_batches() {
+fn what_a_leftover_holds_shows_in_no_segment() {
     let bytes = 1 << 20;
-    let disk = formatted(bytes);
-    let mut image = disk.written();
-    let spare = dir().join("spare.tmp");
-    image.insert(spare, vec![7; bytes as usize].into());
-    let disk = Platter::holding(&image);
-    let (mut wal, _) = open(&disk, bytes).unwrap();
-    let second = dir().join("wal-0000000000000002.log");
-    let mut index = 0;
-    while !disk.written().contains_key(&second) {
-        index += 1;
-        submit(&mut wal, vec![append(vec![entry(1, index, 100_000)])]).unwrap();
+    for free in [1 << 30, bytes - 1] {
+        let mut image = formatted(bytes).written();
+        image.insert(dir().join("spare.tmp"), vec![7; bytes as usize].into());
+        let disk = Platter::holding(&image);
+        disk.set_free(free);
+        let (mut wal, _) = open(&disk, bytes).unwrap();
+        let second = dir().join("wal-0000000000000002.log");
+        let mut index = 0;
+        while !disk.written().contains_key(&second) {
+            index += 1;
+            submit(&mut wal, vec![append(vec![entry(1, index, 100_000)])]).unwrap();
+        }
+        let rest = &disk.written()[&second][200_000..];
+        assert!(rest.iter().all(|byte| *byte == 0), "{free} bytes free");
     }
-    let rest = disk.written()[&second][200_000..].to_vec();
-    assert!(rest.iter().all(|byte| *byte == 0));
 }

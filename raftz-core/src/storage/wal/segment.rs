@@ -100,17 +100,20 @@ pub(super) fn segment_bytes(configured: u64) -> u64 {
     padded(configured.max(SEGMENT_BYTES_MIN))
 }
 
-/// A file that reads as zeros, and which has room for all of them.
+/// A file on its way to be a segment.
 #[derive(Clone)]
 pub(super) struct Blank {
     /// The file.
     pub(super) file: Arc<dyn VfsFile>,
-    /// So many of the zeros are written.
+    /// So many of its first bytes are zeros that were written.
     pub(super) zeroed: u64,
+    /// Whether the rest has its room and reads as zeros as well.
+    is_blank: bool,
 }
 
 impl Blank {
-    /// Makes a file of `bytes` bytes called `name`, whose first `upto` are written zeros.
+    /// Makes a file called `name` of which `bytes` bytes read as zeros and have their room; those up to `upto`, and
+    /// all where it cannot be had otherwise, are written.
     pub(super) fn prepare(
         vfs: &dyn Vfs,
         dir: &Path,
@@ -118,7 +121,28 @@ impl Blank {
         bytes: u64,
         upto: u64,
     ) -> Result<Self, StorageError> {
-        Self::go_on(None, vfs, dir, name, bytes, upto)
+        Self::finish(None, vfs, dir, name, bytes, upto)
+    }
+
+    /// As [`Blank::prepare`], from what there is.
+    fn finish(
+        begun: Option<Self>,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        name: &str,
+        bytes: u64,
+        upto: u64,
+    ) -> Result<Self, StorageError> {
+        let made = Self::go_on(begun, vfs, dir, name, bytes, upto)?;
+        if made.is_ready(bytes, upto) {
+            return Ok(made);
+        }
+        Self::go_on(Some(made), vfs, dir, name, bytes, bytes)
+    }
+
+    /// Whether it can be used, and has zeros up to `upto`.
+    const fn is_ready(&self, bytes: u64, upto: u64) -> bool {
+        self.zeroed == bytes || (self.is_blank && self.zeroed >= upto)
     }
 
     /// Makes durable zeros up to `upto` of the `bytes` that the file called `name` shall have.
@@ -132,16 +156,9 @@ impl Blank {
     ) -> Result<Self, StorageError> {
         let path = dir.join(name);
         let zero = || {
-            let mut upto = upto;
             let mut begun = match begun {
                 Some(begun) => begun,
-                None => {
-                    let (file, is_blank) = open_empty(vfs, dir, &path, bytes)?;
-                    if !is_blank {
-                        upto = bytes;
-                    }
-                    Self { file, zeroed: 0 }
-                }
+                None => open_empty(vfs, dir, &path, bytes)?,
             };
             zero_range(begun.file.as_ref(), begun.zeroed, upto)?;
             begun.file.sync_data()?;
@@ -152,23 +169,19 @@ impl Blank {
     }
 }
 
-/// Opens the file, and says whether it has all its room and reads as zeros.
-fn open_empty(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    path: &Path,
-    bytes: u64,
-) -> io::Result<(Arc<dyn VfsFile>, bool)> {
+fn open_empty(vfs: &dyn Vfs, dir: &Path, path: &Path, bytes: u64) -> io::Result<Blank> {
     // A leftover of the right size already has its blocks: rewriting it works on a full disk. A
     // longer one goes: were it cut and the sync of that failed, the next attempt would see a length
-    // that the disk does not have.
+    // that the disk does not have. So does each where there is room: its old bytes would have to be overwritten.
     let mut file = vfs.open(path, OpenMode::Keep)?;
-    if file.len()? > bytes {
+    let free = vfs.free_bytes(dir).unwrap_or(u64::MAX);
+    let length = file.len()?;
+    if length > bytes || (length > 0 && free >= bytes) {
         vfs.unlink(path)?;
         file = vfs.open(path, OpenMode::Keep)?;
     }
-    // Filling the disk to its last byte would only find out the hard way, again at each retry.
     let is_new = file.is_empty()?;
+    // Filling the disk to its last byte would only find out the hard way, again at each retry.
     let missing = bytes.saturating_sub(file.len()?);
     if vfs.free_bytes(dir).unwrap_or(u64::MAX) < missing {
         return Err(io::ErrorKind::StorageFull.into());
@@ -176,7 +189,7 @@ fn open_empty(
     file.allocate(bytes)?;
     // Where room cannot be secured, the length stays what it was.
     let is_blank = is_new && file.len()? == bytes;
-    Ok((file, is_blank))
+    Ok(Blank { file, zeroed: 0, is_blank })
 }
 
 /// Writes zeros into `from..to`, syncing now and then, but not at the end.
@@ -270,9 +283,19 @@ impl Spare {
         let _ = self.vfs.background(job);
     }
 
+    /// Has the helper write some more zeros, if it has nothing to do.
+    pub(super) fn want_more(&self) {
+        let zeroed = match &*self.state.0.lock() {
+            State::Idle(Some(begun)) => begun.zeroed,
+            State::Idle(None) | State::Underway { .. } | State::Failed => 0,
+        };
+        self.want(zeroed.saturating_add(ZERO_BYTES));
+    }
+
     /// Whether it waits to be used, with zeros up to `upto`.
     pub(super) fn is_ready(&self, upto: u64) -> bool {
-        matches!(&*self.state.0.lock(), State::Idle(Some(begun)) if begun.zeroed >= upto)
+        let state = self.state.0.lock();
+        matches!(&*state, State::Idle(Some(begun)) if begun.is_ready(self.bytes, upto))
     }
 
     /// Whether the last attempt that has ended failed.
@@ -280,16 +303,16 @@ impl Spare {
         matches!(*self.state.0.lock(), State::Failed | State::Underway { after_failure: true })
     }
 
-    /// The spare, with zeros up to `upto`; waits for the helper, and does itself what is left to do.
-    pub(super) fn take(&self, upto: u64) -> Result<Blank, StorageError> {
+    /// The spare, with as many zeros as it has by now; waits for the helper, and does itself what must be done.
+    pub(super) fn take(&self) -> Result<Blank, StorageError> {
         let mut state = self.settled();
         let begun = match std::mem::replace(&mut *state, State::Idle(None)) {
-            State::Idle(Some(begun)) if begun.zeroed >= upto => return Ok(begun),
+            State::Idle(Some(begun)) if begun.is_ready(self.bytes, 0) => return Ok(begun),
             State::Idle(begun) => begun,
             State::Underway { .. } | State::Failed => None,
         };
         drop(state);
-        let made = Blank::go_on(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, upto);
+        let made = Blank::finish(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, 0);
         if made.is_err() {
             *self.state.0.lock() = State::Failed;
         }

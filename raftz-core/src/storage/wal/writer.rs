@@ -125,8 +125,8 @@ pub(super) struct Writer {
     base_moved: bool,
     /// What a batch had on average, later ones counting more.
     mean_batch_bytes: u64,
-    /// Whether the present segment has no zeros written ahead, as far as this life knows.
-    is_bare: bool,
+    /// How far zeros were written ahead in the present segment, as far as this life knows.
+    zeroed: u64,
     spare: Spare,
     reclaimer: Reclaimer,
     batch: Batch,
@@ -157,7 +157,7 @@ impl Writer {
             owes_checkpoint: false,
             base_moved: start.base_moved,
             mean_batch_bytes: 0,
-            is_bare: false,
+            zeroed: u64::MAX,
             spare,
             reclaimer,
             batch: Batch::default(),
@@ -323,10 +323,17 @@ impl Writer {
         if self.batch.effects.is_empty() {
             return Ok(());
         }
-        if self.owes_checkpoint || !self.fits() || self.goes_on_early() {
-            self.rotate(self.batch.bytes())?;
-            // The checkpoint has taken over what the batch would have restated.
-            self.build(ops)?;
+        let must = self.owes_checkpoint || !self.fits();
+        if must || self.goes_on_early() {
+            match self.rotate(self.batch.bytes()) {
+                // It can wait.
+                Err(Failed::NoSegment(_)) if !must => {}
+                fate => {
+                    fate?;
+                    // The checkpoint has taken over what the batch would have restated.
+                    self.build(ops)?;
+                }
+            }
         }
         self.put()?;
         self.watermark = self.tail.batch_next - 1;
@@ -359,15 +366,20 @@ impl Writer {
         }
     }
 
-    /// How many zeros the next segment is to have.
-    fn zeros_wanted(&self) -> u64 {
-        let large = LARGE_BATCH_BYTES.min(self.segment_bytes / LARGE_BATCH_SHARE).max(BLOCK as u64);
-        if self.mean_batch_bytes > large { 0 } else { self.segment_bytes }
+    /// From how many bytes on a batch is a large one.
+    fn large_batch_bytes(&self) -> u64 {
+        LARGE_BATCH_BYTES.min(self.segment_bytes / LARGE_BATCH_SHARE).max(BLOCK as u64)
     }
 
-    /// Whether the present segment has no zeros for batches that have become small.
+    /// How many zeros the next segment is to have.
+    fn zeros_wanted(&self) -> u64 {
+        if self.mean_batch_bytes > self.large_batch_bytes() { 0 } else { self.segment_bytes }
+    }
+
+    /// Whether the present segment has no zeros any more for batches that have become small.
     fn misses_zeros(&self) -> bool {
-        self.is_bare && self.zeros_wanted() > 0
+        let ends = self.tail.at.min(self.tail.bytes - 1) >= self.zeroed;
+        ends && self.zeros_wanted() > 0
     }
 
     /// Whether to leave the present segment before it is full.
@@ -391,7 +403,7 @@ impl Writer {
     /// Has the next segment prepared in step with the present one, from its first quarter on until seven eighths.
     fn want_spare(&self) {
         if self.misses_zeros() {
-            return self.spare.want(self.segment_bytes);
+            return self.spare.want_more();
         }
         let beyond = self.tail.at.saturating_sub(self.tail.bytes / 4);
         if beyond > 0 {
@@ -445,7 +457,9 @@ impl Writer {
         self.hard_state_seq = seq;
         self.tail.at += batch_bytes;
         self.tail.batch_next += 1;
-        self.mean_batch_bytes = (self.mean_batch_bytes * 7 + batch_bytes) / 8;
+        // A single huge one makes no habit.
+        let counted = batch_bytes.min(4 * self.large_batch_bytes());
+        self.mean_batch_bytes = (self.mean_batch_bytes * 7 + counted) / 8;
         self.touched = std::mem::take(&mut self.batch.touched);
         // Payloads are borrowed from frames; an idle log must not keep them alive.
         self.batch.clear();
@@ -490,7 +504,7 @@ impl Writer {
         let (name, bytes) =
             if need <= self.segment_bytes { (SPARE, self.segment_bytes) } else { (OVERSIZE, need) };
         let blank = if name == SPARE {
-            self.spare.take(self.zeros_wanted())
+            self.spare.take()
         } else {
             // One batch fills it.
             Blank::prepare(self.vfs.as_ref(), &self.dir, name, bytes, 0)
@@ -509,7 +523,7 @@ impl Writer {
         bytes: u64,
         checkpoint: &mut Batch,
     ) -> Result<(), Failed> {
-        let Blank { file, zeroed } = blank;
+        let Blank { file, zeroed, .. } = blank;
         let number = self.tail.segment + 1;
         let first_batch = self.tail.batch_next;
         let header = SegmentHeader::new(self.vfs.as_ref(), number, bytes, first_batch, self.disk);
@@ -538,7 +552,8 @@ impl Writer {
             batch_next: first_batch + 1,
         };
         self.file = past_cache(file.clone());
-        self.is_bare = zeroed < bytes;
+        // One that was made for a batch is full with it.
+        self.zeroed = if from == SPARE { zeroed } else { bytes };
         self.touched.clear();
         self.owes_checkpoint = false;
         self.base_moved = false;
