@@ -86,13 +86,18 @@ impl Run {
     }
 
     /// How a child says it. `nanos` are the times of all writes.
-    pub(crate) fn line(mut nanos: Vec<u64>, seconds: f64, failed: usize) -> String {
+    pub(crate) fn line(nanos: Vec<u64>, seconds: f64, failed: usize) -> String {
+        Self::line_of(nanos.len(), nanos, seconds, failed)
+    }
+
+    /// As [`Run::line`], of so many writes of which some were timed.
+    pub(crate) fn line_of(done: usize, mut nanos: Vec<u64>, seconds: f64, failed: usize) -> String {
         nanos.sort_unstable();
         let at = |part: f64| {
             let at = (nanos.len() as f64 * part) as usize;
             nanos.get(at).copied().unwrap_or(0) as f64 / 1000.0
         };
-        format!("{} {} {} {failed}", nanos.len() as f64 / seconds, at(0.5), at(0.99))
+        format!("{} {} {} {failed}", done as f64 / seconds, at(0.5), at(0.99))
     }
 }
 

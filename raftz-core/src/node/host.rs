@@ -214,13 +214,14 @@ impl Host {
     /// Hands over everything that callers proposed, to each group in batches of a bounded size: what belongs
     /// together stays in the processor's caches, and others can begin with the first while the rest follows.
     pub(super) fn take_calls(&mut self, now: Now, calls: &mut Vec<QueuedCall>) {
-        if calls.is_empty() {
-            return;
-        }
-        let mut batches: BTreeMap<GroupId, Vec<Call>> = BTreeMap::new();
         let count = calls.len();
+        let (mut of, mut batch) = (GroupId::FIRST, Vec::new());
         for (nth, queued) in calls.drain(..).enumerate() {
             let QueuedCall { group, caller, payload, session, deadline_us, .. } = queued;
+            if group != of {
+                self.propose(now, of, &mut batch);
+                of = group;
+            }
             let refusal = match self.members.get(&group) {
                 Some(Member { halted: Some(reason), .. }) => {
                     Some(Refusal::Faulted { reason: reason.to_string() })
@@ -235,19 +236,20 @@ impl Host {
                 continue;
             }
             let token = self.callers.enter(caller.on_its_way());
-            let call = Call { token, payload, session, deadline_us, forward };
-            let batch = batches.entry(group).or_default();
             if batch.is_empty() {
                 batch.reserve_exact((count - nth).min(AT_ONCE));
             }
-            batch.push(call);
+            batch.push(Call { token, payload, session, deadline_us, forward });
             if batch.len() == AT_ONCE {
-                let calls = std::mem::take(batch);
-                self.step(now, group, Input::Propose(calls));
+                self.propose(now, of, &mut batch);
             }
         }
-        for (group, calls) in batches.into_iter().filter(|(_, calls)| !calls.is_empty()) {
-            self.step(now, group, Input::Propose(calls));
+        self.propose(now, of, &mut batch);
+    }
+
+    fn propose(&mut self, now: Now, group: GroupId, batch: &mut Vec<Call>) {
+        if !batch.is_empty() {
+            self.step(now, group, Input::Propose(std::mem::take(batch)));
         }
     }
 
