@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::process::Cluster;
 use super::{package, support};
@@ -115,9 +116,11 @@ pub(crate) fn has_sqlite() -> bool {
     is_there
 }
 
-/// Makes a file and renames it into place: another run may be using the old one.
+/// Makes a file and renames it into place: another run may be using the old one, and another test be making its own.
 fn put(folder: &Path, name: &str, make: impl FnOnce(&Path)) -> PathBuf {
-    let fresh = folder.join(format!("{name}-{}", std::process::id()));
+    static MADE: AtomicU64 = AtomicU64::new(0);
+    let nth = MADE.fetch_add(1, Ordering::Relaxed);
+    let fresh = folder.join(format!("{name}-{}-{nth}", std::process::id()));
     make(&fresh);
     let placed = folder.join(name);
     std::fs::rename(fresh, &placed).expect("the file in its place");
