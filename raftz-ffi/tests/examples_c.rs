@@ -79,7 +79,7 @@ fn pasted(language: &str) -> Vec<String> {
 }
 
 /// A shell with an empty environment, but for a home and Rust, which is where this machine has it:
-/// a home that is new has none. What is built is optimized less as a whole: that takes minutes.
+/// a home that is new has none. What is built is not optimized as a whole, which takes minutes.
 fn sh(commands: &str, folder: &Path, home: &Path) -> String {
     let path = std::env::var("PATH").unwrap();
     let path = format!("{}:{path}", home.join("rust").display());

@@ -463,3 +463,25 @@ fn what_a_leftover_holds_shows_in_no_segment() {
         assert!(rest.iter().all(|byte| *byte == 0), "{free} bytes free");
     }
 }
+
+#[test]
+fn a_log_whose_checkpoint_no_segment_holds_rests_when_nothing_is_written() {
+    let small = 1 << 14;
+    let disk = formatted(small);
+    let (mut wal, _) = open(&disk, small).unwrap();
+    // As many as there may be.
+    for group in 1..=126 {
+        let (sender, receiver) = channel();
+        let done = Completion::new(move |fate| drop(sender.send(fate)));
+        wal.submit(vec![(GroupId(group), append(vec![entry(1, 1, 10)]))], done);
+        receiver.try_recv().unwrap().unwrap();
+    }
+    // A header and a batch have a block each; the rest is the checkpoint.
+    let longest = disk.written().values().map(|bytes| bytes.len() as u64).max().unwrap();
+    assert!(longest - 2 * 4096 > small, "{longest}");
+    let before = named(&disk);
+    for _ in 0..50 {
+        wal.space();
+    }
+    assert_eq!(named(&disk), before);
+}

@@ -153,7 +153,7 @@ fn write_segment(
     let name = segment_name(1);
     let temporary = format!("{name}{TEMPORARY}");
     let path = dir.join(&temporary);
-    let file = Blank::prepare(vfs, dir, &temporary, bytes, bytes)?.file;
+    let file = Blank::prepare(None, vfs, dir, &temporary, bytes, bytes)?.file;
     let header = SegmentHeader::new(vfs, 1, bytes, 1, identity.disk);
     let batch_header = BatchHeader {
         records: 0,

@@ -112,20 +112,9 @@ pub(super) struct Blank {
 }
 
 impl Blank {
-    /// Makes a file called `name` of which `bytes` bytes read as zeros and have their room; those up to `upto`, and
-    /// all where it cannot be had otherwise, are written.
+    /// Makes a file called `name`, or what was begun of it, one of which `bytes` bytes read as zeros and have their
+    /// room; those up to `upto`, and all where it cannot be had otherwise, are written.
     pub(super) fn prepare(
-        vfs: &dyn Vfs,
-        dir: &Path,
-        name: &str,
-        bytes: u64,
-        upto: u64,
-    ) -> Result<Self, StorageError> {
-        Self::finish(None, vfs, dir, name, bytes, upto)
-    }
-
-    /// As [`Blank::prepare`], from what there is.
-    fn finish(
         begun: Option<Self>,
         vfs: &dyn Vfs,
         dir: &Path,
@@ -312,7 +301,7 @@ impl Spare {
             State::Underway { .. } | State::Failed => None,
         };
         drop(state);
-        let made = Blank::finish(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, 0);
+        let made = Blank::prepare(begun, self.vfs.as_ref(), &self.dir, SPARE, self.bytes, 0);
         if made.is_err() {
             *self.state.0.lock() = State::Failed;
         }

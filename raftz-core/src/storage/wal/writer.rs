@@ -507,7 +507,7 @@ impl Writer {
             self.spare.take()
         } else {
             // One batch fills it.
-            Blank::prepare(self.vfs.as_ref(), &self.dir, name, bytes, 0)
+            Blank::prepare(None, self.vfs.as_ref(), &self.dir, name, bytes, 0)
         };
         let blank = blank.map_err(Failed::preparing)?;
         self.enter(name, blank, bytes, &mut checkpoint)
